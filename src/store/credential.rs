@@ -65,7 +65,7 @@ pub enum ReadOutcome {
 
 /// The unique name of the holder of a lease.
 ///
-/// A holder may acquire a lease that it already has. This makes a retry safe when the store took
+/// A holder may acquire a lease that it already has. This makes a retry safe when the store granted
 /// the lease but its reply was lost.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LeaseOwner(Box<str>);
@@ -106,7 +106,8 @@ pub enum LeaseResult {
     Acquired,
     /// Another owner holds the lease. The slot still holds the expected values.
     Busy,
-    /// The slot holds this record instead of the expected values. No lease was taken.
+    /// The slot holds this record instead of the expected values. The caller does not hold the
+    /// lease.
     Conflict(StoredRecord),
 }
 

@@ -1,8 +1,8 @@
 //! Invalidations: messages about writes, for all engines that share a store.
 //!
-//! An invalidation contains no credential, only a [`RecordVersion`]. An engine whose cache holds the
-//! same version does nothing; any other engine reads the store. An invalidation that is late, repeated
-//! or forged therefore costs one read, and can never restore an older token.
+//! An invalidation contains no credential, only a [`RecordVersion`]. An engine whose cache holds
+//! the same version does nothing; any other engine reads the store. An invalidation that is late,
+//! repeated or forged therefore costs one read, and can never restore an older token.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,8 +21,8 @@ pub(crate) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 /// subscriber receives [`Event::Lagged`].
 const EVENT_BUFFER: usize = 4_096;
 
-/// A fingerprint of a stored token: the first 64 bits of a hash over the token, its lifetime and the
-/// time of revocation.
+/// A fingerprint of a stored token: the first 64 bits of a hash over the token, its lifetime and
+/// the time of revocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecordVersion(u64);
 
@@ -167,7 +167,8 @@ impl Subscription {
         } else if self.next_sync_at.is_none() {
             return to_event(self.receiver.recv().await);
         }
-        // Taken before `try_recv`: an event of an earlier write is already in the channel.
+        // The time is taken before `try_recv`, so that events of earlier writes are already in the
+        // channel.
         let now = Instant::now();
         match self.receiver.try_recv() {
             Ok(event) => event,

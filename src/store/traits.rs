@@ -223,8 +223,8 @@ pub trait RevocationStore: fmt::Debug + Send + Sync + 'static {
         ttl: Duration,
     ) -> BoxFuture<'a, Result<(), Error>>;
 
-    /// Returns the stored time, or `None` if the user has never logged out everywhere, or not within
-    /// the TTL.
+    /// Returns the stored time, or `None` if the user has never logged out everywhere, or not
+    /// within the TTL.
     fn revoked_at<'a>(
         &'a self,
         key: &'a CredentialKey,

@@ -57,7 +57,8 @@ impl Output {
         ControlFlow::Break(())
     }
 
-    /// Flushes stdout. Returns the error that prevented a line from being written, if there was one.
+    /// Flushes stdout. Returns the error that prevented a line from being written, if there was
+    /// one.
     pub(crate) fn finish(mut self) -> io::Result<()> {
         if matches!(self.state, StdoutState::Open) {
             let flushed = io::stdout().lock().flush();
@@ -84,7 +85,8 @@ impl Output {
             "scope": report.scope,
             "sealed_with": report.sealed_with,
         });
-        // Applications choose user ids. Escaping keeps a line break in one from starting a new line.
+        // Applications choose user ids. A line break in a user id is escaped, so that it cannot
+        // start a new line of output.
         let mut text = format!("{}  {}", report.user.escape_debug(), report.state.as_str());
         if let Some(fingerprint) = &report.token_fingerprint {
             text.push_str(&format!("  token {fingerprint}"));

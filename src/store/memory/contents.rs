@@ -148,7 +148,7 @@ impl Contents {
         owner: &LeaseOwner,
         now: Timestamp,
     ) -> CommitResult {
-        // `write_record` below removes the tombstone, so this comes first.
+        // The tombstone is read first, because `write_record` below removes it.
         let replaces_tombstoned = self.has_tombstone_of_previous(slot, expected, record, now);
         let may_fill_empty = replaces_tombstoned && !self.records.contains_key(&slot.key);
         if !self.matches(slot, expected) && !may_fill_empty {
@@ -171,7 +171,7 @@ impl Contents {
         now: Timestamp,
     ) -> CommitResult {
         let result = self.commit(slot, expected, &Record::default(), owner, now);
-        // After the commit, whose write removes the tombstone.
+        // The tombstone is written after the commit, because the commit removes tombstones.
         if matches!(result, CommitResult::Committed) {
             self.write_tombstone(slot, expected, now);
         }

@@ -6,13 +6,14 @@ use std::hash::Hash;
 use crate::clock::Timestamp;
 use crate::shrink::shrink_map;
 
-/// Number of entries below which a map is not swept.
+/// Number of entries below which a map is not swept. The expired entries of a smaller map take
+/// little memory.
 pub(super) const MIN_SWEEP_LEN: usize = 1_024;
 
 /// A map that returns no expired entry.
 ///
-/// An insertion removes the expired entries when the map has doubled since the last sweep. A sweep
-/// therefore costs constant time for each insertion.
+/// An insertion sweeps the map, which removes the expired entries, when the map has doubled since
+/// the last sweep. The cost of a sweep is therefore constant for each insertion on average.
 pub(super) struct ExpiringMap<K, V> {
     entries: HashMap<K, ExpiringEntry<V>>,
     sweep_at: usize,
@@ -39,7 +40,7 @@ impl<K: Eq + Hash, V> ExpiringMap<K, V> {
         (entry.expires_at > now).then_some(&entry.value)
     }
 
-    /// Returns the value of a key for changes, unless it has expired.
+    /// Returns the value of a key so that the caller can change it, unless it has expired.
     pub(super) fn get_mut(&mut self, key: &K, now: Timestamp) -> Option<&mut V> {
         let entry = self.entries.get_mut(key)?;
         (entry.expires_at > now).then_some(&mut entry.value)

@@ -25,10 +25,10 @@ use crate::store::redis::connection::url::{RedisUrl, Topology};
 /// Default timeout of a command.
 const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Maximum timeout of a command.
+/// Maximum timeout of a command: one hour. Multiples of a longer timeout could overflow.
 const MAX_COMMAND_TIMEOUT: Duration = Duration::from_secs(3_600);
 
-/// Timeout of the first connection.
+/// Timeout for all attempts to connect at start-up, so that a wrong address is reported soon.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A builder of a [`RedisStore`], created by [`RedisStore::builder`].
@@ -84,20 +84,20 @@ impl RedisStore {
     /// percent-encoded. The URL has one of these forms:
     ///
     /// - `redis://[user[:password]@]host[:port][/db]`: one server.
-    /// - `redis+sentinel://[user[:password]@]host[:port],host[:port]/group[/db]`: the current primary
-    ///   of a group. The hosts are Sentinels. User, password and database are for the servers;
-    ///   [`sentinel_credentials`](RedisStoreBuilder::sentinel_credentials) sets those for the
-    ///   Sentinels.
-    /// - `redis+cluster://[user[:password]@]host[:port],host[:port]`: a Cluster. The hosts are some of
-    ///   its nodes. Requires the feature `cluster`. [`Layout::Keys`] spreads users over all nodes.
-    ///   [`Layout::Hashes`] requires a hash tag that both names share, and stores all users on one
-    ///   node.
+    /// - `redis+sentinel://[user[:password]@]host[:port],host[:port]/group[/db]`: the current
+    ///   primary of a group. The hosts are Sentinels. User, password and database are for the
+    ///   servers; [`sentinel_credentials`](RedisStoreBuilder::sentinel_credentials) sets those for
+    ///   the Sentinels.
+    /// - `redis+cluster://[user[:password]@]host[:port],host[:port]`: a Cluster. The hosts are some
+    ///   of its nodes. Requires the feature `cluster`. [`Layout::Keys`] spreads users over all
+    ///   nodes. [`Layout::Hashes`] requires a hash tag that both names share, and stores all users
+    ///   on one node.
     ///
     /// # Errors
-    /// - [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for an invalid URL, and for a
-    ///   wrong password, certificate or topology.
-    /// - [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if no server replies within
-    ///   3 seconds.
+    /// - [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for an invalid URL, and for
+    ///   a wrong password, certificate or topology.
+    /// - [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if no server replies
+    ///   within 3 seconds.
     pub async fn connect(url: &str) -> Result<Self, Error> {
         Self::builder(url).connect().await
     }
@@ -130,9 +130,9 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Sets a second layout, in which the store also writes each record, in the same atomic step. The
-    /// store does not read from it. This allows a migration between layouts without downtime. Default:
-    /// none.
+    /// Sets a second layout, in which the store also writes each record, in the same atomic step.
+    /// The store does not read from it. This allows a migration between layouts without downtime.
+    /// Default: none.
     ///
     /// # Migration without lost logins
     ///
@@ -141,20 +141,20 @@ impl RedisStoreBuilder {
     ///
     /// 1. `.layout(Hashes).dual_write(Keys)`: the hashes are read, both are written.
     /// 2. `tower-wechat migrate --to keys` (feature `cli`) copies the records that no process has
-    ///    written since step 1. It also removes copies of records that processes of the old layout have
-    ///    deleted. Repeat it until it reports no writes. [`guide::redis`](crate::guide::redis) lists
-    ///    all cases.
+    ///    written since step 1. It also removes copies of records that processes of the old layout
+    ///    have deleted. Repeat it until it reports no writes. [`guide::redis`](crate::guide::redis)
+    ///    lists all cases.
     /// 3. `.layout(Keys).dual_write(Hashes)`: the keys are read, both are written.
     /// 4. `.layout(Keys)`: the hashes can be deleted.
     ///
     /// A migration in the other direction exchanges the names. Each step can be reverted to the
-    /// previous one. Processes of two consecutive steps can run together for any time. They hold the
-    /// leases of both layouts, so each token is renewed once. They write both copies together, so no
-    /// copy becomes stale. Step 1 and the old layout read the same copy, and so do step 3 and the new
-    /// layout.
+    /// previous one. Processes of two consecutive steps can run together for any time. They hold
+    /// the leases of both layouts, so each token is renewed once. They write both copies together,
+    /// so no copy becomes stale. Step 1 and the old layout read the same copy, and so do step 3 and
+    /// the new layout.
     ///
-    /// A Spring Boot service can only use the hashes. A dual write is not possible on a Redis Cluster,
-    /// because the two layouts are in different slots.
+    /// A Spring Boot service can only use the hashes. A dual write is not possible on a Redis
+    /// Cluster, because the two layouts are in different slots.
     ///
     /// ```no_run
     /// use tower_wechat::redis::Layout;
@@ -194,8 +194,8 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Sets the timeout of a command, at most one hour. After a timeout, the store counts as
-    /// unavailable. Default: 1 second.
+    /// Sets the time after which a command without a reply fails, at most one hour. Default: 1
+    /// second.
     pub fn command_timeout(mut self, timeout: Duration) -> Self {
         self.command_timeout = timeout.min(MAX_COMMAND_TIMEOUT);
         self
@@ -207,27 +207,27 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Declares that only this crate writes or deletes the credentials: no Java service, no script of
-    /// an operator, no eviction by Redis. Default: `false`.
+    /// Declares that only this crate writes or deletes the credentials: no Java service, no script
+    /// of an operator, no eviction by Redis. Default: `false`.
     ///
     /// Each process publishes its writes on the channel `wechat:{APPID}:news`, whose prefix is
-    /// [`RedisNames::prefix`]. Other processes receive them within milliseconds. A message can be lost,
-    /// and other programs publish nothing. A process therefore reads each cached token again after
-    /// [`cache_ttl`](crate::user::UserTokensBuilder::cache_ttl), by default one minute.
+    /// [`RedisNames::prefix`]. Other processes receive them within milliseconds. A message can be
+    /// lost, and other programs publish nothing. A process therefore reads each cached token again
+    /// after [`cache_ttl`](crate::user::UserTokensBuilder::cache_ttl), by default one minute.
     ///
     /// With `true`, a heartbeat replaces these reads. The process publishes a heartbeat every two
-    /// seconds. Its return shows that all earlier messages have arrived. Cached tokens are then served
-    /// until they are due for renewal, without reads. If no heartbeat returns, tokens are served for
-    /// `cache_ttl` after the last one. All tokens are read again when messages arrive again. A lost
-    /// message therefore makes no token staler than `cache_ttl`. **A token that an operator deletes or
-    /// replaces by hand is served until it is due for renewal.**
+    /// seconds. A heartbeat that comes back shows that all earlier messages have arrived. Cached
+    /// tokens are then served until they are due for renewal, without reads. If no heartbeat comes
+    /// back, tokens are served for `cache_ttl` after the last one. All tokens are read again when
+    /// messages arrive again. A lost message therefore makes no token staler than `cache_ttl`. **A
+    /// token that an operator deletes or replaces by hand is served until it is due for renewal.**
     ///
-    /// Only a single server supports `true`; [`connect`](Self::connect) rejects it with Sentinel and
-    /// Cluster. There, a server that is cut off from the others would still return heartbeats.
+    /// Only a single server supports `true`; [`connect`](Self::connect) rejects it with Sentinel
+    /// and Cluster. There, a server that is cut off from the others would still return heartbeats.
     ///
     /// An ACL user needs `+subscribe +publish` and a pattern for the channel, such as `&wechat:*`.
-    /// Without them, the store logs one line, and `cache_ttl` applies. Do not use `true` if any process
-    /// lacks the permission to publish.
+    /// Without them, the store logs one line, and `cache_ttl` applies. Do not use `true` if any
+    /// process lacks the permission to publish.
     ///
     /// ```no_run
     /// use tower_wechat::redis::Layout;
@@ -246,8 +246,9 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Sets the certificate authorities that the store trusts, in PEM, for URLs with TLS (`rediss://`,
-    /// `rediss+sentinel://`, `rediss+cluster://`). Default: the authorities that the system trusts.
+    /// Sets the certificate authorities that the store trusts, in PEM, for URLs with TLS
+    /// (`rediss://`, `rediss+sentinel://`, `rediss+cluster://`). Default: the authorities that the
+    /// system trusts.
     ///
     /// ```no_run
     /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
@@ -273,8 +274,8 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Sets the user and password for the Sentinels. An empty user selects the default user. The user
-    /// and password in the URL are for the servers. Default: none.
+    /// Sets the user and password for the Sentinels. An empty user selects the default user. The
+    /// user and password in the URL are for the servers. Default: none.
     pub fn sentinel_credentials(
         mut self,
         user: impl Into<String>,
@@ -293,7 +294,8 @@ impl RedisStoreBuilder {
         let url = RedisUrl::parse(&self.url)?;
         let address = url.display_servers();
         if url.tls && rustls::crypto::CryptoProvider::get_default().is_none() {
-            // rustls needs a provider of cryptography. One that the application has installed stays.
+            // rustls needs a provider of cryptography. If the application has installed a provider,
+            // that one is used.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         if self.exclusive_writer && !matches!(url.topology, Topology::Single(_)) {
@@ -358,8 +360,8 @@ impl RedisStoreBuilder {
         })))
     }
 
-    /// Logs an error at start-up if the server rejects scripts, because renewals need scripts. The start
-    /// goes on, because reads are enough for the token of another system.
+    /// Logs an error at start-up if the server rejects scripts, because renewals need scripts. The
+    /// start-up continues, because reads are enough for the token of another system.
     async fn check_scripts_allowed(&self, connection: &mut Connection, address: &str) {
         let mut probe = ScriptCall::for_step(Step::ReleaseLeases);
         probe.lease_key(self.names.script_test_key());

@@ -1,11 +1,13 @@
-//! Circuit breaker for Redis commands: fails fast while Redis is unreachable, limits the commands in
-//! flight, and turns errors of Redis into errors with a remedy.
+//! Circuit breaker for Redis commands: fails fast while Redis is unreachable, limits the commands
+//! in flight, and turns errors of Redis into errors with a remedy.
 //!
 //! # States of a circuit
 //!
-//! - *Closed*: commands run. A connection error, a reply of the class [`ErrorClass::Busy`], or a
-//!   timeout after which nothing has succeeded opens the circuit.
-//! - *Open*: [`CircuitBreaker::check`] rejects commands for [`OPEN_DURATION`].
+//! - *Closed*: commands run. A connection error or a reply of the class [`ErrorClass::Busy`] opens
+//!   the circuit. A timeout opens it unless another command has succeeded since the start of the
+//!   command that timed out.
+//! - *Open*: [`CircuitBreaker::check`] rejects new commands for [`OPEN_DURATION`]. The success of a
+//!   command in flight closes the circuit.
 //! - *Probing*: [`OPEN_DURATION`] has passed. All commands run again. The first success closes the
 //!   circuit; the next failure opens it again.
 //!
@@ -37,10 +39,12 @@ const OPEN_DURATION: Duration = Duration::from_millis(250);
 /// the command has its permit, so that a burst of requests does not look like a slow Redis.
 const MAX_IN_FLIGHT: usize = 128;
 
-/// Maximum time to wait for a permit, as a multiple of the timeout of one command.
+/// Maximum time to wait for a permit, as a multiple of the timeout of one command. It is longer
+/// than one timeout, because several commands may use the same permit before the waiting one.
 const QUEUE_FACTOR: u32 = 4;
 
-/// Minimum time between two log lines for error replies.
+/// Minimum time between two log lines for error replies, because every request may get such a
+/// reply.
 const ERROR_REPLY_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The time to wait before a retry, for errors of this module.
@@ -127,7 +131,7 @@ impl CircuitBreaker {
     /// Acquires a permit to run a command. Returns `None` if none is free within `max_wait`.
     ///
     /// # Errors
-    /// [`ErrorKind::StoreUnavailable`] if the circuit has opened while the command waited, or if no
+    /// [`ErrorKind::StoreUnavailable`] if the circuit has opened while the caller waited, or if no
     /// permit is free within [`QUEUE_FACTOR`] times `command_timeout`.
     pub(super) async fn acquire(
         &self,

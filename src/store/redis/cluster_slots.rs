@@ -1,4 +1,4 @@
-//! The check at start-up that names are suitable for a Redis Cluster.
+//! The check at start-up that the names of keys and hashes are suitable for a Redis Cluster.
 
 use super::hash_tag::hash_tag;
 use super::layout::{Layout, RedisNames};
@@ -7,7 +7,8 @@ use crate::error::Error;
 use crate::store::{CredentialKey, CredentialKind};
 
 impl RedisNames {
-    /// Checks that all keys of one script are in one slot of a Cluster, for every kind of credential.
+    /// Checks that all keys of one script are in one slot of a Cluster, for every kind of
+    /// credential.
     pub(super) fn check_cluster_slots(
         &self,
         layout: Layout,

@@ -28,7 +28,7 @@ pub(super) struct Write {
     pub(super) ttl: Duration,
 }
 
-/// Returns the context to which a sealed value is bound.
+/// Returns the context to which the seal of a value is bound.
 pub(super) fn seal_binding<'a>(slot: &'a CredentialSlot, key: &'a RedisKey<'_>) -> SealBinding<'a> {
     SealBinding {
         app: slot.key.app.as_str(),
@@ -40,9 +40,9 @@ pub(super) fn seal_binding<'a>(slot: &'a CredentialSlot, key: &'a RedisKey<'_>) 
 
 /// Decodes the values of a location and passes the record to `visit`.
 ///
-/// A value that cannot be decoded is missing in the record, and causes a warning. If a value is sealed
-/// with a key that this process does not have, the whole record is empty. Otherwise this process could
-/// renew or delete one half of a record that other processes can read.
+/// A value that cannot be decoded is missing in the record, and causes a warning. If a value is
+/// sealed with a key that this process does not have, the whole record is empty. Otherwise this
+/// process could renew or delete one half of a record that other processes can read.
 pub(super) fn view_record<T>(
     location: &Location<'_>,
     slot: &CredentialSlot,
@@ -169,7 +169,8 @@ pub(super) fn encode(
     writes.collect()
 }
 
-/// Returns the TTL of a snapshot user: the remaining lifetime of the access token, at least one second.
+/// Returns the TTL of a snapshot user: the remaining lifetime of the access token, at least one
+/// second.
 fn token_ttl(record: &Record, now: Timestamp) -> Duration {
     let token = record.token.as_ref();
     let remaining = token.map(|token| now.duration_until(token.lifetime.expires_at()));
@@ -178,14 +179,14 @@ fn token_ttl(record: &Record, now: Timestamp) -> Duration {
         .clamp(Duration::from_secs(1), MAX_KEY_TTL)
 }
 
-/// Maximum number of log lines about unreadable values in one [`LOG_WINDOW`].
+/// Maximum number of log lines about unreadable values in one [`LOG_WINDOW`]. If the values of all
+/// users are unreadable, one line for each of them would fill the disk.
 const MAX_LOG_LINES: u32 = 100;
 
-/// The time for which [`MAX_LOG_LINES`] counts.
+/// The interval in which at most [`MAX_LOG_LINES`] lines about unreadable values are logged.
 const LOG_WINDOW: Duration = Duration::from_secs(60);
 
-/// Returns `true` if another log line about an unreadable value is allowed. If the values of all users
-/// are unreadable, one line for each of them would fill the disk.
+/// Returns `true` if another log line about an unreadable value is allowed.
 fn may_log() -> bool {
     static LINES: Mutex<Option<(Instant, u32)>> = Mutex::new(None);
     let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -196,8 +197,8 @@ fn may_log() -> bool {
     written < MAX_LOG_LINES
 }
 
-/// Logs a warning about a value that cannot be decoded, once for each value. The warnings about the
-/// last 1,000 values are remembered, because each request reads the value again.
+/// Logs a warning about a value that cannot be decoded, once for each value. A cache holds the last
+/// 1,000 values with a warning, because each request reads the value again.
 pub(super) fn warn_unreadable_once(
     key: &str,
     slot: &CredentialSlot,

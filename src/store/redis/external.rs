@@ -14,13 +14,15 @@ use crate::store::redis::format::external::ExternalFormat;
 /// engine reads the key every second, because the other system may write the next token.
 const RECHECK_MARGIN: Duration = Duration::from_secs(60);
 
-/// Assumed lifetime of a token without a known expiry, whose key does not expire either.
+/// Assumed lifetime of a token without a known expiry, whose key does not expire either. It is
+/// short, so that the engine soon reads the key again.
 const UNKNOWN_LIFETIME: Duration = Duration::from_secs(60);
 
 /// The placeholder of the AppSecret in a key.
 const SECRET_PLACEHOLDER: &str = "{secret}";
 
-/// Number of consecutive hexadecimal digits that is treated as an AppSecret or a hash of one.
+/// Number of consecutive hexadecimal digits that are treated as secret. AppSecrets and MD5 hashes
+/// have this length.
 const SECRET_DIGITS: usize = 32;
 
 /// The key and the format of an account token that another system keeps in Redis.
@@ -78,11 +80,12 @@ impl ExternalToken {
         }
     }
 
-    /// Creates the external token of WxJava's `WxMpRedisConfigImpl`, with Jedis or a `RedisTemplate`.
-    /// The key `wx:access_token:{appid}` contains the bare token and expires with it.
+    /// Creates the external token of WxJava's `WxMpRedisConfigImpl`, with Jedis or a
+    /// `RedisTemplate`. The key `wx:access_token:{appid}` contains the bare token and expires with
+    /// it.
     ///
-    /// Versions before commit 179d469 (2023-11-07) let the key expire 200 seconds before the token. This
-    /// preset does not use those 200 seconds.
+    /// Versions before commit 179d469 (2023-11-07) let the key expire 200 seconds before the token.
+    /// This preset does not use those 200 seconds.
     ///
     /// Source: `WxMpRedisConfigImpl.updateAccessToken`, commit 3e48dc7 (2025-01-24).
     pub fn wx_java() -> Self {
@@ -90,8 +93,8 @@ impl ExternalToken {
     }
 
     /// Creates the external token of WxJava's `WxMpRedissonConfigImpl`. The key
-    /// `wx:access_token:{appid}` contains the bare token and expires 200 seconds before it. Redisson must
-    /// use its `StringCodec`.
+    /// `wx:access_token:{appid}` contains the bare token and expires 200 seconds before it.
+    /// Redisson must use its `StringCodec`.
     ///
     /// Source: `WxMpRedissonConfigImpl.updateAccessToken`, commit 3e48dc7 (2025-01-24).
     pub fn wx_java_redisson() -> Self {
@@ -99,11 +102,11 @@ impl ExternalToken {
     }
 
     /// Creates the external token of silenceper/wechat. The key
-    /// `gowechat_officialaccount__access_token_{appid}` contains the bare token, or a JSON string from
-    /// old versions. The key expires at least 300 seconds before the token.
+    /// `gowechat_officialaccount__access_token_{appid}` contains the bare token, or a JSON string
+    /// from old versions. The key expires at least 300 seconds before the token.
     ///
-    /// With stable tokens, the key is `gowechat_officialaccount__stable_access_token_{appid}`. Set it
-    /// with [`key`](Self::key).
+    /// With stable tokens, the key is `gowechat_officialaccount__stable_access_token_{appid}`. Set
+    /// it with [`key`](Self::key).
     ///
     /// Source: `credential/default_access_token.go` and `cache/redis.go`, commit 1797041 (2024-02).
     pub fn silenceper() -> Self {
@@ -114,20 +117,20 @@ impl ExternalToken {
 
     /// Creates the external token of PowerWeChat, whose value is a JSON object.
     ///
-    /// `key` is the whole key: `powerwechat.access_token.` and a hash in hexadecimal. The hash is the MD5
-    /// of the AppID followed by the AppSecret.
+    /// `key` is the whole key: `powerwechat.access_token.` and a hash in hexadecimal. The hash is
+    /// the MD5 of the AppID followed by the AppSecret.
     ///
     /// Source: `kernel/accessToken.go`, commit 38a5032 (2024-12).
     pub fn power_wechat(key: impl Into<String>) -> Self {
         Self::json_object(key)
     }
 
-    /// Creates the external token of wechatpy with its `RedisStorage` and the default prefix. The key
-    /// `wechatpy:{appid}_access_token` contains a JSON string. Version 2 also stores the expiry, in
-    /// `wechatpy:{appid}_access_token_expires_at`.
+    /// Creates the external token of wechatpy with its `RedisStorage` and the default prefix. The
+    /// key `wechatpy:{appid}_access_token` contains a JSON string. Version 2 also stores the
+    /// expiry, in `wechatpy:{appid}_access_token_expires_at`.
     ///
-    /// Source: `session/redisstorage.py`, commit 5b8502e (2025-02). Tests of this crate run the releases
-    /// 1.8.18 and 2.0.0a26.
+    /// Source: `session/redisstorage.py`, commit 5b8502e (2025-02). Tests of this crate run the
+    /// releases 1.8.18 and 2.0.0a26.
     pub fn wechatpy() -> Self {
         Self {
             expires_at_key: Some("wechatpy:{appid}_access_token_expires_at".into()),
@@ -135,12 +138,12 @@ impl ExternalToken {
         }
     }
 
-    /// Creates the external token of EasyWeChat 6 before 6.15.1. The cache must store the output of PHP's
-    /// `serialize` or igbinary, as the caches of Symfony and Laravel do. The key
+    /// Creates the external token of EasyWeChat 6 before 6.15.1. The cache must store the output of
+    /// PHP's `serialize` or igbinary, as the caches of Symfony and Laravel do. The key
     /// `official_account.access_token.{appid}` contains a string.
     ///
-    /// Caches add a prefix to the key. Set it with [`key_prefix`](Self::key_prefix). For later versions,
-    /// use [`easy_wechat_6_15`](Self::easy_wechat_6_15).
+    /// Caches add a prefix to the key. Set it with [`key_prefix`](Self::key_prefix). For later
+    /// versions, use [`easy_wechat_6_15`](Self::easy_wechat_6_15).
     ///
     /// Source: `OfficialAccount/AccessToken.php`, commit 0306cb7.
     pub fn easy_wechat() -> Self {
@@ -148,9 +151,9 @@ impl ExternalToken {
     }
 
     /// Creates the external token of EasyWeChat 6.15.1 and later. The value has the format of
-    /// [`easy_wechat`](Self::easy_wechat). The key is `official_account.access_token.{appid}.{secret}.0`,
-    /// or ends with `1` if `stable` is `true`, which stands for EasyWeChat's setting
-    /// `use_stable_access_token`.
+    /// [`easy_wechat`](Self::easy_wechat). The key is
+    /// `official_account.access_token.{appid}.{secret}.0`, or ends with `1` if `stable` is `true`,
+    /// which stands for EasyWeChat's setting `use_stable_access_token`.
     ///
     /// The key contains the AppSecret. Logs and `Debug` output show `{secret}` instead.
     ///
@@ -187,8 +190,8 @@ impl ExternalToken {
         Self::new(ExternalFormat::Php, key)
     }
 
-    /// Sets the key of the token. `{appid}` in it stands for the AppID, and `{secret}` for the AppSecret
-    /// of [`easy_wechat_6_15`](Self::easy_wechat_6_15).
+    /// Sets the key of the token. `{appid}` in it stands for the AppID, and `{secret}` for the
+    /// AppSecret of [`easy_wechat_6_15`](Self::easy_wechat_6_15).
     #[must_use]
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = key.into();
@@ -210,10 +213,10 @@ impl ExternalToken {
         self
     }
 
-    /// Sets the minimum time between the expiry of the key and the expiry of the token. If the other
-    /// system writes the next token late, processes that have read the token use it for this time after
-    /// the key has expired. If the key is deleted before its expiry, they drop the token at the next
-    /// read. Default: zero.
+    /// Sets the minimum time between the expiry of the key and the expiry of the token. If the
+    /// other system writes the next token late, processes that have read the token use it for this
+    /// time after the key has expired. If the key is deleted before its expiry, they drop the token
+    /// at the next read. Default: zero.
     #[must_use]
     pub fn key_expires_early_by(mut self, by: Duration) -> Self {
         self.key_expires_early_by = by;

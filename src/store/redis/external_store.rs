@@ -57,8 +57,8 @@ impl ExternalTokenStore {
     }
 
     /// Returns the last token if its key has expired and the token has not. A key that disappears
-    /// before its expiry was deleted. The token is then dropped, so that it is not returned after the
-    /// expiry of the key either.
+    /// before its expiry was deleted. The token is then dropped, so that it is not returned after
+    /// the expiry of the key either.
     fn token_outliving_key(&self, now: Timestamp) -> Option<Token> {
         let mut last = self.lock_last_read();
         *last = last.take().filter(|last| {

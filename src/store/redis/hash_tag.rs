@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 /// Returns the hash tag of a key: the text between the first `{` and the next `}`. A Redis Cluster
-/// hashes only this text. Returns `None` without a tag or with an empty one. The Cluster then hashes
-/// the whole key.
+/// hashes only this text. Returns `None` without a tag or with an empty one. The Cluster then
+/// hashes the whole key.
 pub(super) fn hash_tag(key: &str) -> Option<&str> {
     key.get(hash_tag_range(key.as_bytes())?)
 }

@@ -13,11 +13,11 @@ use crate::credential::AppId;
 use crate::error::Error;
 use crate::store::{CredentialKey, CredentialKind};
 
-/// The TTL of the key of a check, for the case that the script fails before it deletes the key.
+/// The TTL of the key of a check. It removes the key if the script fails before it deletes the key.
 const KEY_TTL: Duration = Duration::from_secs(60);
 
-/// The reason of an error whose text is not known. Servers report missing permissions inside a script
-/// in different words.
+/// The message for operators if a server rejects the script of a health check with an unknown
+/// error. Servers report missing permissions inside a script in different words.
 const SCRIPT_REJECTED: &str = "Redis refuses a script of ours: this user lacks the right to a command in it, \
                        or the server has rules for scripts";
 
@@ -28,8 +28,8 @@ struct Hashes {
 }
 
 impl RedisStore {
-    /// Returns the hashes that contain credentials of a kind. There are none in [`Layout::Keys`], where
-    /// each record has its own key.
+    /// Returns the hashes that contain credentials of a kind. There are none in [`Layout::Keys`],
+    /// where each record has its own key.
     ///
     /// [`Layout::Keys`]: super::Layout::Keys
     fn hashes(&self, app: &AppId, kind: CredentialKind) -> Hashes {
@@ -52,12 +52,13 @@ impl RedisStore {
         }
     }
 
-    /// Checks that this process can read and write credentials of a kind. The result may be one second
-    /// old.
+    /// Checks that this process can read and write credentials of a kind. The result may be one
+    /// second old.
     ///
-    /// A read does not find a full memory, a disk error, too few replicas, a primary that has become a
-    /// replica, or a missing permission. The check therefore also runs a script that writes. It also
-    /// accesses the hashes by name, because they may be of another type or forbidden.
+    /// A read does not find a full memory, a disk error, too few replicas, a primary that has
+    /// become a replica, or a missing permission. The check therefore also runs a script that
+    /// writes. The check also accesses the hashes by name, because they may be of another type or
+    /// forbidden.
     pub(super) async fn check_writing(
         &self,
         app: &AppId,

@@ -32,7 +32,7 @@ impl RedisNames {
         format!("{}{}:bound:{}", self.prefix, code.app, code.hash)
     }
 
-    /// Returns the key of the lease of a code, and later of its outcome.
+    /// Returns the key that holds the lease of a code, and after the exchange its outcome.
     pub(super) fn code_key(&self, code: &LoginCodeKey) -> String {
         format!("{}{}:code:{}", self.prefix, code.app, code.hash)
     }
@@ -53,8 +53,8 @@ impl RedisNames {
         format!("{}{}:allowance:{}", self.prefix, quota.app, quota.purpose)
     }
 
-    /// Returns the key that health checks read and write, which is also the field that they access in
-    /// hashes. No user has this field, because user ids of WeChat contain no colon.
+    /// Returns the key that health checks read and write, which is also the field that they access
+    /// in hashes. No user has this field, because user ids of WeChat contain no colon.
     pub(super) fn health_key(&self) -> String {
         format!("{}ping", self.prefix)
     }
@@ -88,7 +88,7 @@ pub(super) fn escape_braces(id: &str) -> Cow<'_, str> {
     out.into()
 }
 
-/// Returns the user id that [`escape_braces`] has encoded.
+/// Decodes a user id that [`escape_braces`] has encoded.
 #[cfg(feature = "cli")]
 pub(super) fn unescape_braces(id: &str) -> String {
     let id = id.replace("%7B", "{").replace("%7D", "}");

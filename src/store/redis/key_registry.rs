@@ -1,8 +1,8 @@
-//! The registry of sealing keys in use: a hash whose fields are the ids of sealing keys. The value of a
-//! field is the time of its first use.
+//! The registry of sealing keys in use: a hash whose fields are the ids of sealing keys. The value
+//! of a field is the time of its first use.
 //!
-//! Every process reads the registry when it connects. A process that lacks one of the keys would not
-//! find the tokens of some users, so its start fails.
+//! Every process reads the registry when it connects. A process that lacks one of the keys would
+//! not find the tokens of some users, so its start fails.
 
 use redis::aio::ConnectionLike;
 use redis::{AsyncCommands, RedisError};
@@ -63,8 +63,8 @@ fn missing_key_error(missing: &str, seal: &Sealer, address: &str, registry: &str
     Error::configuration(message)
 }
 
-/// Logs that the registry cannot be used. The start goes on, because the ACL user may still have access
-/// to the tokens. Without sealing keys, there is nothing to log.
+/// Logs that the registry cannot be used. The start-up continues, because the ACL user may still
+/// have access to the tokens. Logs nothing if this process has no sealing keys.
 fn log_unusable(error: &RedisError, seal: &Sealer, address: &str, registry: &str) {
     if !seal.key_ids().is_empty() {
         let reason = describe_error(error);

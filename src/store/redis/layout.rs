@@ -32,7 +32,8 @@ pub enum Layout {
 /// The names of the keys, hashes and channels in Redis.
 ///
 /// The configuration block of the published service deserializes into this type. A name that the
-/// block does not contain keeps its default. `{appid}` in a name stands for the AppID.
+/// block does not contain keeps its default. `{appid}` in a name stands for the AppID. `#MS` in the
+/// descriptions stands for `#` and a time in milliseconds since the Unix epoch.
 ///
 /// # Several accounts on one Redis
 ///
@@ -75,10 +76,12 @@ pub enum Layout {
 #[serde(default, rename_all = "camelCase")]
 #[non_exhaustive]
 pub struct RedisNames {
-    /// The hash of users' access tokens (`ACCESS_TOKEN#MS`) by user id. Default: `user.wxUserAccessToken`.
+    /// The hash of users' access tokens (`ACCESS_TOKEN#MS`) by user id. Default:
+    /// `user.wxUserAccessToken`.
     #[serde(rename = "redisWxUserAccessToken")]
     pub user_access_token: String,
-    /// The hash of users' refresh tokens (`REFRESH_TOKEN#MS`) by user id. Default: `user.wxUserRefreshToken`.
+    /// The hash of users' refresh tokens (`REFRESH_TOKEN#MS`) by user id. Default:
+    /// `user.wxUserRefreshToken`.
     #[serde(rename = "redisWxUserRefreshToken")]
     pub user_refresh_token: String,
     /// The key of the account's token (`TOKEN#MS`). Default: `sys.wxAccessToken`.

@@ -12,7 +12,7 @@ use crate::store::{CredentialKey, CredentialKind};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RedisKey<'a> {
     pub(super) key: Cow<'a, str>,
-    /// The field, where the key holds a hash.
+    /// The field, if the key holds a hash.
     pub(super) field: Option<&'a str>,
 }
 
@@ -71,7 +71,7 @@ pub(super) struct Locations<'a> {
     pub(super) read: Location<'a>,
     /// The location in the other layout, during a dual write.
     pub(super) copy: Option<Location<'a>>,
-    /// The leases of all locations. A renewal holds all of them, because another service may know
+    /// The leases of all locations. A renewal holds all of them, because another service may use
     /// only one layout.
     pub(super) lease_keys: Vec<String>,
     /// The tombstones of all locations.
@@ -193,14 +193,14 @@ impl RedisNames {
         let key = location.keys.first().map_or("", |key| &key.key);
         match location.format {
             ValueFormat::UserPair => {
-                // On a Cluster the names of both hashes have the same hash tag. The lease uses it
-                // too.
+                // On a Cluster the names of both hashes have the same hash tag, and so has the
+                // lease.
                 let tag = hash_tag(key).map(|tag| format!("{{{tag}}}:"));
                 let tag = tag.unwrap_or_default();
                 format!("{prefix}{app}:{purpose}:{tag}user:{}", credential.id)
             }
-            // A Cluster hashes a string key without a hash tag as a whole. A lease whose hash tag is
-            // that whole key is in the same slot, and the users are spread over all slots.
+            // A Cluster hashes a string key without a hash tag as a whole. A lease whose hash tag
+            // is that whole key is in the same slot, and the users are spread over all slots.
             ValueFormat::Record | ValueFormat::Token => {
                 let tag = hash_tag(key).unwrap_or(key);
                 format!("{prefix}{app}:{purpose}:{{{tag}}}")

@@ -42,14 +42,15 @@ impl RedisStore {
         })
     }
 
-    /// Runs a script that writes. If the server rejects its text because of `PUBLISH`, runs the text
-    /// without `PUBLISH`.
+    /// Runs a script that writes. If the server may have rejected the text of the script because of
+    /// `PUBLISH`, runs the text without `PUBLISH`.
     async fn invoke_with_fallback(&self, call: &ScriptCall) -> Result<ScriptReply, RedisError> {
         let state = &self.0.publish_state;
         let mut connection = self.0.connection.clone();
         let mode = state.mode();
         let Invocation { reply, sent_text } = call.invoke_in_mode(mode, &mut connection).await;
-        // A server that rejects the text of a script has run nothing of it, so a second call is safe.
+        // A server that rejects the text of a script has run no part of the script, so a second
+        // call is safe.
         let is_rejected =
             |error: &RedisError| ErrorClass::classify(error) == Some(ErrorClass::Other);
         if !(sent_text && mode == PublishMode::InScript && reply.as_ref().is_err_and(is_rejected)) {

@@ -1,4 +1,5 @@
-//! How invalidations are published: by the script of the write, by a separate command, or not.
+//! How invalidations are published: by the script of the write, by a separate command, or not at
+//! all.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -19,8 +20,8 @@ use super::scripts::PublishMode;
 /// - Paused: for [`REJECTED_RETRY_DELAY`] after the server has rejected the separate command too,
 ///   for example because the ACL user lacks permission for the channel. Writes publish nothing.
 ///
-/// The flags are independent of other memory, so `Relaxed` is enough. A task that reads an old value
-/// makes one more attempt, which the server rejects again.
+/// The flags are independent of other memory, so `Relaxed` is enough. A task that reads an old
+/// value makes one more attempt, which the server rejects again.
 #[derive(Default)]
 pub(super) struct PublishState {
     /// `true` after the server rejected the text of a script that publishes.
@@ -45,7 +46,7 @@ impl PublishState {
         self.must_publish_separately.store(true, Ordering::Relaxed);
     }
 
-    /// Returns `true` if a log line about separate publication is due, which is once.
+    /// Returns `true` at the first call, so that separate publication is logged once.
     pub(super) fn may_log_separate_publishing(&self) -> bool {
         !self
             .separate_publishing_logged

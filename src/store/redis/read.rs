@@ -29,8 +29,8 @@ impl RedisStore {
         self.with_revocation(slot, stored).await
     }
 
-    /// Logs a warning if nothing is stored for a user, and a key that a Java serializer has written
-    /// exists.
+    /// Searches for names that a Java serializer has written, if nothing is stored for a user. Logs
+    /// an error for the first one.
     async fn warn_of_java_names(
         &self,
         location: &Location<'_>,
@@ -44,8 +44,8 @@ impl RedisStore {
 
     /// Reads a record and passes it to `visit`.
     ///
-    /// Usually takes one round trip. A second one reads the time of revocation of a record that may
-    /// lack it; `visit` sees such a record only after that. Two hashes on a Cluster take two more.
+    /// Usually takes one round trip. If the record may lack its time of revocation, a second round
+    /// trip reads that time before `visit` is called.
     async fn read_record_with(
         &self,
         slot: &CredentialSlot,

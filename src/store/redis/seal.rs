@@ -14,10 +14,12 @@ use crate::store::redis::format::sealed::{self, SealBinding, SealingKeyId};
 use crate::store::redis::format::text::{DecodeError, SERIALIZER_REMEDY};
 use crate::store::{CredentialSlot, Expected};
 
-/// Minimum interval between two log lines about a missing sealing key.
+/// Minimum interval between two log lines about a missing sealing key, because every read of such a
+/// value would log one.
 const UNKNOWN_KEY_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Minimum interval between two log lines about values of a Java serializer.
+/// Minimum interval between two log lines about values of an unsupported serializer, because every
+/// read of such a value would log one.
 const SERIALIZER_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The sealing keys of this process. Without keys, values are written as plain text.
@@ -79,7 +81,8 @@ impl Sealer {
         false
     }
 
-    /// Returns the id of the key that seals new values. Returns `None` if new values are plain text.
+    /// Returns the id of the key that seals new values. Returns `None` if new values are plain
+    /// text.
     pub(super) fn active_key_id(&self) -> Option<SealingKeyId> {
         #[cfg(feature = "sealing")]
         if let Some(keys) = &self.keys {
@@ -157,8 +160,8 @@ impl Sealer {
 
     /// Rejects a renewal if a stored value is sealed with a key that this process does not have.
     ///
-    /// Another process can read that value, so it must not be replaced from partial knowledge. A login
-    /// does not call this function: it is newer than every stored value (newest wins).
+    /// Another process can read that value, so it must not be replaced from partial knowledge. A
+    /// login does not call this function: it is newer than every stored value (newest wins).
     pub(super) fn check_replaceable(
         &self,
         slot: &CredentialSlot,
@@ -194,8 +197,9 @@ impl Sealer {
         }
     }
 
-    /// Logs an error about a value of a Java serializer, at most once in [`SERIALIZER_LOG_INTERVAL`].
-    /// A service that is configured this way writes all of its values like that.
+    /// Logs an error about a value of an unsupported serializer, at most once in
+    /// [`SERIALIZER_LOG_INTERVAL`]. A service with such a serializer writes all of its values with
+    /// it.
     pub(super) fn log_serializer(&self, key: &str, slot: &CredentialSlot, reason: DecodeError) {
         let limiter = &self.log_limiter;
         let line = limiter.allow_line_every("serializer", SERIALIZER_LOG_INTERVAL);

@@ -1,8 +1,8 @@
 //! Detection of keys and fields that Java's own serialization has written.
 //!
 //! A Spring service whose `RedisTemplate` has no string serializers writes serialized names. This
-//! crate does not find its users under such names, and never sees an undecodable value. When a user is
-//! not found, the store therefore searches for such names, with a minimum interval.
+//! crate does not find its users under such names, and never sees an undecodable value. When a user
+//! is not found, the store therefore searches for such names, with a minimum interval.
 
 use std::time::Duration;
 
@@ -16,14 +16,17 @@ use crate::store::redis::format::text::{SERIALIZATION_MAGIC, SERIALIZER_REMEDY};
 /// The tag of a string of less than 64 KiB (`TC_STRING`). The length of the string follows it.
 const STRING_TAG: u8 = 0x74;
 
-/// Minimum interval between two searches of one store.
+/// Minimum interval between two searches of one store. Otherwise each request of an unknown user
+/// would run up to four `HSCAN` commands.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Number of fields that a search reads from a hash.
+/// Number of fields that a search reads from a hash. A service with such a serializer writes all
+/// names in the same form, so a few are enough.
 const SAMPLE_FIELDS: usize = 20;
 
 impl RedisStore {
-    /// Searches for serialized names after a user was not found, and logs an error for the first one.
+    /// Searches for serialized names after a user was not found, and logs an error for the first
+    /// one.
     pub(super) async fn search_java_names(&self, location: &Location<'_>, slot: &CredentialSlot) {
         if location.format != ValueFormat::UserPair
             || !self.0.sealer.may_search_java_names(SEARCH_INTERVAL)

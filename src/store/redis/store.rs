@@ -26,8 +26,9 @@ use crate::store::{CredentialSlot, InvalidationSource, Store, Subscription};
 /// published layout.
 ///
 /// All tasks and all clones share one multiplexed connection, which reconnects by itself. Each
-/// command has a [timeout](crate::redis::RedisStoreBuilder::command_timeout). An operation may consist of several
-/// commands, and a command may first wait for a permit of the circuit breaker.
+/// command has a [timeout](crate::redis::RedisStoreBuilder::command_timeout). An operation may
+/// consist of several commands. If too many commands are in flight, a command first waits for its
+/// turn.
 ///
 /// # What a fail-over may lose
 ///
@@ -41,14 +42,17 @@ use crate::store::{CredentialSlot, InvalidationSource, Store, Subscription};
 /// - A lost lease, code or quota: WeChat may receive one request more than usual.
 ///
 /// No user receives the token of another user, because each key contains the user id. No order of
-/// losses causes an endless loop, because every round ends with a token that WeChat has just issued,
-/// or with a login. Set `min-replicas-to-write 1` and `min-replicas-max-lag 10` on the servers to
-/// shorten the window. A primary that is cut off from its replicas then rejects writes.
+/// losses causes an endless loop, because every round ends with a token that WeChat has just
+/// issued, or with a login. Set `min-replicas-to-write 1` and `min-replicas-max-lag 10` on the
+/// servers to shorten the time in which writes can be lost. A primary that is cut off from its
+/// replicas then rejects writes.
 ///
-/// The store sends a command to a second server only if the first server replied that it did not run
-/// the command: `READONLY` from a replica, or `MOVED`, `ASK` or `TRYAGAIN` for a slot on another
-/// node. In a Cluster, the Redis library also repeats a command whose connection ended, within the
-/// timeout. The scripts allow this, because they compare before they write, or contain their owner.
+/// The store sends a command to a second server only if the first server replied that it did not
+/// run the command: `READONLY` from a replica, or `MOVED`, `ASK` or `TRYAGAIN` for a slot on
+/// another node. In a Cluster, the Redis library also repeats a command whose connection ended,
+/// within the timeout. A repeated lease or commit finds its own result. A repeated use of a quota
+/// counts twice. A repeated login may replace a newer login of the same user, until WeChat rejects
+/// its token.
 ///
 /// ```no_run
 /// use tower_wechat::redis::Layout;
@@ -70,7 +74,7 @@ pub struct RedisStore(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     pub(super) connection: Connection,
     pub(super) layout: Layout,
-    /// The second layout of a dual write: each record is written in it too.
+    /// The second layout of a dual write, in which each record is written as well.
     pub(super) dual_write: Option<Layout>,
     pub(super) names: RedisNames,
     pub(super) sealer: Sealer,
@@ -111,15 +115,15 @@ impl RedisStore {
         done.ok_or_else(|| self.0.circuit_breaker.overloaded(&self.0.address))
     }
 
-    /// Runs `exchange` as [`run_command`](Self::run_command), for at most `max_wait`. Returns `None`
-    /// if `max_wait` was too short.
+    /// Runs `exchange` as [`run_command`](Self::run_command), for at most `max_wait`. Returns
+    /// `None` if `max_wait` was too short.
     ///
-    /// Three times bound a call:
+    /// Three limits bound the time of a call:
     ///
     /// - The wait for a permit of the circuit breaker, which has its own maximum.
     /// - The command timeout, which starts with the permit. Its expiry is a failure of the server.
-    /// - `max_wait`, which starts with the call and includes the wait for the permit. Its expiry says
-    ///   nothing about the server, so the circuit breaker does not count it.
+    /// - `max_wait`, which starts with the call and includes the wait for the permit. Its expiry
+    ///   says nothing about the server, so the circuit breaker does not count it.
     pub(super) async fn run_command_within<T>(
         &self,
         key: &[u8],
@@ -179,8 +183,8 @@ impl RedisStore {
             .await
     }
 
-    /// Reads about `count` fields of a hash with `HSCAN`. Returns the next cursor, which is zero at the
-    /// end, and the fields with their values.
+    /// Reads about `count` fields of a hash with `HSCAN`. Returns the next cursor, which is zero at
+    /// the end, and the fields with their values.
     pub(super) async fn scan_hash(
         &self,
         hash: &[u8],

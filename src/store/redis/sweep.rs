@@ -15,8 +15,8 @@ use crate::store::redis::format::sealed::SealBinding;
 /// Number of fields in one step. A step takes a few hundred microseconds of Redis's time.
 const SCAN_COUNT: usize = 500;
 
-/// Assumed margin of access tokens, because a sweep does not know the real one. The longest possible
-/// margin keeps a token too long rather than too short.
+/// Assumed margin of access tokens, because a sweep does not know the real one. The longest
+/// possible margin keeps a token too long rather than too short.
 const MAX_MARGIN: Duration = Duration::from_secs(24 * 3_600);
 
 /// The result of a sweep.
@@ -47,24 +47,25 @@ pub struct SweepReport {
 impl RedisStore {
     /// Removes the expired tokens of an account's users from the hashes of [`Layout::Hashes`].
     ///
-    /// A refresh token counts as expired 31 days after its stored time, and 31 days after the time of
-    /// the access token. An expired access token is removed if there is no refresh token.
+    /// A refresh token counts as expired 31 days after the later of two times: its own stored time,
+    /// and that of the user's access token. An expired access token is removed if there is no
+    /// refresh token.
     ///
-    /// The sweep reads about 500 fields in one step and waits for `pause` between two steps, so that
-    /// other commands are not delayed. It keeps a field that changes meanwhile, and values that it cannot
-    /// decode, which may belong to another service. It does nothing in [`Layout::Keys`], where Redis
-    /// expires the keys.
+    /// The sweep reads about 500 fields in one step and waits for `pause` between two steps, so
+    /// that other commands are not delayed. The sweep keeps a field that another process changes
+    /// meanwhile. It also keeps values that it cannot decode, because they may belong to another
+    /// service. It does nothing in [`Layout::Keys`], where Redis expires the keys.
     ///
     /// # Errors
-    /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply. Fields
-    /// that were removed before stay removed.
+    /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply.
+    /// Fields that were removed before the error stay removed.
     pub async fn sweep(&self, app: &AppId, pause: Duration) -> Result<SweepReport, Error> {
         self.sweep_with_progress(app, pause, false, &mut |_| {})
             .await
     }
 
-    /// Sweeps as [`sweep`](Self::sweep), and calls `progress` after each step. A dry run only counts
-    /// the fields.
+    /// Sweeps as [`sweep`](Self::sweep), and calls `progress` after each step. A dry run only
+    /// counts the fields.
     pub(super) async fn sweep_with_progress(
         &self,
         app: &AppId,
@@ -105,8 +106,8 @@ impl RedisStore {
         Ok(report)
     }
 
-    /// Sweeps one step of the first hash. Reads the other half of each candidate from the second hash.
-    /// Returns the cursor of the next step.
+    /// Sweeps about [`SCAN_COUNT`] fields of `hash`. For each expired token, reads the other token
+    /// of the same user from `other_hash`. Returns the cursor of the next step.
     async fn sweep_step(
         &self,
         app: &AppId,
@@ -159,8 +160,8 @@ impl RedisStore {
         Ok(next)
     }
 
-    /// Returns `true` if a refresh token has certainly expired. Takes the access token of the same user
-    /// into account. Returns `false` for a value that cannot be decoded.
+    /// Returns `true` if a refresh token has certainly expired. Takes the access token of the same
+    /// user into account. Returns `false` for a value that cannot be decoded.
     fn is_refresh_expired(
         &self,
         app: &AppId,
@@ -186,7 +187,8 @@ impl RedisStore {
         })
     }
 
-    /// Returns the lifetime of an access token, if the value can be decoded and its time is plausible.
+    /// Returns the lifetime of an access token, if the value can be decoded and its time is
+    /// plausible.
     fn access_lifetime(
         &self,
         app: &AppId,
@@ -209,7 +211,7 @@ impl RedisStore {
     }
 }
 
-/// The half of the pairs that a hash holds.
+/// The kind of token that a hash holds. A user's pair has one token of each kind.
 #[derive(Clone, Copy)]
 enum PairHalf {
     /// Refresh tokens. They are removed when they have certainly expired.
@@ -218,7 +220,7 @@ enum PairHalf {
     Access,
 }
 
-/// Returns the context to which a sealed field is bound.
+/// Returns the context to which the seal of a field is bound.
 fn field_binding<'a>(app: &'a AppId, id: &'a [u8], key: &'a str) -> SealBinding<'a> {
     SealBinding {
         app: app.as_str(),

@@ -22,12 +22,14 @@ use crate::store::{
     MIN_TOMBSTONE_TTL, RecordVersion, StoredRecord, replaced_refresh_token,
 };
 
-/// Maximum number of times that one commit follows a value that `reseal` has sealed again.
+/// Maximum number of times that a commit is repeated because `reseal` has sealed the stored value
+/// again. One `reseal` seals a value once, so the limit is reached only if several operators
+/// reseal.
 const MAX_RESEAL_RETRIES: usize = 3;
 
 /// The TTL of the tombstone of a deleted pair. It equals the longest TTL of a copy of the pair in
-/// the other layout, so that a migration cannot restore the pair. Only users whose refresh token was
-/// revoked or expired, and who have not logged in again, have a tombstone.
+/// the other layout, so that a migration cannot restore the pair. Only users whose refresh token
+/// was revoked or expired, and who have not logged in again, have a tombstone.
 const TOMBSTONE_TTL: Duration = MAX_KEY_TTL;
 
 impl RedisStore {
@@ -123,7 +125,7 @@ impl RedisStore {
         before == now.record
     }
 
-    /// Returns the refresh token in the expected values.
+    /// Returns the refresh token in the expected values, if there is one.
     fn expected_refresh_token(
         &self,
         slot: &CredentialSlot,
@@ -136,7 +138,8 @@ impl RedisStore {
         stored.record.refresh.map(|refresh| refresh.secret)
     }
 
-    /// Returns the value of a tombstone for `expected`. Empty without a refresh token.
+    /// Returns the value of a tombstone for `expected`. Returns an empty text if `expected`
+    /// contains no refresh token.
     fn tombstone_value(&self, slot: &CredentialSlot, expected: &Expected) -> String {
         let token = self.expected_refresh_token(slot, expected);
         token.map_or_else(String::new, |token| {
@@ -248,8 +251,8 @@ fn begin_step(step: Step, locations: &Locations<'_>) -> ScriptCall {
     call
 }
 
-/// Returns the first 128 bits of the SHA-256 hash of a token, in hexadecimal. The hash identifies the
-/// token without revealing it.
+/// Returns the first 128 bits of the SHA-256 hash of a token, in hexadecimal. The hash identifies
+/// the token without revealing it.
 pub(super) fn tombstone_fingerprint(token: &[u8]) -> String {
     encode_hex(Sha256::digest(token).iter().take(16))
 }

@@ -138,8 +138,9 @@ async fn a_key_of_another_type_is_a_store_error() {
             assert_eq!(error.kind(), ErrorKind::StoreUnavailable);
             assert!(error.to_string().contains("another type"), "{error}");
         }
-        // Only credentials of users are affected: a hash of another type affects all of them, a key of
-        // another type only one of them.
+        // A hash of another type affects the credentials of all users. A key of another type
+        // affects only one user, so the health check of the key layout succeeds. The account is not
+        // affected.
         let app = &slot.key.app;
         store
             .check_health(app, CredentialKind::AccountToken)

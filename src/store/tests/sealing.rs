@@ -29,8 +29,8 @@ pub(super) async fn start_sealed_stores() -> (RedisServer, [RedisStore; 2]) {
     (server, stores)
 }
 
-/// Connects with the keys `letters`, or without keys. The registry of sealing keys is empty meanwhile,
-/// as if this process had connected before the first value was sealed.
+/// Connects with one sealing key for each letter, or without keys if there are no letters. Empties
+/// the registry of sealing keys while it connects, as if no value had been sealed yet.
 async fn connect_without_registry(server: &RedisServer, letters: &str) -> RedisStore {
     let mut connection = server.connection();
     let registered: Vec<(String, String)> = connection.hgetall("wechat:sealing").unwrap();

@@ -155,7 +155,7 @@ async fn an_unresponsive_connection_is_replaced() {
         check_health(&store).await.is_err()
     })
     .await;
-    // The old connection stays dropped. A new connection works.
+    // The proxy still drops the packets of the old connection. A new connection works.
     proxy.weather(Weather::CALM);
     support::eventually(
         "a new connection replaces the old one",

@@ -61,8 +61,8 @@ pub struct UserReport {
     pub token_fingerprint: Option<String>,
     /// Seconds until the access token expires; negative after it has expired.
     pub expires_in_secs: Option<i64>,
-    /// Seconds until the refresh token should expire, or `None` if the stored time does not show it:
-    /// other services may store the access token's time.
+    /// Seconds until the refresh token should expire. `None` if the stored time cannot be its
+    /// expiry, because other services may store the access token's time with the refresh token.
     pub refresh_due_in_secs: Option<i64>,
     /// The openid from WeChat.
     pub openid: Option<String>,

@@ -17,27 +17,29 @@ use crate::credential::Record;
 use crate::error::Error;
 use crate::store::{CredentialKind, CredentialSlot, LeaseOwner};
 
-/// Minimum time by which the key of a copy must expire too early to be written again. Clocks of
-/// processes differ by less.
+/// Time by which the key of a copy may expire earlier than the record requires: one hour. The
+/// clocks of processes differ by less. A copy whose key expires even earlier is written again.
 const TTL_TOLERANCE: Duration = Duration::from_secs(3_600);
 
 /// The decision about one record.
 enum CopyDecision {
     /// The record is copied.
     Copy(Record),
-    /// The user has logged out everywhere since, so an existing copy is removed.
+    /// The user has logged out everywhere since WeChat issued the tokens. An existing copy is
+    /// removed.
     Revoked,
     /// Nothing is written; the outcome is counted.
     Skip(RecordOutcome),
 }
 
-/// Copies every record of the store's layout into the other layout, unless that holds a newer one,
-/// and removes copies of records that were deleted since. Leaves the store's layout as it is.
+/// Copies every record of the store's layout into the other layout, unless the other layout holds a
+/// newer record. Also removes copies whose record was deleted later. Leaves the store's layout as
+/// it is.
 ///
-/// Each write is one atomic step that compares both sides, and runs only while no process holds
-/// the lease of the record. So no copy replaces a newer record. Another run writes only what
-/// differs. A copy publishes no invalidation message: readers of the target layout see it when
-/// they read the record again.
+/// Each write is one atomic step that compares the values in both layouts, and runs only while no
+/// process holds the lease of the record. So no copy replaces a newer record. Another run writes
+/// only what differs. A copy publishes no invalidation message. Readers of the target layout see
+/// the copy when they read the record again.
 ///
 /// # Errors
 /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply;
@@ -121,8 +123,8 @@ impl Migration<'_> {
     ///
     /// 1. The source cannot be read: unreadable.
     /// 2. The source is empty: unchanged.
-    /// 3. The user has logged out everywhere since the source was issued: newer if the target is a
-    ///    login after that, otherwise revoked.
+    /// 3. The user has logged out everywhere since the source was issued: newer if the target comes
+    ///    from a login after the logout, otherwise revoked.
     /// 4. The source has expired, or its refresh token has a tombstone in the target layout: dead.
     /// 5. The target has another type or is sealed with an unknown key: unreadable.
     /// 6. The target equals the source: unchanged, or a copy if the target's key expires too early.
@@ -148,8 +150,8 @@ impl Migration<'_> {
                 Some(_) | None => CopyDecision::Revoked,
             };
         }
-        // The key of an expired copy would expire at once, and each run would write it again. With a
-        // tombstone, WeChat has rejected this refresh token and a service has deleted the copy.
+        // The key of an expired copy would expire at once, and each run would write it again. With
+        // a tombstone, WeChat has rejected this refresh token and a service has deleted the copy.
         if record.is_unusable(now) || facts.is_tombstoned(&record) {
             return CopyDecision::Skip(RecordOutcome::Dead);
         }
@@ -176,7 +178,7 @@ impl Migration<'_> {
         CopyDecision::Copy(record)
     }
 
-    /// Copies, removes or leaves one record, after the decision of [`decide`](Self::decide).
+    /// Copies or skips one record, or removes its copy, as [`decide`](Self::decide) decides.
     async fn copy_record(&self, slot: &CredentialSlot) -> Result<RecordOutcome, Error> {
         let store = self.store;
         for _ in 0..MAX_ATTEMPTS {

@@ -1,4 +1,6 @@
-//! State of a migration between layouts: both sides of each record, and the removal of copies.
+//! State of a migration: the values of each record in both layouts, and the removal of copies.
+//!
+//! The *source layout* is the layout of the store. The *target layout* is the other one.
 
 use std::time::Duration;
 
@@ -16,7 +18,8 @@ use crate::error::Error;
 use crate::store::redis::format::text::parse_revoked_at;
 use crate::store::{CredentialKind, CredentialSlot, LeaseOwner};
 
-/// Maximum difference between the clocks of the processes that logged a user in and out.
+/// Tolerated difference between the clocks of the processes that logged a user in and out: two
+/// minutes. Clocks that are synchronized differ by less.
 const CLOCK_SKEW: Duration = Duration::from_secs(120);
 
 /// A migration of one account's records from the layout of a store to the other layout.
@@ -27,7 +30,7 @@ pub(super) struct Migration<'a> {
     pub(super) owner: LeaseOwner,
 }
 
-/// Both sides of one record, and the keys that decide about it.
+/// The values of one record in both layouts, and the other keys on which its migration depends.
 pub(super) struct RecordFacts {
     /// The values in the layout of the store.
     pub(super) source: Vec<RawValue>,
@@ -68,7 +71,7 @@ impl Migration<'_> {
         [self.store.0.layout, self.target_layout].map(|layout| names.location(layout, &slot.key))
     }
 
-    /// Reads both sides of each slot, in two round trips.
+    /// Reads the values of each slot in both layouts, in two round trips.
     pub(super) async fn read_facts(
         &self,
         slots: &[CredentialSlot],
@@ -119,8 +122,8 @@ impl Migration<'_> {
         Ok(facts)
     }
 
-    /// Removes the record of the target layout if both sides are unchanged. Returns `None` if one of
-    /// them has changed.
+    /// Removes the record of the target layout, if the record is unchanged in both layouts. Returns
+    /// `None` if it has changed.
     pub(super) async fn remove_target(
         &self,
         slot: &CredentialSlot,
@@ -143,7 +146,7 @@ impl Migration<'_> {
         )
     }
 
-    /// Writes the keys of the target layout in one step, if both sides still hold the values of
+    /// Writes the keys of the target layout in one step, if both layouts still hold the values of
     /// `facts` and no process holds a lease of the record. Publishes `message` to the services of
     /// the account.
     pub(super) async fn write_target<'v>(
@@ -172,8 +175,9 @@ impl Migration<'_> {
 
 /// Returns `true` if the user has logged out everywhere since WeChat issued the tokens.
 ///
-/// A login by this crate stores the time of the last logout in the record. A service of the published
-/// layout does not. For its records, the expiry of the access token shows when it was issued.
+/// A login by this crate stores the time of the last logout in the record. A service of the
+/// published layout does not. For its records, the expiry of the access token shows when it was
+/// issued.
 pub(super) fn is_revoked(record: &Record, revoked_at: Option<Timestamp>) -> bool {
     let Some(revoked_at) = revoked_at else {
         return false;

@@ -1,4 +1,5 @@
-//! Work of operators on the tokens in Redis: list users, sweep, migrate to the other layout, reseal.
+//! Work of operators on the tokens in Redis: list users, sweep, migrate to the other layout,
+//! reseal.
 //!
 //! The program `tower-wechat` calls these functions; applications do not need them. Each task scans
 //! the users of an account in small steps while services run. A task writes a record only if the

@@ -1,17 +1,19 @@
 //! Removal of copies whose source was deleted during a migration.
 //!
-//! A process that uses only the old layout deletes a record only there. A copy in the new layout
-//! stays, and services that read the new layout would serve it again. A record of the new layout
-//! without a record in the old one is such an orphan in two cases:
+//! A process that uses only the source layout deletes a record only there. A copy in the target
+//! layout stays, and services that read the target layout would serve it again. A record of the
+//! target layout without a record in the source layout is such an orphan in two cases:
 //!
-//! - Its user has logged out everywhere since its tokens were issued. Both layouts store that time.
-//! - It is marked as a copy, and no service uses the new layout yet: the old layout has users, and
-//!   no service that reads the new layout has written a record.
+//! - The user has logged out everywhere since WeChat issued the tokens. A key that is the same in
+//!   both layouts stores the time of the logout.
+//! - The record is marked as a copy, and no service uses the target layout yet: the source layout
+//!   has users, and no service that reads the target layout has written a record.
 //!
-//! Every other record may be a login at a service that uses the new layout, and stays.
+//! Every other record may be a login at a service that uses the target layout, and stays.
 //!
-//! The second case needs two scans of the new layout. The first one counts copies and finds out
-//! whether a service uses the new layout. Only the second one removes copies, when that is known.
+//! The second case needs two scans of the target layout. The first scan counts copies and finds out
+//! whether a service uses the target layout. If no service uses it, the second scan removes the
+//! copies.
 
 use super::super::codec::seal_binding;
 use super::super::{Layout, RedisStore};
@@ -24,22 +26,23 @@ use crate::error::Error;
 use crate::store::redis::format::record;
 use crate::store::{CredentialKind, CredentialSlot};
 
-/// A record of the new layout whose user has no record in the old layout.
+/// A record of the target layout whose user has no record in the source layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OrphanKind {
-    /// The user has logged out everywhere since its tokens were issued.
+    /// The user has logged out everywhere since WeChat issued the tokens.
     Revoked,
-    /// A copy that no service of the new layout has written since.
+    /// A copy that no service of the target layout has written since.
     Copy,
     /// A record that may be a login.
     MaybeLogin,
 }
 
-/// The result of a scan of the new layout.
+/// The result of a scan of the target layout.
 #[derive(Default)]
 struct OrphanScan {
     copies: u64,
-    /// `true` if a service of the new layout has written a record that the old layout does not have.
+    /// `true` if a service of the target layout has written a record that is not in the source
+    /// layout.
     target_in_use: bool,
 }
 
@@ -62,8 +65,8 @@ impl Migration<'_> {
         self.scan_target(summary, true, progress).await.map(drop)
     }
 
-    /// Scans the new layout. Removes orphans of users who have logged out. Counts orphaned copies, or
-    /// removes them if `remove_copies` is set.
+    /// Scans the target layout. Removes orphans of users who have logged out everywhere. Counts the
+    /// other orphaned copies, or removes them if `remove_copies` is set.
     async fn scan_target(
         &self,
         summary: &mut Summary,
@@ -103,8 +106,8 @@ impl Migration<'_> {
         Ok(found)
     }
 
-    /// Returns the kind of an orphan. Returns `None` if the old layout has a record, or if the new
-    /// layout has none that can be read.
+    /// Returns the kind of an orphan. Returns `None` if the source layout has a record, or if the
+    /// target layout has no record that can be read.
     fn classify_orphan(&self, slot: &CredentialSlot, facts: &RecordFacts) -> Option<OrphanKind> {
         if facts.source.iter().any(Option::is_some) {
             return None;
@@ -152,7 +155,8 @@ impl Migration<'_> {
     }
 }
 
-/// Returns `true` if the hashes have a field. Operators delete them after a migration.
+/// Returns `true` if a hash of users' tokens has a field. After a migration, operators delete these
+/// hashes.
 async fn has_hash_users(store: &RedisStore, options: &ScanOptions) -> Result<bool, Error> {
     let sizes = store.hash_sizes(options).await?;
     Ok(sizes.into_iter().any(|size| size > 0))

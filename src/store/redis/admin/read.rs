@@ -13,7 +13,8 @@ use crate::error::Error;
 use crate::store::CredentialKind;
 use crate::store::redis::connection::errors::ErrorClass;
 
-/// Maximum number of concurrent reads on a Cluster.
+/// Maximum number of concurrent reads on a Cluster. More of them would only wait in the nodes, and
+/// delay the commands of services.
 const MAX_CONCURRENT_READS: usize = 64;
 
 /// The value that stands for a key of another Redis type. It is neither text nor a sealed value, so
@@ -21,8 +22,8 @@ const MAX_CONCURRENT_READS: usize = 64;
 pub(super) const WRONG_TYPE_MARKER: &[u8] = b"\xff\xfe another type";
 
 impl RedisStore {
-    /// Runs several reads in one round trip. On a Cluster, runs them concurrently, each at its node and
-    /// each with the timeout of a command.
+    /// Runs several reads in one round trip. On a Cluster, runs them concurrently, each at its node
+    /// and each with the timeout of a command.
     pub(super) async fn read_all<T: FromRedisValue + Send + Sync>(
         &self,
         reads: &[Cmd],

@@ -23,8 +23,8 @@ use crate::store::{CredentialKind, CredentialSlot, LeaseOwner};
 /// that share their keys.
 ///
 /// # Errors
-/// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply;
-/// values that were sealed until then stay.
+/// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply.
+/// Values that were already written stay as they are, and another run continues.
 pub async fn reseal(
     store: &RedisStore,
     options: &ScanOptions,
@@ -93,7 +93,8 @@ impl Resealing<'_> {
         Ok(())
     }
 
-    /// Reads many records in one round trip, and seals those that need it.
+    /// Reads many records in one round trip. Seals those that [`needs_reseal`](Self::needs_reseal)
+    /// selects.
     async fn reseal_batch(
         &mut self,
         slots: Vec<CredentialSlot>,

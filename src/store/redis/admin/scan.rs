@@ -14,8 +14,8 @@ use crate::store::CredentialKind;
 /// Approximate number of users for each step. A step takes Redis a few hundred microseconds.
 const SCAN_COUNT: usize = 200;
 
-/// A scan of all users. It returns every user who exists during the whole scan. It may return a user
-/// twice if Redis resizes its tables meanwhile.
+/// A scan of all users. It returns every user who exists during the whole scan. It may return a
+/// user twice if Redis resizes its tables meanwhile.
 pub(super) struct Scan<'a> {
     store: &'a RedisStore,
     cursor: u64,
@@ -88,8 +88,8 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Returns the number of fields or keys since the last call whose names are not UTF-8. This crate
-    /// writes no such names.
+    /// Returns the number of fields or keys since the last call whose names are not UTF-8. This
+    /// crate writes no such names.
     pub(super) fn take_not_utf8(&mut self) -> u64 {
         std::mem::take(&mut self.not_utf8)
     }
@@ -168,8 +168,8 @@ impl ScanServers {
     /// Goes on to the next primary. Returns `false` after the last one.
     ///
     /// # Errors
-    /// [`ErrorKind::StoreUnavailable`] if slots have moved since the scan started. A slot that moved to
-    /// a primary which was scanned before has been left out.
+    /// [`ErrorKind::StoreUnavailable`] if slots have moved since the scan started. A slot that
+    /// moved to a primary which was scanned before has been left out.
     async fn advance(&mut self, store: &RedisStore) -> Result<bool, Error> {
         let Self::Primaries {
             slots_at_start,

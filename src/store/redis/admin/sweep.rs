@@ -4,8 +4,8 @@ use super::super::{RedisStore, SweepReport};
 use super::task::ScanOptions;
 use crate::error::Error;
 
-/// Removes expired tokens as [`RedisStore::sweep`] does, and calls `progress` after each step. A dry
-/// run only counts the fields.
+/// Removes expired tokens as [`RedisStore::sweep`] does, and calls `progress` after each step. A
+/// dry run only counts the fields.
 ///
 /// # Errors
 /// The same errors as [`RedisStore::sweep`].

@@ -13,13 +13,14 @@ use crate::credential::{AppId, Record};
 use crate::error::Error;
 use crate::store::{CredentialKey, CredentialKind, CredentialSlot, LeaseOwner};
 
-/// Maximum number of attempts to write a record that other processes keep changing.
+/// Maximum number of attempts to write a record that other processes keep changing. Further
+/// attempts are left to [`retry_busy`].
 pub(super) const MAX_ATTEMPTS: usize = 5;
 
 /// Maximum time to retry records whose lease is held. It is longer than a lease lasts.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// Time between two of these retries.
+/// Time between two retries of the records whose lease is held.
 pub(super) const BUSY_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// The options of a task.
@@ -35,7 +36,7 @@ pub struct ScanOptions {
     pub dry_run: bool,
 }
 
-/// The counts of a task up to now.
+/// The numbers of records that a task has read, written and left out so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Summary {
@@ -45,7 +46,7 @@ pub struct Summary {
     pub written: u64,
     /// Records that needed no change.
     pub unchanged: u64,
-    /// Records of which the other layout holds a newer one.
+    /// Records that were not copied because the other layout holds a newer record.
     pub newer: u64,
     /// Records that cannot be read: invalid values, values sealed with an unknown key, and names
     /// that are not UTF-8.
@@ -54,7 +55,8 @@ pub struct Summary {
     pub not_utf8: u64,
     /// Records that can neither be used nor renewed, and were not copied.
     pub dead: u64,
-    /// Records of users who have logged out everywhere since; they were not copied.
+    /// Records of users who have logged out everywhere since WeChat issued the tokens. They were
+    /// not copied.
     pub revoked: u64,
     /// Copies that were removed, or would have been removed in a dry run, because their source is
     /// gone or their user has logged out.
@@ -70,7 +72,8 @@ pub struct Summary {
 /// A callback for the progress of a task.
 pub type ProgressFn<'a> = &'a mut (dyn FnMut(&Summary) + Send);
 
-/// The outcome for one record.
+/// What a task has done with one record. Each outcome has a counter in [`Summary`], whose fields
+/// describe the outcomes.
 pub(super) enum RecordOutcome {
     Written,
     WrittenWithImplausibleTime,
@@ -80,7 +83,7 @@ pub(super) enum RecordOutcome {
     Dead,
     Revoked,
     Removed,
-    /// A process holds its lease, or other processes keep changing it.
+    /// A process holds the lease of the record, or other processes keep changing the record.
     Busy,
 }
 
@@ -104,8 +107,8 @@ impl Summary {
         false
     }
 
-    /// Returns the number of users with an unreadable record. Names that are not UTF-8 do not count,
-    /// because they belong to no user.
+    /// Returns the number of users with an unreadable record. Names that are not UTF-8 do not
+    /// count, because they belong to no user.
     pub fn unreadable_users(&self) -> u64 {
         self.unreadable.saturating_sub(self.not_utf8)
     }
@@ -191,8 +194,8 @@ impl RedisStore {
     }
 }
 
-/// Works on records again that were in use, until none of them is or [`BUSY_TIMEOUT`] has passed.
-/// Adds those that are still in use to the summary.
+/// Retries the records that were in use, until all are done or [`BUSY_TIMEOUT`] has passed. Adds
+/// the number of records that are still in use to the summary.
 pub(super) async fn retry_busy<T>(
     mut busy: Vec<T>,
     summary: &mut Summary,
@@ -214,14 +217,15 @@ pub(super) async fn retry_busy<T>(
     Ok(())
 }
 
-/// Returns the kinds of credentials of which an account has one record each.
+/// Returns the kinds of credentials that the account itself owns. The account has one record of
+/// each.
 pub(super) fn account_kinds() -> impl Iterator<Item = CredentialKind> {
     let kinds = CredentialKind::ALL.into_iter();
     kinds.filter(|kind| kind.belongs_to_account())
 }
 
 /// Returns the layouts in which a kind of credential has a location. Records of snapshot users are
-/// no part of the published layout: they have one location, whatever the layout of the store.
+/// not part of the published layout. They have the same location in every layout of the store.
 pub(super) fn layouts_of(kind: CredentialKind) -> &'static [Layout] {
     match kind {
         CredentialKind::User | CredentialKind::AccountToken | CredentialKind::JsapiTicket => {

@@ -31,8 +31,8 @@ impl Certificates {
     /// Returns the certificates for the client library, or `None` if none are set.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a file that is not PEM, and
-    /// for certificates without TLS.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a file that is not PEM,
+    /// and for certificates without TLS.
     pub(in crate::store::redis) fn to_tls_certificates(
         &self,
         tls: bool,

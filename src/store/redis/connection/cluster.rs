@@ -11,7 +11,8 @@
 //!   reply, requests a replacement.
 //! - *Replacing*: commands still use the current connection. The task opens a new one within
 //!   [`RECONNECT_TIMEOUT`], and later commands use that one. If that fails, the current connection
-//!   stays in use. A request during this state starts another replacement after [`RECONNECT_DELAY`].
+//!   stays in use. A request during this state starts another replacement after
+//!   [`RECONNECT_DELAY`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,8 +35,8 @@ use crate::store::redis::hash_tag::hash_tag_range;
 /// or later if a node is not ready.
 ///
 /// The library also retries after a lost reply, so a command may run twice. A repeated lease or
-/// commit finds its own result. A repeated use of a quota counts twice. Of two logins of one user
-/// within that second the older one may be kept, until WeChat rejects its token.
+/// commit finds its own result. A repeated use of a quota counts twice. If a user logs in twice
+/// within the timeout, the older login may be kept until WeChat rejects its token.
 const MAX_RETRIES: u32 = 12;
 
 /// Minimum and maximum delay before a retry, in milliseconds.
@@ -44,10 +45,10 @@ const RETRY_DELAY_MS: (u64, u64) = (10, 200);
 /// Minimum time between two attempts to replace the connection.
 const RECONNECT_DELAY: Duration = Duration::from_millis(500);
 
-/// Maximum time for such an attempt.
+/// Maximum time for an attempt to replace the connection.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A connection to the nodes of a Cluster. Clones share it.
+/// A connection to the nodes of a Cluster. Clones share the connection.
 #[derive(Clone)]
 pub(in crate::store::redis) struct ClusterNodes {
     shared: Arc<Shared>,
@@ -60,8 +61,8 @@ struct Shared {
     connector: Connector,
     seeds: Vec<ConnectionAddr>,
     connection: watch::Sender<ClusterConnection>,
-    /// Wakes the task. `Notify` keeps one notification: requests during an attempt cause one more
-    /// attempt afterwards, however many they are.
+    /// Wakes the task. `Notify` keeps one notification, so any number of requests during an attempt
+    /// causes one more attempt afterwards.
     reconnect_requested: Notify,
 }
 
@@ -156,8 +157,8 @@ impl ClusterNodes {
         self.shared.connection.borrow().clone()
     }
 
-    /// Sends one command. Records are read by one command for each key, so that each command follows
-    /// its slot while slots move.
+    /// Sends one command. A record with several keys is read by several commands, so that each
+    /// command follows its slot while slots move.
     pub(in crate::store::redis) async fn command(&self, command: &Cmd) -> RedisResult<Value> {
         let reply = self.connection().req_packed_command(command).await;
         self.note_error(reply.as_ref().err());
@@ -208,8 +209,8 @@ impl ClusterNodes {
                 .find(|line| line.contains("myself"))
                 .unwrap_or_default()
                 .split(' ');
-            // A line has the id, address, flags, primary, two times, epoch and link state; then the
-            // slots.
+            // A line contains the id, address, flags, primary, two times, epoch and link state, and
+            // then the slots.
             let id = words.next().unwrap_or_default().to_owned();
             words
                 .skip(7)
@@ -239,7 +240,8 @@ impl ClusterNodes {
 }
 
 impl Shared {
-    /// Replaces the connection after each request, until the store is dropped.
+    /// Replaces the connection whenever [`report_timeout`](ClusterNodes::report_timeout) requests
+    /// it, until the store is dropped.
     async fn reconnect_on_request(self: Arc<Self>) {
         loop {
             self.reconnect_requested.notified().await;

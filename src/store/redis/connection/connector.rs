@@ -8,7 +8,8 @@ use redis::{
     TlsCertificates,
 };
 
-/// Maximum time for which sent bytes may stay unacknowledged before the kernel closes the connection.
+/// Maximum time for which sent bytes may stay unacknowledged before the kernel closes the
+/// connection.
 ///
 /// The default of Linux is about a quarter of an hour, for example after a host lost its power.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(3);

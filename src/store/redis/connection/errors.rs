@@ -1,9 +1,9 @@
 //! Classes of errors from Redis: how long an error reply lasts, and which commands it concerns.
 //!
-//! Code that treats transient and permanent errors differently uses [`ErrorClass`]. The class depends
-//! on the code of a reply, because the text differs between versions and products. Two errors have
-//! no specific code and are recognized by their text: an error inside a script, and a server
-//! with too many connections.
+//! Code that treats transient and permanent errors differently uses [`ErrorClass`]. The class
+//! depends on the code of a reply, because the text differs between versions and products. Two
+//! errors have no specific code and are recognized by their text: an error inside a script, and a
+//! server with too many connections.
 
 use redis::{RedisError, ServerError};
 
@@ -18,12 +18,13 @@ pub(in crate::store::redis) enum ErrorClass {
     Busy,
     /// The server could not run this command now. Other commands are not affected.
     Retry,
-    /// The server is a replica. Another server takes writes.
+    /// The server is a replica. Another server accepts writes.
     Replica,
     /// The server serves reads and rejects writes: its memory is full, it cannot save to disk, or
     /// too few replicas are connected.
     WritesRejected,
-    /// The user of this connection lacks a right, or the server rejects the user or password.
+    /// The ACL user of this connection lacks a permission, or the server rejects the user or
+    /// password.
     NotPermitted,
     /// The key holds a value of another type.
     WrongType,

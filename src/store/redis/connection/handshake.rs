@@ -1,9 +1,9 @@
 //! Handshake with a server: RESP3 first, then RESP2 if the server rejects it.
 //!
 //! Redis before version 6 and many proxies do not support `HELLO`. Each product rejects it with
-//! another message, and some close the connection. So no messages are compared: after any error that
-//! is not about the user or password, the handshake is repeated without `HELLO` and
-//! `CLIENT SETINFO`.
+//! another message, and some close the connection. So no messages are compared: after any error
+//! that is not about the user or password, the handshake is repeated without `HELLO` and `CLIENT
+//! SETINFO`.
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ConnectionAddr, ProtocolVersion, RedisError, RedisResult};
@@ -21,7 +21,8 @@ impl Connector {
         self.connect_with(address, |_, config| config).await
     }
 
-    /// Connects as [`connect`](Self::connect) does, with further settings for each protocol.
+    /// Connects as [`connect`](Self::connect) does. `configure` may change the settings of the
+    /// connection for each protocol.
     pub(in crate::store::redis) async fn connect_with(
         &self,
         address: &ConnectionAddr,

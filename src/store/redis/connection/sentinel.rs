@@ -6,12 +6,13 @@
 //!
 //! # States
 //!
-//! - *Connected*, and not `lost`: commands use the connection. The task waits for a request to check
-//!   or for the next regular query. `mark_lost` and the disconnect message of RESP3 set `lost`.
+//! - *Connected*, and not `lost`: commands use the connection. The task waits for a request to
+//!   check or for the next regular query. `mark_lost` and the disconnect message of RESP3 set
+//!   `lost`.
 //! - *Connected*, and `lost`: commands wait for the next state. The task queries the Sentinels
 //!   every [`RETRY_DELAY`].
 //! - *Disconnected*: the task has found no primary. Commands fail at once. The task queries the
-//!   Sentinels every [`RETRY_DELAY`], and connects as soon as one can be reached.
+//!   Sentinels every [`RETRY_DELAY`], and connects as soon as a primary can be reached.
 //!
 //! If a connected primary does not reply to `PING`, the task queries the Sentinels every
 //! [`RETRY_DELAY`] until the primary replies or another one takes over. After [`UNANSWERED_LIMIT`]
@@ -41,10 +42,10 @@ use crate::store::redis::connection::url::format_address;
 /// Time between two queries of the Sentinels while the primary replies.
 const SENTINEL_POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Minimum time between two queries of the Sentinels.
+/// Minimum time between two queries of the Sentinels, however many commands fail.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// A connection to the current primary. Clones share it.
+/// A connection to the current primary. Clones share the connection.
 #[derive(Clone)]
 pub(in crate::store::redis) struct SentinelConnection {
     shared: Arc<Shared>,
@@ -61,7 +62,7 @@ struct Shared {
     recheck_requested: Notify,
 }
 
-/// The state that commands use. See the module for the transitions.
+/// The state of the connection to the primary. The module lists the transitions.
 #[derive(Clone)]
 enum ConnectionState {
     /// A connection. If it is lost, commands wait for the next state.
@@ -182,8 +183,9 @@ impl SentinelConnection {
         replies
     }
 
-    /// Returns `true` if the server has replied as a replica does. Marks a broken connection as lost,
-    /// and requests a check of the primary after other errors that may come before a fail-over.
+    /// Returns `true` if the server has replied as a replica does. Marks a broken connection as
+    /// lost, and requests a check of the primary after other errors that may come before a
+    /// fail-over.
     fn check_demotion(
         &self,
         active: &Active,
@@ -238,7 +240,7 @@ impl Shared {
                         .await;
             }
             unanswered_since = self.check_primary(current, unanswered_since).await;
-            // This delay limits the queries, however many commands fail.
+            // This delay limits the queries.
             tokio::time::sleep(RETRY_DELAY).await;
         }
     }
@@ -246,8 +248,9 @@ impl Shared {
     /// Queries the Sentinels, and connects to the primary if it is a new one or does not reply.
     /// Returns the time since which the current primary has not replied, if it does not.
     ///
-    /// While there is such a time, `watch_primary` does not wait for a request. A frozen primary
-    /// may resume and reply before the Sentinels demote it, so commands must leave it early.
+    /// While there is such a time, `watch_primary` does not wait for a request. A primary that was
+    /// suspended may resume and reply before the Sentinels demote it. So commands must change to
+    /// the new primary early.
     async fn check_primary(
         self: &Arc<Self>,
         current: Option<Active>,
@@ -255,7 +258,7 @@ impl Shared {
     ) -> Option<Instant> {
         let found = match self.sentinels.find_primary().await {
             Ok(named) => named,
-            // Without Sentinels, commands keep using the current primary.
+            // If the Sentinels name no primary, commands keep using the current one.
             Err(error) if current.is_some() => {
                 tracing::debug!(target: "tower_wechat::store", %error, "the Sentinels did not reply; the current primary is still used");
                 return None;
@@ -353,7 +356,8 @@ impl Shared {
                     return Err(not_connected(NOT_PRIMARY));
                 }
             }
-            // The user may lack the right to run ROLE. Then the first write shows the role.
+            // The ACL user may lack the permission to run ROLE. Then the first write shows the
+            // role.
             Err(error) if server_error(&error).is_some() => {
                 redis::cmd("PING").exec_async(&mut connection).await?;
             }
@@ -368,7 +372,8 @@ impl Shared {
     }
 }
 
-/// The reason why the first connection failed.
+/// The reason why the first connection failed: the query of the Sentinels, or the connection to the
+/// primary that they named.
 pub(in crate::store::redis) enum ConnectError {
     Sentinels(Error),
     Server(NamedPrimary, RedisError),

@@ -57,11 +57,11 @@ impl fmt::Display for NamedPrimary {
     }
 }
 
-/// A Sentinel's description of a group's primary: names and values.
+/// A Sentinel's description of the primary of a group: the names and values of its properties.
 type MasterInfo = HashMap<String, String>;
 
 impl Sentinels {
-    /// Creates the Sentinels of a URL. They are connected to by the first query.
+    /// Creates the Sentinels of a URL. The first query connects to them.
     pub(in crate::store::redis) fn new(
         group: String,
         addresses: &[ConnectionAddr],
@@ -87,7 +87,7 @@ impl Sentinels {
     /// Returns the primary of the newest configuration that any Sentinel reports.
     ///
     /// All Sentinels are queried at once, so that an unreachable one adds no delay. Their
-    /// configuration epochs are compared, so that an outdated one does not count.
+    /// configuration epochs are compared, so that the reply of an outdated Sentinel does not count.
     pub(in crate::store::redis) async fn find_primary(&self) -> Result<NamedPrimary, Error> {
         let mut queries = JoinSet::new();
         for sentinel in &self.members {
@@ -220,7 +220,8 @@ impl Sentinel {
         self.query(query.arg("MASTER").arg(group)).await
     }
 
-    /// Sends a command on the kept connection, or on a new one if that has failed.
+    /// Sends a command on the kept connection. Opens a new one if there is none or if it has
+    /// failed.
     ///
     /// The lock is held until the reply, so that two queries do not open two connections.
     async fn query<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> RedisResult<T> {

@@ -16,7 +16,7 @@ use crate::store::redis::connection::single::SingleConnection;
 /// adjacent slots.
 const CLUSTER_CIRCUITS: usize = 64;
 
-/// The connection of a store. It reconnects by itself. Clones share it.
+/// The connection of a store, which reconnects by itself. Clones share the connection.
 #[derive(Clone)]
 pub(in crate::store::redis) struct Connection {
     pub(super) backend: Backend,
@@ -36,13 +36,13 @@ pub(super) enum Backend {
     Cluster(ClusterNodes),
 }
 
-/// Changes of the server that a connection sends its commands to.
+/// A watcher that reports when a connection starts to send its commands to another server.
 pub(in crate::store::redis) struct ServerChanges(Option<watch::Receiver<u64>>);
 
 impl ServerChanges {
-    /// Waits until commands go to another server, whose messages a subscriber of the previous
-    /// server may miss. Never returns behind Sentinels and on a Cluster, where such a subscription
-    /// ends with its connection.
+    /// Waits until commands go to another server. A subscriber of the previous server may miss the
+    /// messages of the new one. Never returns with Sentinels and on a Cluster. There, the
+    /// connection of such a subscriber ends, and so does its subscription.
     pub(in crate::store::redis) async fn changed(&mut self) {
         if let Some(changes) = &mut self.0
             && changes.changed().await.is_ok()
@@ -133,7 +133,7 @@ impl Connection {
     /// Checks that Redis replies. On a Cluster, reads `key` from its node.
     pub(in crate::store::redis) async fn ping(&mut self, key: &str) -> RedisResult<()> {
         if self.is_cluster() {
-            // The library would send PING to all nodes and fail if one of them is down.
+            // The client library would send PING to all nodes, and fail if one of them is down.
             return Cmd::get(key).exec_async(self).await;
         }
         let reply: Value = redis::cmd("PING").query_async(self).await?;
@@ -179,7 +179,7 @@ impl Connection {
         optional_value(reply)
     }
 
-    /// Runs two commands that each read one value: in one round trip, or side by side on a Cluster.
+    /// Runs two commands that each read one value: in one pipeline, or concurrently on a Cluster.
     pub(in crate::store::redis) async fn read_two_values(
         &self,
         [first, second]: [Cmd; 2],

@@ -49,10 +49,11 @@ const MIN_SWITCH_INTERVAL: Duration = Duration::from_millis(500);
 const ROLE_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Maximum number of attempts to reach a server when a store is opened, and the time between them.
+/// An I/O error may come from a server that is restarting.
 const CONNECT_ATTEMPTS: u32 = 3;
 const CONNECT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// A connection to one address. Clones share it.
+/// A connection to one address. Clones share the connection.
 #[derive(Clone)]
 pub(in crate::store::redis) struct SingleConnection {
     inner: Arc<Inner>,
@@ -73,7 +74,8 @@ struct Current {
     /// Makes connections. It uses RESP2 if the server does not support RESP3.
     connector: Connector,
     manager: ConnectionManager,
-    /// Number of this connection. A late reply on an older one must not mark this one as bad.
+    /// Number of this connection. A late reply on an older connection must not mark this one as
+    /// bad.
     generation: u64,
     created_at: Instant,
     /// The time of the oldest command since the last reply.
@@ -122,7 +124,7 @@ impl Current {
 fn manager_config(command_timeout: Duration) -> ConnectionManagerConfig {
     ConnectionManagerConfig::new()
         .set_connection_timeout(Some(command_timeout))
-        // Callers have their own timer for each command, so a second one would only cost time:
+        // A second timer for each command would only cost time. All callers have their own:
         // `RedisStore::run_command`, `check_role` and the heartbeats of channels.
         .set_response_timeout(None)
         // Few attempts with short delays: when they have failed, the next command starts again, so
@@ -138,8 +140,8 @@ impl SingleConnection {
         address: ConnectionAddr,
         connector: Connector,
     ) -> RedisResult<Self> {
-        // The first connection only finds out which protocol the server supports. The caller has a
-        // timer for all of it.
+        // The first connection only finds out which protocol the server supports. The caller limits
+        // the time for all attempts.
         let mut attempts = 1;
         let connector = loop {
             match connector.connect(&address).await {
@@ -224,7 +226,8 @@ impl Inner {
         self.current().connector.connection_info.protocol() != ProtocolVersion::RESP2
     }
 
-    /// Returns the connection for a command. Replaces the connection first if its state requires that.
+    /// Returns the connection for a command. Replaces the connection first if its state requires
+    /// that.
     ///
     /// The lock is held only for this decision, never while a command waits for its reply.
     fn begin_request(&self) -> RedisResult<(ConnectionManager, PendingReply<'_>)> {
@@ -268,8 +271,8 @@ impl Inner {
         (outcome, pending.generation)
     }
 
-    /// Marks the server of a connection as a replica. Returns `true` if the next command gets another
-    /// connection, and `false` while the current one is too young to be replaced.
+    /// Marks the server of a connection as a replica. Returns `true` if the next command gets
+    /// another connection, and `false` while the current one is too young to be replaced.
     fn mark_demoted(&self, generation: u64) -> bool {
         let mut current = self.current();
         if current.generation != generation {
@@ -293,7 +296,8 @@ impl Inner {
         };
         match role_is_primary(reply) {
             Some(true) => *was_primary = true,
-            // A store that was connected to a replica on purpose, to read an external token, keeps it.
+            // A store that was connected to a replica on purpose, to read an external token, keeps
+            // it.
             Some(false) if *was_primary => {
                 if self.mark_demoted(generation) {
                     let check = self.command_once(&hello);
@@ -373,8 +377,8 @@ impl PendingReply<'_> {
 }
 
 impl Drop for PendingReply<'_> {
-    /// Takes back `unanswered_since` if the caller has dropped the command early: a reply was not
-    /// due yet, so the missing reply does not show a bad connection.
+    /// Resets `unanswered_since` if the caller has dropped the command before three quarters of its
+    /// timeout. The missing reply then does not show that the connection is bad.
     fn drop(&mut self) {
         if self.is_answered {
             return;

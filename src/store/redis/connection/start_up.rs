@@ -72,7 +72,7 @@ fn server_rejection_error(who: &str, error: &RedisError) -> Option<Error> {
     )))
 }
 
-/// Returns `true` if a reply does not follow the protocol of Redis.
+/// Returns `true` if the error comes from a reply that does not follow the protocol of Redis.
 fn is_no_redis(error: &RedisError) -> bool {
     use redis::ErrorKind::{Parse, UnexpectedReturnType};
     matches!(error.kind(), Parse | UnexpectedReturnType)
@@ -148,7 +148,8 @@ pub(in crate::store::redis) async fn check_mode(
 ) -> Result<(), Error> {
     let hello: RedisResult<HashMap<String, Value>> =
         redis::cmd("HELLO").query_async(connection).await;
-    // Redis before version 6 does not support HELLO, and the user may lack the right to run it.
+    // Redis before version 6 does not support HELLO, and the ACL user may lack permission for
+    // HELLO.
     let mode = hello.ok().and_then(|mut hello| hello.remove("mode"));
     let mode = mode.and_then(|mode| redis::from_redis_value::<String>(mode).ok());
     match mode.as_deref() {
@@ -164,10 +165,11 @@ pub(in crate::store::redis) async fn check_mode(
     }
 }
 
-/// Returns an error with the names of those hosts that do not resolve.
+/// Adds the names of the hosts that do not resolve to an error. Returns the error unchanged if all
+/// hosts resolve.
 ///
-/// The error of a connection has the text of the operating system, which differs between systems.
-/// So this function resolves the names again.
+/// The error of a connection contains a text of the operating system, which differs between
+/// systems. This function therefore resolves the names again instead of reading that text.
 pub(in crate::store::redis) async fn with_unresolved(
     error: Error,
     hosts: Vec<(&str, u16)>,

@@ -106,7 +106,8 @@ impl RedisUrl {
     }
 
     fn parse_single(url: &str) -> Result<Self, Error> {
-        // The path of a Unix socket cannot name a database, so the library reads these parameters.
+        // The path of a Unix socket cannot name a database, so the client library reads `db` and
+        // these parameters.
         let socket = url
             .split("://")
             .next()
@@ -133,8 +134,8 @@ impl RedisUrl {
         Ok(parsed)
     }
 
-    /// Sets the protocol: RESP2 if `uses_resp2` is set, otherwise RESP3. RESP3 reports a disconnect at once. With RESP2 the
-    /// next command fails.
+    /// Sets the protocol: RESP2 if `uses_resp2` is set, otherwise RESP3. RESP3 reports a disconnect
+    /// at once. With RESP2 the next command fails.
     fn set_protocol(&mut self, uses_resp2: bool) {
         let protocol = match uses_resp2 {
             true => ProtocolVersion::RESP2,
@@ -256,7 +257,8 @@ pub(in crate::store::redis) fn format_addresses(addresses: &[ConnectionAddr]) ->
 }
 
 fn parse_connection_info(url: &str) -> Result<ConnectionInfo, Error> {
-    // The library's message may quote the URL with its password, so it is not shown.
+    // The client library's message may quote the URL with its password, so the message is not
+    // shown.
     url.into_connection_info().map_err(|_| invalid_url())
 }
 

@@ -11,7 +11,8 @@ pub(in crate::store::redis::connection) struct UrlParameters {
 
 impl UrlParameters {
     /// Splits the query parameters off a URL. Rejects parameters that would have no effect and
-    /// parameters that contradict each other. Accepts the names in `more`, which the library reads.
+    /// parameters that contradict each other. Skips the names in `more`, which the client library
+    /// reads.
     pub(in crate::store::redis::connection) fn split_off(
         url: &str,
         more: &[&str],
@@ -63,7 +64,8 @@ impl UrlParameters {
         Ok((before.to_owned(), parameters))
     }
 
-    /// Returns the database, which the path or the parameter `db` may name.
+    /// Returns the database that the path or the parameter `db` names. Default: 0. Returns an error
+    /// if the two differ.
     pub(in crate::store::redis::connection) fn resolve_database(
         &self,
         path: Option<&str>,

@@ -39,8 +39,8 @@ pub(crate) fn read_token(value: &[u8], format: ExternalFormat) -> Result<AccessT
     if !is_valid_token(&token) {
         return Err(by_serializer.unwrap_or(DecodeError::InvalidToken));
     }
-    // WeChat's tokens contain letters, digits, '_' and '-'. A quote or a brace shows that the value has
-    // another format.
+    // WeChat's tokens contain letters, digits, '_' and '-'. A quote or a brace shows that the value
+    // has another format.
     if token.contains(['"', '{', '}', '\\']) {
         return Err(by_serializer.unwrap_or(DecodeError::UnknownFormat));
     }
@@ -164,13 +164,13 @@ fn igbinary_token<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     found
 }
 
-/// Parses a scalar of igbinary. A repeated string is the number of its first occurrence.
+/// Parses a scalar of igbinary. A repeated string is stored as the number of its first occurrence.
 fn igbinary_scalar<'a>(rest: &mut &'a [u8], texts: &mut Vec<&'a [u8]>) -> Option<PhpValue<'a>> {
     let kind = take_byte(rest)?;
     let skipped = match kind {
         // Null, false and true.
         0x00 | 0x04 | 0x05 => 0,
-        // Whole numbers by their width, and a float.
+        // Integers of one to eight bytes, and a float of eight bytes (0x0c).
         0x06 | 0x07 => 1,
         0x08 | 0x09 => 2,
         0x0a | 0x0b => 4,

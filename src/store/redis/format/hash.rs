@@ -1,7 +1,7 @@
 //! The values of the published layout: `ACCESS_TOKEN#MS` and `REFRESH_TOKEN#MS`.
 //!
-//! A Spring Boot service also reads these values. It splits a value on `#` and uses the first two parts,
-//! the second as a `long`. This crate appends its own parts after them.
+//! A Spring Boot service also reads these values. It splits a value on `#` and uses the first two
+//! parts, the second as a `long`. This crate appends its own parts after them.
 
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use crate::store::redis::format::text::{
     parse_time, parse_utf8, plausible_or_zero, read_details, write_details,
 };
 
-/// Formats `TOKEN#MS`. Appends the expiry as a third part if a short lifetime has reduced the margin.
+/// Formats `TOKEN#MS`. Appends the expiry as a third part if a short lifetime has reduced the
+/// margin.
 pub(crate) fn write_token(token: &Token, margin: Duration) -> Result<String, EncodeError> {
     let renew_at = token.lifetime.renew_at();
     let mut out = format!(

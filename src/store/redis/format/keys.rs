@@ -1,8 +1,8 @@
 //! Encryption of stored values (sealing).
 //!
 //! A value is encrypted with AES-256-GCM and a random nonce of 96 bits. The account, the kind of
-//! credential, the user and the Redis key are authenticated with it. A value that is copied to another
-//! user or to another key cannot be decrypted.
+//! credential, the user and the Redis key are authenticated together with the value. A value that
+//! is copied to another user or to another key cannot be decrypted.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,8 +23,8 @@ const KEY_LIST: KeyList = KeyList {
     hint: "`openssl rand -base64 32` makes one",
 };
 
-/// Length of a nonce, in bytes. Random nonces are safe for 2^32 values under one key. A large service
-/// should therefore change the key every year.
+/// Length of a nonce, in bytes. Random nonces are safe for 2^32 values under one key. A large
+/// service should therefore change the key every year.
 const NONCE_BYTES: usize = 12;
 
 type HmacSha256 = Hmac<Sha256>;
@@ -44,15 +44,16 @@ type HmacSha256 = Hmac<Sha256>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum SealingMode {
-    /// Reads sealed and plain values, and writes plain values. This is the first step of introducing
-    /// sealing, until all processes have the keys. It is also the first step of removing it.
+    /// Reads sealed and plain values, and writes plain values. This is the first step of
+    /// introducing sealing, until all processes have the keys. It is also the first step of
+    /// removing it.
     Open,
     /// Reads sealed and plain values, and writes sealed values.
     #[default]
     Seal,
-    /// Reads and writes only sealed values; plain values count as missing. This is the last step, after
-    /// all values are sealed. Before this step, a program that can write to Redis can replace a
-    /// token by a plain one.
+    /// Reads and writes only sealed values; plain values count as missing. This is the last step,
+    /// after all values are sealed. Before this step, a program that can write to Redis can replace
+    /// a token by a plain one.
     Require,
 }
 
@@ -74,15 +75,15 @@ impl std::str::FromStr for SealingMode {
 
 /// The keys that encrypt values in Redis. The first key encrypts; all keys decrypt.
 ///
-/// Requires the feature `sealing`. It is off by default, because a Spring Boot service that shares the
-/// Redis cannot read sealed values and asks its users to log in.
+/// Requires the feature `sealing`. It is off by default, because a Spring Boot service that shares
+/// the Redis cannot read sealed values and asks its users to log in.
 ///
 /// # Introducing sealing
 ///
-/// 1. Start all processes with the key and [`SealingMode::Open`], one after another. They still write
-///    plain values, and can read sealed ones.
-/// 2. Remove the mode, again from one process after another. Each login and each renewal now writes a
-///    sealed value. Plain values stay readable.
+/// 1. Start all processes with the key and [`SealingMode::Open`], one after another. They still
+///    write plain values, and can read sealed ones.
+/// 2. Remove the mode, again from one process after another. Each login and each renewal now writes
+///    a sealed value. Plain values stay readable.
 /// 3. Run `tower-wechat reseal` (feature `cli`), which seals the remaining plain values.
 /// 4. Set [`SealingMode::Require`], which rejects plain values.
 ///
@@ -93,14 +94,14 @@ impl std::str::FromStr for SealingMode {
 /// 3. Run `tower-wechat reseal`, which also removes the old key from the registry.
 /// 4. `NEW` on all processes.
 ///
-/// Redis contains a registry of the ids of all keys in use (`wechat:sealing`). A process that lacks one
-/// of them fails to start, and its error names the missing key.
+/// Redis contains a registry of the ids of all keys in use (`wechat:sealing`). A process that lacks
+/// one of them fails to start, and its error names the missing key.
 ///
 /// # Limits
 ///
-/// User ids are keys and fields in Redis, and are not encrypted. A program that can write to Redis can
-/// delete a value, or restore an older value of the same user. The outcomes of logins contain no token
-/// and stay plain, and so does the token of another system.
+/// User ids are keys and fields in Redis, and are not encrypted. A program that can write to Redis
+/// can delete a value, or restore an older value of the same user. The outcomes of logins contain
+/// no token and stay plain, and so does the token of another system.
 ///
 /// ```
 /// use tower_wechat::redis::{SealingKeys, SealingMode};
@@ -139,8 +140,8 @@ impl SealingKeys {
     /// line breaks. `openssl rand -base64 32` creates a key.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) if a key is not base64, too short or
-    /// repeated, or if there is no key.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) if a key is not base64, too
+    /// short or repeated, or if there is no key.
     ///
     /// ```
     /// use tower_wechat::redis::SealingKeys;
@@ -173,7 +174,8 @@ impl SealingKeys {
         self
     }
 
-    /// Returns the ids of the keys, in their order. An id is a short hash that does not reveal its key.
+    /// Returns the ids of the keys, in their order. An id is a short hash that does not reveal its
+    /// key.
     pub fn ids(&self) -> impl Iterator<Item = String> {
         self.keys.iter().map(|key| key.id.to_string())
     }
@@ -233,8 +235,8 @@ impl SealingKeys {
 }
 
 impl SealingKey {
-    /// Derives the encryption key and the id from a secret. The secret may also be in use for another
-    /// purpose.
+    /// Derives the encryption key and the id from a secret. The secret may also be in use for
+    /// another purpose.
     fn new(secret: &[u8]) -> Self {
         let derive = |purpose: &[u8]| {
             let mut mac = <HmacSha256 as KeyInit>::new_from_slice(secret)

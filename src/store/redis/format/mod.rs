@@ -1,5 +1,5 @@
-//! Text formats of stored values: the published Spring Boot layout, the records of this crate, sealed
-//! values, and the values of other SDKs.
+//! Text formats of stored values: the published Spring Boot layout, the records of this crate,
+//! sealed values, and the values of other SDKs.
 
 pub(crate) mod external;
 pub(crate) mod hash;

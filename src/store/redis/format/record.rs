@@ -1,8 +1,8 @@
 //! The value of the key layout: one text for a whole record.
 //!
-//! The format is `2#ACCESS#MS#SPAN#REFRESH#MS#FLAGS#unionid=…`. The number at the start identifies the
-//! format. Times are in milliseconds and base 36; `SPAN` is the time from the renewal point to the
-//! expiry. A missing token leaves its parts empty. The flags are:
+//! The format is `2#ACCESS#MS#SPAN#REFRESH#MS#FLAGS#unionid=…`. The number at the start identifies
+//! the format. Times are in milliseconds and base 36; `SPAN` is the time from the renewal point to
+//! the expiry. A missing token leaves its parts empty. The flags are:
 //!
 //! - `u` or `b`: the scope is `snsapi_userinfo` or `snsapi_base`.
 //! - `o`: the openid equals the user id.
@@ -10,8 +10,9 @@
 //!
 //! Details that no flag expresses follow as named parts.
 //!
-//! The format is short because Redis may store millions of records. With tokens of 110 characters, a
-//! record fits into an allocation of 256 bytes. Decimal numbers and full names would take 384 bytes.
+//! The format is short because Redis may store millions of records. With tokens of 110 characters,
+//! a record fits into an allocation of 256 bytes. Decimal numbers and full names would take 384
+//! bytes.
 //!
 //! A longer format is also read, for records that people or scripts write:
 //! `1#ACCESS#MS#EXPIRES_MS#REFRESH#MS#scope=…#unionid=…#openid=…`.
@@ -46,7 +47,8 @@ pub(crate) fn write_copy(record: &Record, user_id: &str) -> Result<String, Encod
     write_with_flags(record, user_id, COPY_FLAG)
 }
 
-/// Returns `true` if the record is a copy, and no service that reads this layout has written it since.
+/// Returns `true` if the record is a copy, and no service that reads this layout has written it
+/// since.
 #[cfg(any(feature = "cli", test))]
 pub(crate) fn is_copy(value: &[u8]) -> bool {
     let Ok(text) = parse_utf8(value) else {

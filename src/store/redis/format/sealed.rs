@@ -1,9 +1,9 @@
 //! The text format of a sealed value: `#0#s1#KEY#BODY`.
 //!
-//! No plain value has this format, because a plain value starts with a token or with the number of its
-//! format. The published Spring Boot service splits a value on `#` and uses the first two parts. It
-//! finds an empty token that expired in 1970, and asks for a login. Versions of this crate without
-//! sealing do the same.
+//! No plain value has this format, because a plain value starts with a token or with the number of
+//! its format. The published Spring Boot service splits a value on `#` and uses the first two
+//! parts. It finds an empty token that expired in 1970, and asks for a login. Versions of this
+//! crate without sealing do the same.
 //!
 //! `s1` is the algorithm, `KEY` is the id of the key, and `BODY` is nonce, ciphertext and tag.
 
@@ -77,7 +77,8 @@ impl SealBinding<'_> {
         ];
         let mut bytes = Vec::with_capacity(128);
         for part in parts {
-            // The length comes first, so that two different contexts never have the same bytes.
+            // The length precedes each part, so that two different contexts never have the same
+            // bytes.
             bytes.extend((part.len() as u64).to_be_bytes());
             bytes.extend(part.as_bytes());
         }
@@ -91,7 +92,8 @@ pub(crate) fn write(key: SealingKeyId, body: &[u8]) -> String {
     format!("{PREFIX}{key}#{}", URL_SAFE_NO_PAD.encode(body))
 }
 
-/// Splits a sealed value into the id of its key and its encoded body. Returns `None` for a plain value.
+/// Splits a sealed value into the id of its key and its encoded body. Returns `None` for a plain
+/// value.
 pub(crate) fn split(value: &[u8]) -> Option<(SealingKeyId, &[u8])> {
     let rest = value.strip_prefix(PREFIX.as_bytes())?;
     let (id, rest) = rest.split_at_checked(ID_CHARS)?;

@@ -16,7 +16,8 @@ pub(crate) const SERIALIZATION_MAGIC: [u8; 4] = [0xac, 0xed, 0x00, 0x05];
 pub(crate) const SERIALIZER_REMEDY: &str = "let the Java service use StringRedisTemplate, or set \
      RedisSerializer.string() for keys, hash keys and hash values";
 
-/// The reason why a stored value cannot be decoded. Does not contain the value, which may be a secret.
+/// The reason why a stored value cannot be decoded. Does not contain the value, which may be a
+/// secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DecodeError {
     #[error("it is not UTF-8")]
@@ -53,8 +54,8 @@ pub(crate) enum DecodeError {
 }
 
 impl DecodeError {
-    /// Returns the error for a value of an unsupported serializer, which its first bytes identify. No
-    /// token starts with these bytes.
+    /// Returns the error for a value of an unsupported serializer, which its first bytes identify.
+    /// No token starts with these bytes.
     pub(crate) fn from_serializer(value: &[u8]) -> Option<Self> {
         match value {
             _ if value.starts_with(&SERIALIZATION_MAGIC) => Some(Self::JavaSerialized),
@@ -67,8 +68,8 @@ impl DecodeError {
         }
     }
 
-    /// Returns `true` if the error comes from an unsupported serializer of the Java service. All values
-    /// of that service then have the same error.
+    /// Returns `true` if the error comes from an unsupported serializer of another service. All
+    /// values of that service then cause the same error.
     pub(crate) fn is_from_serializer(self) -> bool {
         match self {
             Self::JavaSerialized | Self::Json | Self::PhpSerialized | Self::Igbinary => true,
@@ -102,13 +103,13 @@ pub(crate) fn parse_time(text: &str) -> Result<Timestamp, DecodeError> {
         .map_err(|_| DecodeError::InvalidTime)
 }
 
-/// Parses a time of an access token. Treats an implausible time, such as one in nanoseconds or
+/// Parses a time of an access token. Treats an implausible time, such as a number of nanoseconds or
 /// `Long.MAX_VALUE`, as expired. The engine then fetches the next token, and no sum overflows.
 pub(crate) fn parse_plausible_time(text: &str) -> Result<Timestamp, DecodeError> {
     parse_time(text).map(plausible_or_zero)
 }
 
-/// Replaces an implausible time by an expired one.
+/// Replaces an implausible time by the Unix epoch, which counts as expired.
 pub(crate) fn plausible_or_zero(at: Timestamp) -> Timestamp {
     match at.is_plausible() {
         true => at,
@@ -131,8 +132,8 @@ pub(crate) fn check_storable(secret: &str) -> Result<&str, EncodeError> {
 
 const ESCAPED: &AsciiSet = &CONTROLS.add(b'#').add(b'%');
 
-/// Appends the details as `#name=value` parts. An openid that equals the user id is written as an empty
-/// value, which saves memory for millions of users.
+/// Appends the details as `#name=value` parts. An openid that equals the user id is written as an
+/// empty value, which saves memory for millions of users.
 pub(crate) fn write_details(out: &mut String, details: &UserDetails, user_id: &str) {
     let openid = details.openid.as_deref().map(|openid| match openid {
         same if same == user_id => "",
@@ -162,8 +163,8 @@ fn push_part(out: &mut String, name: &str, value: &str) {
     out.extend(utf8_percent_encode(value, ESCAPED));
 }
 
-/// Numbers below this are seconds, as older versions stored them. As milliseconds they would be times
-/// before 1973.
+/// Numbers below this are seconds, as older versions stored them. As milliseconds they would be
+/// times before 1973.
 const MIN_MILLIS: i64 = 100_000_000_000;
 
 /// Parses the time at which a user last logged out everywhere.
@@ -175,7 +176,8 @@ pub(crate) fn parse_revoked_at(stored: i64) -> Timestamp {
     Timestamp::from_millis(millis)
 }
 
-/// Parses the known named parts, and ignores all others.
+/// Parses the details of a user from parts of the form `name=value`. Ignores all other parts and
+/// unknown names.
 pub(crate) fn read_details<'a>(parts: Parts<'a>, user_id: &'a str) -> UserDetailsView<'a> {
     let mut details = UserDetailsView::default();
     for part in parts {
@@ -199,7 +201,8 @@ pub(crate) fn read_details<'a>(parts: Parts<'a>, user_id: &'a str) -> UserDetail
     details
 }
 
-/// An iterator over the parts of a text between `#`. An empty text has one part, as in `str::split`.
+/// An iterator over the parts of a text between `#`. An empty text has one part, as in
+/// `str::split`.
 pub(crate) struct Parts<'a> {
     rest: Option<&'a str>,
     /// The length of the text before `rest`.

@@ -13,7 +13,7 @@ use crate::credential::AppId;
 use crate::store::Subscription;
 use crate::store::invalidation::Publisher;
 
-/// The channels of a store and their listeners. Dropping it aborts the listeners.
+/// The channels of a store and their listeners. Dropping the channels aborts the listeners.
 #[derive(Default)]
 pub(in crate::store::redis) struct Channels(Mutex<HashMap<AppId, Channel>>);
 
@@ -39,8 +39,8 @@ impl Drop for Channels {
 }
 
 impl Channels {
-    /// Subscribes to the channel of an account, and starts its listener where none runs. Returns
-    /// `None` outside of a Tokio runtime.
+    /// Subscribes to the channel of an account, and starts the listener of the channel if none
+    /// runs. Returns `None` outside of a Tokio runtime.
     pub(in crate::store::redis) fn open_subscription(
         &self,
         app: &AppId,

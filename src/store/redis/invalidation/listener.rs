@@ -18,11 +18,13 @@ use crate::store::redis::connection::errors::{
 };
 use crate::store::{CredentialKey, Event, LeaseOwner};
 
-/// Minimum and maximum delay before the listener subscribes again.
+/// Minimum and maximum delay before the listener subscribes again. Until then, processes may serve
+/// stale tokens, so the maximum is short.
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(50);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(2);
 
-/// Delay after an error reply that only an operator can change.
+/// Delay after an error reply that repeats until an operator changes something. An operator may do
+/// so at any time, so the listener still retries every minute.
 pub(in crate::store::redis) const REJECTED_RETRY_DELAY: Duration = Duration::from_secs(60);
 
 /// The settings from which a [`ChannelListener`] is made.
@@ -41,8 +43,9 @@ pub(in crate::store::redis) struct ListenerConfig {
 ///
 /// # States
 ///
-/// - *Waiting*: not subscribed. After a back-off the listener subscribes. An error reply that only
-///   an operator can change is logged once and followed by [`REJECTED_RETRY_DELAY`].
+/// - *Waiting*: not subscribed. After a back-off the listener subscribes. An error reply that
+///   repeats until an operator changes something is logged once and followed by
+///   [`REJECTED_RETRY_DELAY`].
 /// - *Live*: subscribed; `is_live` is set, and subscribers got [`Event::Subscribed`]. The listener
 ///   forwards messages and sends heartbeats. It returns to *waiting* when the connection ends, when
 ///   a heartbeat does not come back, or when commands go to another server.
@@ -53,7 +56,7 @@ pub(super) struct ChannelListener {
     is_live: Arc<AtomicBool>,
     /// The identity in this listener's heartbeats.
     instance: LeaseOwner,
-    /// `true` once an error reply was logged that only an operator can change.
+    /// `true` after an error reply was logged that repeats until an operator changes something.
     rejection_logged: AtomicBool,
     /// The number and time of the heartbeat that was sent and has not come back.
     pending_heartbeat: Mutex<Option<(u64, Instant)>>,
@@ -77,25 +80,26 @@ impl ChannelListener {
         }
     }
 
-    /// Runs the listener. It never returns.
+    /// Runs the listener until its task is aborted.
     pub(super) async fn run(self) {
         let mut backoff = Backoff::new(MIN_RETRY_DELAY, MAX_RETRY_DELAY);
         loop {
             let started_at = Instant::now();
-            // The watcher comes before the subscription: a change of the server in between must end
-            // that subscription.
+            // The watcher is created before the subscription, because a change of the server
+            // between these two steps must end that subscription.
             let mut server_changes = self.config.connection.server_changes();
             match self.subscribe().await {
                 Ok(messages) => {
-                    // Pairs with the Acquire load in `open_subscription`. The flag is set before the
-                    // event: a subscription that reads `false` is registered already and receives
-                    // the event.
+                    // Pairs with the Acquire load in `open_subscription`. The flag is set before
+                    // the event: a subscription that reads `false` is registered already and
+                    // receives the event.
                     self.is_live.store(true, Ordering::Release);
                     self.publisher.publish(Event::Subscribed);
                     tokio::select! {
                         () = self.forward_messages(messages) => {}
                         () = self.send_heartbeats() => {}
-                        // The former server forwards messages only if it is a replica of the new one.
+                        // The former server forwards messages only if it is a replica of the new
+                        // one.
                         () = server_changes.changed() => {}
                     }
                     self.is_live.store(false, Ordering::Release);
@@ -126,7 +130,8 @@ impl ChannelListener {
         Ok(subscriber.into_on_message())
     }
 
-    /// Logs once an error reply that only an operator can change.
+    /// Logs an error reply that repeats until an operator changes something. Later calls log
+    /// nothing.
     fn log_rejection(&self, error: &RedisError) {
         if self.rejection_logged.swap(true, Ordering::Relaxed) {
             return;
@@ -189,8 +194,8 @@ impl ChannelListener {
         }
     }
 
-    /// Sends heartbeats. Returns when one was published and did not come back in time: the
-    /// subscription no longer delivers messages.
+    /// Sends heartbeats. Returns when a heartbeat was published and did not come back in time,
+    /// because the subscription then no longer delivers messages.
     async fn send_heartbeats(&self) {
         let mut connection = self.config.connection.clone();
         for number in 0_u64.. {

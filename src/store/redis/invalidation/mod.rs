@@ -1,5 +1,5 @@
-//! Invalidation messages over Redis: the script of each write [publishes](super::publish) a message,
-//! and each store listens on a separate connection.
+//! Invalidation messages over Redis: the script of each write [publishes](super::publish) a
+//! message, and each store listens on a separate connection.
 //!
 //! Each account has one channel. The message of a write is `KIND VERSION ID`, with `-` as the
 //! version of a deletion. Each listener also publishes heartbeats on the same channel, through the

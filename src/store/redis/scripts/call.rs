@@ -106,11 +106,12 @@ impl ScriptCall {
             .reply
     }
 
-    /// Runs the script by its hash. If the server does not know the hash, runs it by its text.
+    /// Runs the script by its hash. If the server has no script with that hash, runs it by its
+    /// text.
     ///
-    /// A server loses its scripts in a restart, and a replica does not receive them. The `Script` type
-    /// of the Redis library would load the script on every node of a Cluster, and fail if one node is
-    /// down. This function sends the text only to the node that runs the script.
+    /// A server loses its scripts in a restart, and a replica does not receive them. The `Script`
+    /// type of the Redis library would load the script on every node of a Cluster, and fail if one
+    /// node is down. This function sends the text only to the node that runs the script.
     pub(in crate::store::redis) async fn invoke_in_mode<T: FromRedisValue + Send>(
         &self,
         mode: PublishMode,

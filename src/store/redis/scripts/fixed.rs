@@ -17,9 +17,9 @@ return bound and 2 or 1
     )
 });
 
-/// Acquires the lease of a code. The value is `?` and the owner, or `=` and the outcome. `ARGV`: owner,
-/// TTL in milliseconds. Returns nothing if the owner now holds the lease, also if it held it before.
-/// Otherwise returns the value.
+/// Acquires the lease of a code. The value is `?` and the owner, or `=` and the outcome. `ARGV`:
+/// owner, TTL in milliseconds. Returns nothing if the owner holds the lease after the call, whether
+/// or not it held the lease before. Otherwise returns the value.
 pub(in crate::store::redis) static ACQUIRE_CODE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -31,7 +31,8 @@ return false
     )
 });
 
-/// Releases the lease of a code. `ARGV`: owner. Returns 1, or 0 if the owner does not hold the lease.
+/// Releases the lease of a code. `ARGV`: owner. Returns 1, or 0 if the owner does not hold the
+/// lease.
 pub(in crate::store::redis) static RELEASE_CODE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -69,8 +70,8 @@ return deleted
         )
     });
 
-/// Writes the time at which a user logged out everywhere. `ARGV`: time and TTL in milliseconds. If the
-/// stored time is not earlier, writes one millisecond after it. Older versions stored seconds.
+/// Writes the time at which a user logged out everywhere. `ARGV`: time and TTL in milliseconds. If
+/// the stored time is not earlier, writes one millisecond after it. Older versions stored seconds.
 pub(in crate::store::redis) static SET_REVOKED_AT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -82,10 +83,10 @@ redis.call('SET', KEYS[1], string.format('%.0f', at), 'PX', ARGV[2])
     )
 });
 
-/// Runs every command that the scripts of a login and a renewal use, on the key of health checks, and
-/// deletes the key. `ARGV`: TTL in milliseconds for the case that a later command fails, and `1` if
-/// users are stored in hashes. A hash has no TTL, so the script uses the permission to delete before it
-/// creates the hash.
+/// Runs every command that the scripts of a login and a renewal use, on the key of health checks,
+/// and deletes the key. `ARGV`: TTL in milliseconds, which removes the key if a later command
+/// fails, and `1` if users are stored in hashes. A hash gets no TTL. So the script creates the hash
+/// only after a `DEL` has succeeded, which shows that the server permits the deletion of the hash.
 pub(in crate::store::redis) static CHECK: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -104,8 +105,8 @@ end
     )
 });
 
-/// Counts one use of a quota. `ARGV`: limit, window in milliseconds. Returns 1, or 0 if the quota is
-/// used up.
+/// Counts one use of a quota. `ARGV`: limit, window in milliseconds. Returns 1, or 0 if the quota
+/// is used up.
 pub(in crate::store::redis) static TRY_CONSUME: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"

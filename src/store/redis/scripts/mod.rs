@@ -1,9 +1,9 @@
 //! Lua scripts, each of which is one atomic step.
 //!
-//! [`steps`] generates the scripts of a slot for each number of keys. [`fixed`] contains the scripts
-//! with one key. Some managed Clusters inspect the text of a script before they run it. Each call in a
-//! script therefore contains its command and its key literally (`KEYS[1]`, `KEYS[2]` …), and the scripts
-//! use `KEYS` for nothing else.
+//! [`steps`] generates the scripts of a slot for each number of keys. [`fixed`] contains the
+//! scripts with one key. Some managed Clusters inspect the text of a script before they run it.
+//! Each call in a script therefore contains its command and its key literally (`KEYS[1]`, `KEYS[2]`
+//! …), and the scripts use `KEYS` for nothing else.
 //!
 //! All keys of a call are in one slot of a Cluster. [`locations`](super::locations) ensures this.
 

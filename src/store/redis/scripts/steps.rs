@@ -1,12 +1,12 @@
 //! The scripts of a slot, generated for the number of their keys.
 //!
-//! Both layouts use the same scripts: a value is a string key or a field of a hash. `KEYS` contains the
-//! leases first (two during a dual write, otherwise one), then the tombstones, then the keys of the
-//! values. The Lua code for one key is repeated for each key. A loop would be shorter, but `KEYS[n]`
-//! must be literal.
+//! Both layouts use the same scripts: a value is a string key or a field of a hash. `KEYS` contains
+//! the leases first (two during a dual write, otherwise one), then the tombstones, then the keys of
+//! the values. The Lua code for one key is repeated for each key. A loop would be shorter, but
+//! `KEYS[n]` must be literal.
 //!
-//! The arguments of a value start with its field, which is empty for a string key. The expected value
-//! is `-` for a missing value, `=` and the bytes for a value, or `*` for any value.
+//! The arguments of a value start with its field, which is empty for a string key. The expected
+//! value is `-` for a missing value, `=` and the bytes for a value, or `*` for any value.
 
 use std::ops::Range;
 
@@ -15,33 +15,34 @@ use std::ops::Range;
 pub(in super::super) enum Step {
     /// Acquires the lease if the values are the expected ones (one renewal).
     ///
-    /// `ARGV`: owner, TTL of the lease in milliseconds, value of the tombstones (empty does not change
-    /// them), their TTL in milliseconds; then field and expected value of each key.
+    /// `ARGV`: owner, TTL of the lease in milliseconds, value of the tombstones (empty does not
+    /// change them), their TTL in milliseconds; then field and expected value of each key.
     ///
-    /// Returns 1 (acquired, or held by the same owner before), 0 (another owner holds the lease), or 2
-    /// and the current values (changed).
+    /// Returns 1 (acquired, or held by the same owner before), 0 (another owner holds the lease),
+    /// or 2 and the current values (changed).
     AcquireLease,
     /// Writes the values if the current ones are the expected ones, and releases the lease (newest
-    /// wins). If a tombstone names the replaced refresh token, the script also writes if the values are
-    /// missing, and while another owner holds the lease (nothing lost).
+    /// wins). If a tombstone names the replaced refresh token, the script also writes if the values
+    /// are missing, and while another owner holds the lease (nothing lost).
     ///
     /// `ARGV`: owner, replaced refresh token (may be empty), value of the tombstones (empty deletes
     /// them), their TTL in milliseconds. Then for each key: field, expected value, new value (`-`
-    /// deletes, `*` keeps, `=` and the bytes) and TTL in milliseconds (`0` does not expire, `keep` keeps
-    /// the remaining TTL). Then the channel (may be empty) and the message.
+    /// deletes, `*` keeps, `=` and the bytes) and TTL in milliseconds (`0` does not expire, `keep`
+    /// keeps the remaining TTL). Then the channel (may be empty) and the message.
     ///
-    /// Returns 1 (written), 3 (written, but not published), 0 (another owner holds the lease), or 2 and
-    /// the current values (changed).
+    /// Returns 1 (written), 3 (written, but not published), 0 (another owner holds the lease), or 2
+    /// and the current values (changed).
     Commit,
     /// Writes the values without a comparison or a lease, and deletes the tombstones (newest wins).
     ///
-    /// `ARGV`: field, new value and TTL of each key, channel and message. Returns 1 or 3. These are the
-    /// same as in [`Commit`](Self::Commit).
+    /// `ARGV`: field, new value and TTL of each key, channel and message. Returns 1 or 3. All of
+    /// them mean the same as in [`Commit`](Self::Commit).
     ///
-    /// On one server a transaction would be enough. In a Cluster, a script is one command, which a node
-    /// can reject with `TRYAGAIN` while the two hashes move to another node.
+    /// On one server a transaction would be enough. In a Cluster, a script is one command, which a
+    /// node can reject with `TRYAGAIN` while the two hashes move to another node.
     Overwrite,
-    /// Releases the leases that the owner holds. `ARGV`: owner. Returns the number of released leases.
+    /// Releases the leases that the owner holds. `ARGV`: owner. Returns the number of released
+    /// leases.
     ReleaseLeases,
 }
 
@@ -54,7 +55,7 @@ pub(in super::super) enum PublishMode {
     Separately,
 }
 
-/// The numbers of keys of a call.
+/// The numbers of leases, tombstones and values among the keys of one call of a script.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(super) struct KeyCounts {
     pub(super) leases: usize,
@@ -83,8 +84,9 @@ redis.call('DEL', $KEY)";
 const CHECK_TOMBSTONE: &str = "
 if ARGV[2] ~= '' and redis.call('GET', $KEY) == ARGV[2] then succeeds = true end";
 
-/// Defines the comparison of values. `same` is `true` if every value is the expected one. `values` are
-/// the compared values. `empty` is `true` if none of them exists.
+/// Defines the Lua function `compare`, which compares one value with the expected one, and the
+/// variables that hold its results. `values` contains all compared values. `same` is `true` if
+/// every value is the expected one. `empty` is `true` if no compared value exists.
 const DEFINE_COMPARE: &str = "
 local same, values, empty = true, {}, true
 local function compare(cell, value, expected)
@@ -116,8 +118,8 @@ if $NEW ~= '*' then
   end
 end";
 
-/// Publishes a message. The last two arguments are the channel and the message. Publishes nothing if
-/// the channel is empty. If `PUBLISH` fails, the write stays.
+/// Publishes a message. The last two arguments are the channel and the message. Publishes nothing
+/// if the channel is empty. If `PUBLISH` fails, the write stays.
 const PUBLISH_IN_SCRIPT: &str = "
 if ARGV[#ARGV - 1] ~= '' then
   local said = redis.pcall('PUBLISH', ARGV[#ARGV - 1], ARGV[#ARGV])
@@ -129,7 +131,8 @@ const REPORT_UNPUBLISHED: &str = "
 if ARGV[#ARGV - 1] ~= '' then return {3} end
 return {1}";
 
-/// The index of the first argument of the values, and the placeholders of the arguments of one value.
+/// The index of the first argument of the values, and the placeholders of the arguments of one
+/// value.
 type Arguments = (usize, &'static [&'static str]);
 
 const ACQUIRE_ARGUMENTS: Arguments = (5, &["$FIELD", "$EXPECTED"]);
@@ -148,7 +151,8 @@ impl KeyCounts {
         repeat_for_keys(first..first + self.tombstones, lua)
     }
 
-    /// Repeats the Lua code for the key of each value, and replaces the placeholders of its arguments.
+    /// Repeats the Lua code for the key of each value, and replaces the placeholders of its
+    /// arguments.
     fn repeat_for_values(self, (first, names): Arguments, lua: &str) -> String {
         let before = self.leases + self.tombstones;
         let lua_of = |index: usize| {
@@ -262,8 +266,8 @@ mod tests {
         Step::ReleaseLeases,
     ];
 
-    /// Returns the numbers of keys of all layouts, with and without a dual write, and those of the tasks
-    /// of operators, which may need no leases or tombstones.
+    /// Returns the numbers of keys of all layouts, with and without a dual write, and those of the
+    /// tasks of operators, which may need no leases or tombstones.
     fn key_counts() -> Vec<KeyCounts> {
         let (names, app) = (RedisNames::default(), AppId::new("wx0").unwrap());
         let mut all_counts = Vec::new();
@@ -302,8 +306,8 @@ mod tests {
         all_counts
     }
 
-    /// Fails unless each call in a text contains its command and its key literally. `PUBLISH` has no key.
-    /// The text must use no key beyond the first `keys`, and `KEYS` for nothing else.
+    /// Fails unless each call in a text contains its command and its key literally. `PUBLISH` has
+    /// no key. The text must use no key beyond the first `keys`, and `KEYS` for nothing else.
     fn assert_literal(text: &str, keys: usize) {
         let literal = |rest: &str| {
             let (number, _) = rest.strip_prefix('[')?.split_once(']')?;
