@@ -170,7 +170,8 @@ impl FaultHarness {
         *tally.answers.entry(told).or_default() += 1;
     }
 
-    /// Checks that all demos serve all users again, with the tokens that are valid at WeChat.
+    /// Checks that all demos serve all users again, and that Redis has the tokens that are valid at
+    /// WeChat.
     pub async fn recovers(&self) {
         for user in &self.users {
             for demo in &self.demos {
@@ -179,8 +180,19 @@ impl FaultHarness {
                 })
                 .await;
             }
-            self.services.books_balance(user);
+            self.newest_pair_is_stored(user).await;
         }
+    }
+
+    /// Waits until Redis has the pair of tokens that WeChat issued last. A demo may serve a pair
+    /// whose write to Redis failed, while the demo still retries that write.
+    async fn newest_pair_is_stored(&self, user: &str) {
+        eventually("Redis has WeChat's newest pair", RECOVERY, async || {
+            let newest = self.services.wechat.current_pair(user);
+            let newest = newest.map(|pair| (pair.access_token, pair.refresh_token));
+            self.services.stored(user) == newest
+        })
+        .await;
     }
 
     /// Asserts that nothing was wrong, and prints the row.
