@@ -1,5 +1,5 @@
-//! Demos behind proxies, a load of users whose tokens stand at different points of their lives,
-//! and the row that comes of it.
+//! Demos behind proxies, a load of users with fresh, stale and expired tokens,
+//! and the row with the result.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
@@ -82,7 +82,7 @@ impl FaultHarness {
         ] {
             for number in 0..4 {
                 let user = format!("o{name}{number}");
-                // Those who come later must not be expired with them.
+                // Users who sign in later must not expire with these users.
                 services.sign_in(&user, age).await;
                 users.push(user);
             }
@@ -108,7 +108,7 @@ impl FaultHarness {
         harness
     }
 
-    /// Load from eight callers on all demos while something happens. Answers what came of it.
+    /// Sends requests from eight callers to all demos until `happens` ends. Returns its output.
     pub async fn during<T>(&self, happens: impl Future<Output = T>) -> T {
         let sites: Vec<HttpClient> = self.demos.iter().map(|demo| demo.http().clone()).collect();
         let callers = (0..8usize).map(|caller| {
@@ -143,20 +143,20 @@ impl FaultHarness {
             .try_ask(Asked::get("/api/me").header(USER_HEADER, user))
             .await;
         match answer {
-            Ok(answer) => self.judge(user, &answer),
+            Ok(answer) => self.record(user, &answer),
             Err(_) => self.tally.lock().unwrap().broken += 1,
         }
     }
 
-    /// Takes an answer into the row.
-    pub fn judge(&self, user: &str, answer: &Answer) {
+    /// Adds an answer to the row.
+    pub fn record(&self, user: &str, answer: &Answer) {
         let json = serde_json::from_str::<serde_json::Value>(&answer.text).unwrap_or_default();
         let field = |name: &str| json[name].as_str().unwrap_or_default().to_owned();
         let mut tally = self.tally.lock().unwrap();
         tally.requests += 1;
         tally.longest = tally.longest.max(answer.took);
-        let told = (answer.status, field("error"));
-        let known = |(status, code): &(u16, &str)| *status == told.0 && *code == told.1;
+        let outcome = (answer.status, field("error"));
+        let known = |(status, code): &(u16, &str)| *status == outcome.0 && *code == outcome.1;
         let retries = answer.status != 503 || !answer.header("retry-after").is_empty();
         let named = json.get("user_id").is_none_or(|id| id == user);
         if !self.answers.iter().any(known) || !retries || !named || answer.took > LONGEST_WAIT {
@@ -167,7 +167,7 @@ impl FaultHarness {
                 .seen
                 .insert((user.to_owned(), field("token_fingerprint")));
         }
-        *tally.answers.entry(told).or_default() += 1;
+        *tally.answers.entry(outcome).or_default() += 1;
     }
 
     /// Checks that all demos serve all users again, and that Redis has the tokens that are valid at
@@ -253,7 +253,7 @@ pub async fn seconds(number: f64) {
     tokio::time::sleep(Duration::from_secs_f64(number)).await;
 }
 
-/// Load while a fault lasts that needs no more than a beginning and an end.
+/// Sends requests during a fault that `begin` starts and `end` ends.
 pub async fn lasting(
     row: &Row,
     layout: Layout,

@@ -1,4 +1,4 @@
-//! A callback that comes twice, and cookies that are not ours.
+//! Rows of a repeated login callback and of foreign cookies.
 
 use crate::harness::{FaultHarness, Row};
 use crate::support::demo_process::DemoProcess;
@@ -58,7 +58,7 @@ async fn a_callback_comes_many_times() {
             cookie.as_bytes().starts_with(b"wechat_session=")
         };
         assert!(cookies.iter().any(session), "{answer:?}");
-        harness.judge("oLin", &answer);
+        harness.record("oLin", &answer);
     }
     assert_eq!(harness.services.wechat.calls_to(EXCHANGE), 1);
     harness.services.books_balance("oLin");
@@ -87,7 +87,7 @@ async fn cookies_are_forged() {
         let answer = harness.demos[0]
             .ask(Asked::get("/api/me").header("cookie", forged))
             .await;
-        harness.judge("oFresh", &answer);
+        harness.record("oFresh", &answer);
     }
     assert_eq!(reads(), before);
     harness.print(&row, false);

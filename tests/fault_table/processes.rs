@@ -9,12 +9,12 @@ use crate::support::demo_process::{DemoProcess, USER_HEADER};
 use crate::support::harness::{Layout, REFRESH, now_ms, variables};
 use crate::support::http_client::Asked;
 
-const SERVED_OR_TOLD: &[(u16, &str)] = &[(200, ""), (503, "wechat_unavailable")];
+const SERVED_OR_REJECTED: &[(u16, &str)] = &[(200, ""), (503, "wechat_unavailable")];
 
 /// Number of renewals under way when the fault occurs.
 const UNDER_WAY: u64 = 8;
 
-/// A process that renews eight users, each for `delay`; those of its successor do not take as long.
+/// Returns a process that renews eight users. Each of these renewals takes `delay`; later ones do not.
 pub async fn renewing(harness: &mut FaultHarness, delay: Duration) -> DemoProcess {
     let slow = Fault::on(REFRESH).delay(delay).times(UNDER_WAY);
     harness.services.wechat.inject(slow);
@@ -42,7 +42,7 @@ async fn a_process_is_killed_while_it_renews() {
             "other processes serve usable tokens; users in renewal there, whose token has expired, get 503 until the lease of 10 s expires",
             "其他进程照常提供未过期的令牌；它正在刷新且令牌已过期的用户，在 10 秒租约到期前得到 503",
         ],
-        answers: SERVED_OR_TOLD,
+        answers: SERVED_OR_REJECTED,
     };
     let mut harness = FaultHarness::start(&row, Layout::Hashes, 2).await;
     let holder = renewing(&mut harness, Duration::from_millis(1_500)).await;
@@ -69,7 +69,7 @@ async fn a_process_stands_still_past_its_lease() {
             "as for a killed process; its late results overwrite nothing newer",
             "同上；它恢复后带回的旧结果不会覆盖更新的令牌",
         ],
-        answers: SERVED_OR_TOLD,
+        answers: SERVED_OR_REJECTED,
     };
     let mut harness = FaultHarness::start(&row, Layout::Keys, 2).await;
     let holder = renewing(&mut harness, Duration::from_millis(500)).await;

@@ -1,4 +1,4 @@
-//! Redis goes, freezes, falls silent, loses its connections and its memory.
+//! Rows of faults of Redis: killed, frozen, silent, with broken connections or without its data.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::support::old_proxy::{Manner, OldProxy};
 use crate::support::proxy::Weather;
 use crate::support::redis_server::RedisServer;
 
-const SERVED_OR_TOLD: &[(u16, &str)] = &[(200, ""), (503, "store_unavailable")];
+const SERVED_OR_REJECTED: &[(u16, &str)] = &[(200, ""), (503, "store_unavailable")];
 
 const SERVED_OR_LATE: &[(u16, &str)] = &[
     (200, ""),
@@ -29,7 +29,7 @@ async fn redis_is_killed_and_restarted() {
         test: "redis_is_killed_and_restarted",
         fault: ["Redis killed and restarted", "Redis 被杀死并重启"],
         sees: SEES,
-        answers: SERVED_OR_TOLD,
+        answers: SERVED_OR_REJECTED,
     };
     lasting(
         &row,
@@ -47,7 +47,7 @@ async fn redis_is_frozen() {
         test: "redis_is_frozen",
         fault: ["Redis frozen (SIGSTOP)", "Redis 冻结（SIGSTOP）"],
         sees: SEES,
-        answers: SERVED_OR_TOLD,
+        answers: SERVED_OR_REJECTED,
     };
     let (begin, end) = (
         |harness: &mut FaultHarness| harness.services.redis.freeze(true),
@@ -65,7 +65,7 @@ async fn the_way_to_redis_swallows_everything() {
             "与 Redis 的连接还在，但数据有去无回（黑洞）",
         ],
         sees: SEES,
-        answers: SERVED_OR_TOLD,
+        answers: SERVED_OR_REJECTED,
     };
     let swallow = Weather {
         blackhole: 1_000,
@@ -94,7 +94,7 @@ async fn connections_to_redis_are_cut() {
             "a request that encounters a reset gets 503, unless its token is in memory",
             "遇到重置的请求得到 503，令牌在内存中的用户不受影响",
         ],
-        answers: SERVED_OR_TOLD,
+        answers: SERVED_OR_REJECTED,
     };
     let harness = FaultHarness::start(&row, Layout::Keys, 1).await;
     harness
@@ -121,7 +121,7 @@ async fn replies_of_redis_are_truncated() {
             "a request that receives one gets 503, unless its token is in memory; a truncated reply is never used",
             "遇到的请求得到 503，令牌在内存中的用户不受影响；半个回复绝不会被当成完整的",
         ],
-        answers: SERVED_OR_TOLD,
+        answers: SERVED_OR_REJECTED,
     };
     let torn = Weather {
         truncate: 200,
@@ -181,7 +181,7 @@ async fn another_server_takes_over_behind_the_address() {
             "stored tokens are served; renewals and logins get 503 until the address leads to the new primary, and `/healthz` says so",
             "已存的令牌照常使用；续期和登录在地址指向新主库之前得到 503，`/healthz` 会说明",
         ],
-        answers: SERVED_OR_TOLD,
+        answers: SERVED_OR_REJECTED,
     };
     let mut harness = FaultHarness::start(&row, Layout::Keys, 2).await;
     let port = harness.services.redis.port().to_string();
@@ -243,7 +243,7 @@ async fn the_way_to_redis_speaks_resp2_only() {
             "503 for a moment, unless the token is in memory; then the store uses RESP2",
             "片刻的 503，令牌在内存中的用户不受影响；之后改用 RESP2",
         ],
-        answers: SERVED_OR_TOLD,
+        answers: SERVED_OR_REJECTED,
     };
     let harness = FaultHarness::start(&row, Layout::Hashes, 1).await;
     let words = Manner::Says("ERR unknown command 'HELLO'");
@@ -307,7 +307,7 @@ async fn replies_to_lease_commands_are_lost() {
         answers: SERVED_OR_LATE,
     };
     let harness = FaultHarness::start(&row, Layout::Hashes, 1).await;
-    // A claim takes its time, so that its reply can be lost for certain. Redis knows the scripts.
+    // Redis has the scripts, and delays the lease command, so that its reply is lost for certain.
     harness.demos[0].me(&harness.users[3]).await;
     let () = ::redis::cmd("CLIENT")
         .arg(&["PAUSE", "600", "WRITE"])

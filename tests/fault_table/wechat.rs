@@ -12,7 +12,7 @@ use crate::support::proxy::Weather;
 
 const STABLE: &str = "/cgi-bin/stable_token";
 
-const SERVED_OR_TOLD: &[(u16, &str)] = &[(200, ""), (503, "wechat_unavailable")];
+const SERVED_OR_REJECTED: &[(u16, &str)] = &[(200, ""), (503, "wechat_unavailable")];
 const SERVED_OR_CONFIG: &[(u16, &str)] = &[(200, ""), (503, "wechat_config")];
 
 const SEES: [&str; 2] = [
@@ -29,7 +29,7 @@ async fn wechat_is_down() {
             "微信不可用（连接被重置）",
         ],
         sees: SEES,
-        answers: SERVED_OR_TOLD,
+        answers: SERVED_OR_REJECTED,
     };
     let fault = Fault::on(REFRESH).reset();
     lasting(
@@ -51,7 +51,7 @@ async fn wechat_is_slow() {
             "usable tokens are served at once; users whose token has expired wait for one call",
             "未过期的令牌立即可用；令牌已过期的用户只等一次调用",
         ],
-        answers: SERVED_OR_TOLD,
+        answers: SERVED_OR_REJECTED,
     };
     let fault = Fault::on(REFRESH).delay(Duration::from_secs(2));
     lasting(
@@ -73,7 +73,7 @@ async fn wechat_talks_nonsense() {
             "微信返回 HTML、空内容、半截 JSON 或 −1",
         ],
         sees: SEES,
-        answers: SERVED_OR_TOLD,
+        answers: SERVED_OR_REJECTED,
     };
     let begin = |harness: &mut FaultHarness| {
         for fault in [
@@ -106,7 +106,7 @@ async fn replies_of_wechat_are_truncated() {
             "as if WeChat were down; on the next call, WeChat repeats the pair whose reply was lost",
             "同上；再次请求时，微信会重发丢失回复中的那一对令牌",
         ],
-        answers: SERVED_OR_TOLD,
+        answers: SERVED_OR_REJECTED,
     };
     let torn = Weather {
         truncate: 500,
@@ -148,9 +148,9 @@ async fn a_secret_is_wrong() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn all_refresh_tokens_are_dead() {
+async fn all_refresh_tokens_are_invalid() {
     let row = Row {
-        test: "all_refresh_tokens_are_dead",
+        test: "all_refresh_tokens_are_invalid",
         fault: [
             "refresh tokens are invalid (42007)",
             "refresh_token 失效（42007）",
@@ -208,7 +208,7 @@ async fn a_storm_of_40001() {
         });
     }
     for (answer, user) in calls.join_all().await {
-        harness.judge(&user, &answer);
+        harness.record(&user, &answer);
     }
     assert_eq!(harness.services.refreshes(), 12, "one for each user");
     assert!(
@@ -218,23 +218,27 @@ async fn a_storm_of_40001() {
     harness.print(&row, false);
 }
 
-/// The account's own token is refused; users are served all the same.
-async fn account(row: &Row, refuse: impl FnOnce(&FaultHarness), mend: impl FnOnce(&FaultHarness)) {
+/// WeChat rejects the calls for the account token. Users are served meanwhile.
+async fn account(
+    row: &Row,
+    reject: impl FnOnce(&FaultHarness),
+    repair: impl FnOnce(&FaultHarness),
+) {
     let mut harness = FaultHarness::start(row, Layout::Hashes, 0).await;
     harness.counted = STABLE;
-    refuse(&harness);
+    reject(&harness);
     harness.demos.push(harness.services.demo().await);
     harness
         .during(async {
             for _ in 0..100 {
                 let answer = harness.demos[0].ask(Asked::get("/api/account")).await;
                 assert_eq!(answer.field("error"), "wechat_config", "{answer:?}");
-                harness.judge("the account", &answer);
+                harness.record("the account", &answer);
             }
         })
         .await;
     assert!(harness.services.wechat.calls_to(STABLE) <= 3);
-    mend(&harness);
+    repair(&harness);
     harness.recovers().await;
     harness.print(row, false);
 }
