@@ -9,8 +9,9 @@ use super::harness::{Harness, secs};
 use crate::support::eventually;
 use crate::support::redis_server::RedisServer;
 
-/// Under `cgi-bin/token` the previous token expires five minutes after WeChat issued its successor.
-const DEAD: u64 = 301;
+/// Seconds after which the previous token has expired: with `cgi-bin/token` it stays valid for five
+/// minutes after WeChat has issued the next one.
+const PREVIOUS_EXPIRED: u64 = 301;
 
 #[tokio::test]
 async fn a_follower_gets_a_replaced_token_in_time() {
@@ -36,7 +37,7 @@ async fn a_follower_gets_a_replaced_token_in_time() {
     write().await;
     accounts.get().await.unwrap();
     write().await;
-    harness.advance(secs(DEAD));
+    harness.advance(secs(PREVIOUS_EXPIRED));
     assert!(harness.alive(&accounts.get().await.unwrap()));
 }
 
@@ -63,9 +64,9 @@ async fn a_center_client_gets_a_replaced_token_in_time() {
     let next = center_accounts.report_invalid(first.access_token()).await;
     let next = next.unwrap();
     assert_ne!(next.access_token(), first.access_token());
-    harness.advance(secs(DEAD / 2));
+    harness.advance(secs(PREVIOUS_EXPIRED / 2));
     assert!(harness.alive(&accounts.get().await.unwrap()));
-    eventually("the client has the successor", secs(2), async || {
+    eventually("the client has the new token", secs(2), async || {
         accounts.get().await.unwrap().access_token() == next.access_token()
     })
     .await;

@@ -52,7 +52,7 @@ fn center(harness: &Harness) -> (AccountTokens, TokenCenter) {
     (accounts, center.tickets(tickets))
 }
 
-/// The center on a port, in axum below `/center`.
+/// Serves the center on a port, in axum below `/center`. Returns its URL.
 async fn serve(center: TokenCenter) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/center", listener.local_addr().unwrap());
@@ -369,8 +369,8 @@ async fn tokens_are_served_while_the_center_is_unreachable() {
     assert!(error.to_string().contains("bearer"), "{error}");
     assert!(!error.to_string().contains(SECRET));
 
-    let nobody = source("http://127.0.0.1:1/center", SECRET);
-    let accounts = AccountTokens::builder(nobody, harness.memory())
+    let unreachable = source("http://127.0.0.1:1/center", SECRET);
+    let accounts = AccountTokens::builder(unreachable, harness.memory())
         .load_timeout(secs(1))
         .build();
     assert_eq!(
@@ -403,12 +403,13 @@ async fn errors_of_wechat_are_passed_on_by_the_center() {
 #[tokio::test]
 async fn an_invalid_token_of_a_center_is_rejected() {
     let harness = Harness::start().await;
-    for lie in ["", "two words", "a#b", "\u{e9}", "a\nb", &"x".repeat(2_049)] {
-        let body = serde_json::json!({ "access_token": lie, "ticket": lie, "expires_in": 7_200 });
-        let liar = axum::Router::new().fallback(async move || axum::Json(body));
+    for invalid in ["", "two words", "a#b", "\u{e9}", "a\nb", &"x".repeat(2_049)] {
+        let body =
+            serde_json::json!({ "access_token": invalid, "ticket": invalid, "expires_in": 7_200 });
+        let service = axum::Router::new().fallback(async move || axum::Json(body));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/center", listener.local_addr().unwrap());
-        tokio::spawn(async move { axum::serve(listener, liar).await });
+        tokio::spawn(async move { axum::serve(listener, service).await });
 
         let source = TokenCenterClient::new(harness.sim.app_id(), url, SECRET).unwrap();
         let accounts = AccountTokens::builder(source, harness.memory());
@@ -418,7 +419,7 @@ async fn an_invalid_token_of_a_center_is_rejected() {
             harness.tickets(&accounts).get().await.err(),
         ];
         for error in errors {
-            let error = error.unwrap_or_else(|| panic!("{lie:?} was believed"));
+            let error = error.unwrap_or_else(|| panic!("{invalid:?} was accepted"));
             assert_eq!(error.kind(), ErrorKind::WechatUnavailable);
         }
     }

@@ -214,7 +214,7 @@ async fn the_next_token_of_the_owner_is_used() {
     harness.call(&accounts).await.unwrap();
     assert_eq!(*accounts.get().await.unwrap().access_token(), third);
 
-    // Refused, and the owner has nothing new: the refusal stands, after one call.
+    // WeChat rejects the token and the owner has no other: the error is returned after one call.
     harness.sim.reset_calls();
     harness.sim.inject(Fault::on(CALL).errcode(42001).times(1));
     let error = harness.call(&accounts).await.unwrap_err();
@@ -222,7 +222,7 @@ async fn the_next_token_of_the_owner_is_used() {
     assert_eq!(harness.sim.calls_to(CALL), 1);
     nothing_was_fetched(&harness);
     let stored: String = server.connection().get(&key).unwrap();
-    assert_eq!(stored, third.expose(), "what the owner wrote is left alone");
+    assert_eq!(stored, third.expose(), "the value of the owner is kept");
 }
 
 #[tokio::test]
@@ -250,6 +250,6 @@ async fn a_token_outlasts_the_expiry_of_its_key_not_its_deletion() {
     let _: () = server.connection().del(&key).unwrap();
     for late in [61, 6_950] {
         harness.advance(secs(late));
-        assert!(accounts.get().await.is_err(), "its keeper took it back");
+        assert!(accounts.get().await.is_err(), "its owner has deleted it");
     }
 }

@@ -1,4 +1,4 @@
-//! Real clients of WeChat in other languages, and scripts that know only the center.
+//! Tests with WeChat clients in other languages, and with scripts that use only the center.
 //!
 //! Their packages come from PyPI and npm into a folder below `target`, once. Where a registry
 //! cannot be reached the test says so and passes, unless `TOWER_WECHAT_INTEROP=required`.
@@ -29,7 +29,7 @@ fn run(command: &mut Command) -> Result<String, String> {
     Err(String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// A folder with packages installed in it; none, where they cannot be had.
+/// Returns a folder with installed packages. Returns `None` if they are not available.
 fn installed(name: &str, install: impl Fn(&Path) -> Result<String, String>) -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let done = folder.join("installed");
@@ -73,8 +73,8 @@ async fn wechatpy(version: &str) {
     let said = tokio::task::spawn_blocking(move || run(&mut python))
         .await
         .unwrap();
-    let said: Value = serde_json::from_str(&said.unwrap_or_else(|why| panic!("{why}"))).unwrap();
-    let text = |name: &str| said[name].as_str().unwrap();
+    let reply: Value = serde_json::from_str(&said.unwrap_or_else(|why| panic!("{why}"))).unwrap();
+    let text = |name: &str| reply[name].as_str().unwrap();
     let signature = jssdk::sign(text("ticket"), "nonce", 1_414_587_457, text("page"));
     assert_eq!(signature, text("signature"));
     assert_eq!(
@@ -129,9 +129,9 @@ async fn co_wechat_api_works_with_the_simulator() {
     let said = tokio::task::spawn_blocking(move || run(&mut node))
         .await
         .unwrap();
-    let said: Value = serde_json::from_str(&said.unwrap_or_else(|why| panic!("{why}"))).unwrap();
-    let text = |name: &str| said[name].as_str().unwrap();
-    let at = said["timestamp"].as_u64().unwrap();
+    let reply: Value = serde_json::from_str(&said.unwrap_or_else(|why| panic!("{why}"))).unwrap();
+    let text = |name: &str| reply[name].as_str().unwrap();
+    let at = reply["timestamp"].as_u64().unwrap();
     let signature = jssdk::sign(text("ticket"), text("nonce"), at, text("page"));
     assert_eq!(signature, text("signature"));
     assert_eq!(text("appId"), harness.sim.app_id());
@@ -160,11 +160,11 @@ async fn a_script_on_the_center_works_through_a_rollover() {
         writeln!(stdin, "{how}").unwrap();
         let mut line = String::new();
         stdout.read_line(&mut line).unwrap();
-        let said: Value = serde_json::from_str(&line).unwrap();
-        assert_eq!(said["errcode"], 0);
-        said["refused"].as_i64().unwrap()
+        let reply: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(reply["errcode"], 0);
+        reply["rejected"].as_i64().unwrap()
     };
-    // It asks each minute: through three rollovers it never meets a refusal.
+    // The script asks each minute. WeChat rejects no token through three rollovers.
     for _ in 0..3 * 120 {
         assert_eq!(call("fresh"), 0);
         harness.advance(secs(60));
@@ -173,7 +173,7 @@ async fn a_script_on_the_center_works_through_a_rollover() {
     harness.advance(secs(7_200));
     assert_eq!(call("kept"), 42001);
     assert_eq!(call("kept"), 0);
-    // The token is killed: the same.
+    // The same holds after another service has revoked the token.
     harness.wechat().stable_account_token(true).await.unwrap();
     assert_eq!(call("fresh"), 40001);
     assert_eq!(call("kept"), 0);

@@ -62,16 +62,16 @@ async fn handlers_extract_the_accounts_token() {
     assert_eq!(
         harness.sim.calls_to(STABLE),
         0,
-        "nothing is fetched before somebody asks"
+        "no token is fetched before a request"
     );
     let (status, body) = ask(&app, "/token", &[]).await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(Some(body), harness.sim.account_token());
-    // No Tickets, no signatures: the program is set up wrongly.
+    // Without `Tickets` no page can be signed, which is an error of the program.
     let (status, _) = ask(&app, "/config", &[("referer", "https://h5.example.com/")]).await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
 
-    // A route that never met the layer.
+    // A route outside the layer.
     let (status, _) = ask(&routes(), "/token", &[]).await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
 }
@@ -246,7 +246,7 @@ async fn a_script_may_send_the_url_of_its_page() {
         page.as_deref(),
         Some("https://h5.example.com/page?x=1&y=%2F")
     );
-    // Not encoded, and so cut at its first &.
+    // The URL is not encoded, and therefore ends at its first `&`.
     let uri = "/config?url=https://h5.example.com/page?x=1&y=%2F";
     assert_eq!(signed(&ticket, &app, uri, &cut).await, None);
     // The host of the page is checked all the same.
@@ -254,7 +254,7 @@ async fn a_script_may_send_the_url_of_its_page() {
     assert_eq!(status, StatusCode::BAD_REQUEST);
 }
 
-/// The one rule of what loads a page: that of the login.
+/// Page loads are recognized by the same rule as in the login.
 #[tokio::test]
 async fn only_page_loads_sign_their_own_url() {
     let harness = Harness::start().await;

@@ -7,7 +7,7 @@ use tower_wechat::simulator::Fault;
 use super::harness::{CALL, Harness, STABLE, secs};
 use crate::support::log_lines::LogLines;
 
-/// Everything that is logged on this thread, down to the last detail.
+/// All lines that are logged on this thread, at all levels.
 fn collect() -> (LogLines, tracing::subscriber::DefaultGuard) {
     let lines = LogLines::default();
     let subscriber = tracing_subscriber::fmt()
@@ -68,7 +68,7 @@ async fn no_secret_is_ever_logged() {
             .clock(harness.clock.clone())
             .build()
     };
-    let (fleet, stranger) = (client("the-bearer-secret"), client("a-wrong-secret"));
+    let (fleet, unauthorized) = (client("the-bearer-secret"), client("a-wrong-secret"));
 
     let mut secrets = vec![harness.sim.app_secret().to_owned()];
     secrets.extend(["the-bearer-secret".to_owned(), "a-wrong-secret".to_owned()]);
@@ -90,7 +90,7 @@ async fn no_secret_is_ever_logged() {
         }
         let _ = harness.call(&accounts).await;
         let _ = harness.call(&fleet).await;
-        assert!(stranger.get().await.is_err());
+        assert!(unauthorized.get().await.is_err());
         let _ = tickets.js_config(page).await;
         if let Ok(ticket) = tickets.get().await {
             secrets.push(ticket.ticket().expose().to_owned());
@@ -106,7 +106,7 @@ async fn no_secret_is_ever_logged() {
     let text = lines.text() + &shown;
     assert!(text.lines().count() > 20, "something was logged");
     for secret in secrets {
-        // The HTTP client's own trace lines are not ours to judge.
+        // The trace lines of the HTTP client are not checked.
         let seen = text
             .lines()
             .find(|line| line.contains(&secret) && line.contains("tower_wechat"));
@@ -114,7 +114,7 @@ async fn no_secret_is_ever_logged() {
     }
 }
 
-/// EasyWeChat's key holds the AppSecret: nothing that goes wrong with it shows it.
+/// EasyWeChat's key contains the AppSecret. No error about that key shows the secret.
 #[tokio::test]
 async fn a_key_that_holds_the_secret_is_never_logged() {
     use redis::Commands;

@@ -1,18 +1,18 @@
 //! Tests of the account's token, its ticket and signatures, over HTTP.
 
-mod budget;
 mod cache;
 mod center;
+mod config_errors;
+mod daily_quota;
 mod follower;
 mod harness;
 mod interop;
+mod invalid_reports;
 mod layer;
 mod log;
-mod lost;
+mod lost_tokens;
 mod outage;
 mod processes;
 mod program;
-mod refusals;
 mod rollover;
 mod tickets;
-mod trouble;

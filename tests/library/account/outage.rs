@@ -17,7 +17,7 @@ async fn a_valid_token_is_served_while_redis_is_away() {
     tickets.prefetch().await.unwrap();
     let token = accounts.get().await.unwrap();
     server.kill();
-    // Past its time in the cache, and past its renewal point.
+    // The token is past its time in the cache and past its renewal point.
     for span in [61, 6_600, 300] {
         harness.advance(secs(span));
         let again = accounts.get().await.unwrap();

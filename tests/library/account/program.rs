@@ -160,7 +160,7 @@ async fn it_starts_without_settings_and_without_wechat() {
 
 #[test]
 fn a_wrong_setting_is_reported_in_one_sentence() {
-    for (name, value, told) in [
+    for (name, value, message) in [
         ("CENTER_TOKEN", "", "set CENTER_TOKEN"),
         ("CENTER_TOKEN", "two words", "bearer secret"),
         ("WECHAT_APPID", "wx1", "WECHAT_SECRET"),
@@ -171,12 +171,12 @@ fn a_wrong_setting_is_reported_in_one_sentence() {
         ("REDIS_URL", "nonsense", "Redis URL"),
     ] {
         let mut child = command().env(name, value).spawn().unwrap();
-        let (mut told_there, mut out) = (String::new(), String::new());
+        let (mut stderr, mut out) = (String::new(), String::new());
         child
             .stderr
             .take()
             .unwrap()
-            .read_to_string(&mut told_there)
+            .read_to_string(&mut stderr)
             .unwrap();
         child
             .stdout
@@ -185,10 +185,10 @@ fn a_wrong_setting_is_reported_in_one_sentence() {
             .read_to_string(&mut out)
             .unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(1), "{name}={value}");
-        let last = told_there.lines().last().unwrap_or_default();
+        let last = stderr.lines().last().unwrap_or_default();
         assert!(
-            last.starts_with("token_center: ") && last.contains(told),
-            "{name}: {told_there}"
+            last.starts_with("token_center: ") && last.contains(message),
+            "{name}: {stderr}"
         );
         assert_eq!(out, "");
     }

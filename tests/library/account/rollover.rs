@@ -13,7 +13,7 @@ use super::harness::{CALL, Harness, PLAIN, STABLE, secs};
 use crate::support::eventually;
 use crate::support::redis_server::RedisServer;
 
-/// Runs calls with the token while `during` goes on. Answers how many there were and the longest
+/// Runs calls with the token until `during` ends. Returns the number of calls and the longest
 /// wait for a token.
 async fn under_load(
     harness: &Arc<Harness>,
@@ -29,12 +29,13 @@ async fn under_load(
             tokio::spawn(async move {
                 let (mut calls, mut longest) = (0, Duration::ZERO);
                 while !over.load(Ordering::Relaxed) {
-                    // WeChat's clock and ours are moved one after the other; not in here.
+                    // The test advances the clocks of WeChat and of the process one after the other. No call runs
+                    // between the two.
                     let stands = time.read().await;
                     let asked = Instant::now();
                     let token = accounts.get().await.unwrap();
                     longest = longest.max(asked.elapsed());
-                    assert!(harness.alive(&token), "a dead token was handed out");
+                    assert!(harness.alive(&token), "an expired token was served");
                     drop(stands);
                     calls += 1;
                     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -86,7 +87,7 @@ async fn no_request_waits_at_a_rollover() {
                 accounts.get().await.unwrap().access_token() != first.access_token()
             })
             .await;
-            // The old token's last minutes pass, and its overlap.
+            // The last minutes of the old token pass, and then its overlap with the new one.
             advance(margin).await;
             tokio::time::sleep(Duration::from_millis(200)).await;
         };
@@ -104,7 +105,7 @@ async fn no_request_waits_at_a_rollover() {
 }
 
 #[tokio::test]
-async fn an_idle_process_renews_too_and_ends_with_its_handle() {
+async fn an_idle_process_renews_until_its_handle_is_dropped() {
     let harness = Harness::start().await;
     let accounts = harness.accounts();
     accounts.prefetch().await.unwrap();
@@ -113,7 +114,7 @@ async fn an_idle_process_renews_too_and_ends_with_its_handle() {
         harness.sim.calls_to(STABLE) == 2
     })
     .await;
-    // WeChat has been asked; its answer may still be on its way.
+    // WeChat has received the call. Its reply may not have arrived yet.
     eventually("the new token is served", secs(10), async || {
         let token = accounts.get().await.unwrap();
         token.lifetime().freshness(harness.clock.now()) == Freshness::Fresh
@@ -126,7 +127,7 @@ async fn an_idle_process_renews_too_and_ends_with_its_handle() {
     assert_eq!(
         harness.sim.calls_to(STABLE),
         2,
-        "nobody looks ahead any more"
+        "no token is prefetched any more"
     );
 }
 

@@ -2,9 +2,9 @@
 
     python3 center_client.py CENTER_URL BEARER SIMULATOR_URL
 
-For each line on stdin it makes one call with the token, as a worker of an old service would: the
-token is kept until the center's `expires_in` is over, reported if it is refused, and the call is
-then made once more. It prints the outcome of each call; needs nothing but Python.
+For each line on stdin the script makes one call with its token, as a worker of an old service does.
+It keeps the token until the `expires_in` of the center ends. If WeChat rejects the token, the script
+reports it and makes the call once more. It prints the outcome of each call. It needs only Python.
 """
 
 import json
@@ -28,13 +28,13 @@ def call(token):
 
 
 for line in sys.stdin:
-    # "fresh" asks the center anew, as after its minute; "kept" goes on with what it has.
+    # "fresh" asks the center again, as after a minute. "kept" uses the token that it has.
     if line.strip() == "fresh":
         token = center("/access_token")["access_token"]
     errcode = call(token)
-    refused = 0
+    rejected = 0
     if errcode in (40001, 40014, 42001):
-        refused = errcode
+        rejected = errcode
         token = center("/access_token/invalid", {"access_token": token})["access_token"]
         errcode = call(token)
-    print(json.dumps({"errcode": errcode, "refused": refused}), flush=True)
+    print(json.dumps({"errcode": errcode, "rejected": rejected}), flush=True)

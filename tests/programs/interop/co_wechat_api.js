@@ -34,7 +34,7 @@ async function main() {
   const config = await api.getJsConfig({ url: page, jsApiList: [] });
   const ticket = (await api.ensureTicket()).ticket;
 
-  // The token dies while the client still believes in it: refused, fetched, and once more.
+  // The token expires while the client still has it: WeChat rejects it, the client fetches another and repeats the call.
   await control('clock', { advance_secs: 7300 });
   assert((await api.getIp()).ip_list.length);
   const second = (await api.ensureAccessToken()).accessToken;

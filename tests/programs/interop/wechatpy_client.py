@@ -52,7 +52,7 @@ ticket = wechat.jsapi.get_jsapi_ticket()
 assert wechat.jsapi.get_jsapi_ticket() == ticket
 signature = wechat.jsapi.get_jsapi_signature("nonce", ticket, 1414587457, PAGE)
 
-# The token dies while wechatpy still believes in it: 42001, a fetch, and the call once more.
+# The token expires while wechatpy still has it: 42001, a fetch, and the call once more.
 control("clock", {"advance_secs": 7300})
 assert wechat.get("get_api_domain_ip")["ip_list"]
 second = wechat.access_token

@@ -30,7 +30,7 @@ async fn repeated_reports_do_not_spend_the_daily_quota() {
         "{}",
         harness.sim.calls_to(PLAIN)
     );
-    // The renewal that is due still finds a budget.
+    // The quota still allows the renewal that is due.
     let before = harness.sim.calls_to(PLAIN);
     harness.advance(secs(7_200));
     let renewed = accounts.get().await.unwrap();
@@ -39,7 +39,7 @@ async fn repeated_reports_do_not_spend_the_daily_quota() {
 }
 
 #[tokio::test]
-async fn processes_share_the_budget_of_replacements() {
+async fn processes_share_the_limit_of_replacements() {
     let harness = Harness::start().await;
     let store = harness.memory();
     let process = || {
@@ -64,7 +64,7 @@ async fn processes_share_the_budget_of_replacements() {
 }
 
 #[tokio::test]
-async fn a_flush_of_redis_does_not_reset_the_budget() {
+async fn a_flush_of_redis_does_not_reset_the_quota() {
     let harness = Harness::start().await;
     let server = RedisServer::start();
     let accounts = harness
@@ -96,15 +96,19 @@ async fn a_flush_of_redis_does_not_reset_the_budget() {
         assert!(harness.alive(&accounts.get().await.unwrap()));
     }
     assert_eq!(harness.sim.calls_to(PLAIN), 3);
-    // Nothing is left to hand out, and nothing to ask with.
-    let mut refused = None;
-    eventually("the last one is served, and refused", secs(5), async || {
-        let current = accounts.get().await.unwrap();
-        refused = accounts.report_invalid(current.access_token()).await.err();
-        refused.is_some()
-    })
+    // No token is left to serve, and the quota allows no call.
+    let mut rejected = None;
+    eventually(
+        "the last token is served, and its report is rejected",
+        secs(5),
+        async || {
+            let current = accounts.get().await.unwrap();
+            rejected = accounts.report_invalid(current.access_token()).await.err();
+            rejected.is_some()
+        },
+    )
     .await;
-    let error = refused.unwrap();
+    let error = rejected.unwrap();
     assert_eq!(error.kind(), ErrorKind::WechatConfig);
     assert!(error.retry_after().is_some());
     harness.advance(secs(24 * 3_600));
@@ -132,7 +136,7 @@ async fn a_flush_during_a_run_costs_one_fetch_at_most() {
 }
 
 #[tokio::test]
-async fn failed_calls_do_not_count_against_the_budget() {
+async fn failed_calls_do_not_count_against_the_quota() {
     let harness = Harness::start().await;
     let builder = harness.builder(harness.memory()).mode(TokenMode::Plain);
     let accounts = builder.daily_quota(2).build();
@@ -143,17 +147,17 @@ async fn failed_calls_do_not_count_against_the_budget() {
     }
     assert!(harness.sim.calls_to(PLAIN) >= 10);
     harness.settings(|settings| settings.secret_frozen = false);
-    let refused = accounts.get().await.unwrap();
+    let rejected = accounts.get().await.unwrap();
 
     // A report whose call fails once succeeds at the next attempt. It is not postponed for 30
     // seconds.
     harness.sim.inject(Fault::on(PLAIN).errcode(-1).times(1));
-    let next = accounts.report_invalid(refused.access_token()).await;
-    assert_ne!(next.unwrap().access_token(), refused.access_token());
+    let next = accounts.report_invalid(rejected.access_token()).await;
+    assert_ne!(next.unwrap().access_token(), rejected.access_token());
 }
 
 #[tokio::test]
-async fn hanging_calls_do_not_count_against_the_budget() {
+async fn hanging_calls_do_not_count_against_the_quota() {
     let harness = Harness::start().await;
     let builder = harness.builder(harness.memory()).mode(TokenMode::Plain);
     // A renewal has 400 ms, less than the client waits for a reply.

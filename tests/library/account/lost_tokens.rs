@@ -24,7 +24,7 @@ async fn a_flush_delays_no_request_and_costs_one_fetch() {
     assert_eq!(
         again.access_token(),
         token.access_token(),
-        "alive, although refused meanwhile"
+        "the valid token is served, although WeChat rejects the account"
     );
     harness.sim.clear_faults();
     harness.clock.advance(secs(400));

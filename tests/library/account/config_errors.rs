@@ -10,20 +10,20 @@ use tower_wechat::{AccountTokens, ErrorKind, WechatClient};
 use super::harness::{Harness, PLAIN, STABLE, secs};
 
 /// Checks that the error names the remedy, that all callers together cause one call, and that a
-/// call after the cool-down succeeds once the cause is gone.
-async fn cools_down_and_recovers(
+/// call after the pause succeeds once the cause is gone.
+async fn pauses_and_recovers(
     harness: &Harness,
     accounts: &AccountTokens,
     errcode: i64,
-    told: &str,
-    mend: impl FnOnce(),
+    remedy: &str,
+    repair: impl FnOnce(),
 ) {
     let started = Instant::now();
     let error = accounts.prefetch().await.unwrap_err();
-    assert!(started.elapsed() < secs(5), "start-up does not hang");
+    assert!(started.elapsed() < secs(5), "the start does not hang");
     assert_eq!(error.kind(), ErrorKind::WechatConfig);
     assert_eq!(error.errcode(), Some(errcode));
-    assert!(error.to_string().contains(told), "{error}");
+    assert!(error.to_string().contains(remedy), "{error}");
     assert!(!error.to_string().contains(harness.sim.app_secret()));
     let calls = || harness.sim.calls_to(STABLE) + harness.sim.calls_to(PLAIN);
     for _ in 0..50 {
@@ -31,8 +31,8 @@ async fn cools_down_and_recovers(
         assert_eq!(error.kind(), ErrorKind::WechatConfig);
         assert!(error.retry_after().is_some());
     }
-    assert_eq!(calls(), 1, "a cool-down, no storm");
-    mend();
+    assert_eq!(calls(), 1, "one call, then a pause");
+    repair();
     harness.advance(secs(61));
     let token = accounts.get().await.unwrap();
     assert!(harness.alive(&token));
@@ -43,20 +43,20 @@ async fn cools_down_and_recovers(
 async fn an_ip_outside_the_whitelist_is_reported() {
     let harness = Harness::start().await;
     harness.settings(|settings| settings.ip_whitelist = Some(vec!["203.0.113.9".parse().unwrap()]));
-    let mend = || harness.settings(|settings| settings.ip_whitelist = None);
-    cools_down_and_recovers(&harness, &harness.accounts(), 40164, "127.0.0.1", mend).await;
+    let repair = || harness.settings(|settings| settings.ip_whitelist = None);
+    pauses_and_recovers(&harness, &harness.accounts(), 40164, "127.0.0.1", repair).await;
 }
 
 #[tokio::test]
 async fn frozen_secrets_and_accounts_are_reported() {
     let harness = Harness::start().await;
     harness.settings(|settings| settings.secret_frozen = true);
-    let mend = || harness.settings(|settings| settings.secret_frozen = false);
-    cools_down_and_recovers(&harness, &harness.accounts(), 40243, "unfreeze", mend).await;
+    let repair = || harness.settings(|settings| settings.secret_frozen = false);
+    pauses_and_recovers(&harness, &harness.accounts(), 40243, "unfreeze", repair).await;
     let harness = Harness::start().await;
     harness.settings(|settings| settings.account_frozen = true);
-    let mend = || harness.settings(|settings| settings.account_frozen = false);
-    cools_down_and_recovers(&harness, &harness.accounts(), 50007, "frozen", mend).await;
+    let repair = || harness.settings(|settings| settings.account_frozen = false);
+    pauses_and_recovers(&harness, &harness.accounts(), 50007, "frozen", repair).await;
 }
 
 #[tokio::test]
@@ -67,17 +67,17 @@ async fn a_spent_quota_is_reported() {
         .builder(harness.memory())
         .mode(TokenMode::Plain)
         .build();
-    let mend = || harness.settings(|settings| settings.token_daily_quota = 2_000);
-    cools_down_and_recovers(&harness, &accounts, 45009, "midnight", mend).await;
+    let repair = || harness.settings(|settings| settings.token_daily_quota = 2_000);
+    pauses_and_recovers(&harness, &accounts, 45009, "midnight", repair).await;
     let harness = Harness::start().await;
     harness.settings(|settings| settings.stable_token_daily_quota = 0);
-    let mend = || harness.settings(|settings| settings.stable_token_daily_quota = 500_000);
-    cools_down_and_recovers(&harness, &harness.accounts(), 45009, "midnight", mend).await;
+    let repair = || harness.settings(|settings| settings.stable_token_daily_quota = 500_000);
+    pauses_and_recovers(&harness, &harness.accounts(), 45009, "midnight", repair).await;
 }
 
 #[tokio::test]
 async fn wrong_secrets_and_appids_are_reported() {
-    for (app_id, secret, told) in [
+    for (app_id, secret, remedy) in [
         (None, "f".repeat(32), "AppSecret"),
         (Some("wxwrong"), "0".repeat(32), "AppID"),
     ] {
@@ -90,7 +90,7 @@ async fn wrong_secrets_and_appids_are_reported() {
         let accounts = AccountTokens::new(wechat, harness.memory());
         let error = accounts.prefetch().await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::WechatConfig);
-        assert!(error.to_string().contains(told), "{error}");
+        assert!(error.to_string().contains(remedy), "{error}");
         let tickets = harness.tickets(&accounts);
         let error = tickets
             .js_config("https://h5.example.com/")
@@ -114,9 +114,11 @@ async fn an_unresponsive_wechat_does_not_block_the_start() {
     assert!(started.elapsed() < secs(5));
     assert_eq!(error.kind(), ErrorKind::WechatUnavailable);
     harness.sim.clear_faults();
-    crate::support::eventually("it comes by itself", secs(10), async || {
-        accounts.cached().is_some()
-    })
+    crate::support::eventually(
+        "the token is fetched in the background",
+        secs(10),
+        async || accounts.cached().is_some(),
+    )
     .await;
 }
 

@@ -11,7 +11,7 @@ use super::harness::{CALL, Harness, PLAIN, STABLE, secs};
 use crate::support::redis_server::RedisServer;
 
 /// Forces a new token as another service would, which revokes the current one.
-async fn kill(harness: &Harness) {
+async fn revoke(harness: &Harness) {
     harness.advance(secs(31));
     harness.wechat().stable_account_token(true).await.unwrap();
 }
@@ -21,11 +21,11 @@ async fn a_call_with_a_rejected_token_is_repeated_once() {
     let harness = Harness::start().await;
     let accounts = harness.accounts();
     harness.call(&accounts).await.unwrap();
-    kill(&harness).await;
+    revoke(&harness).await;
     harness.sim.reset_calls();
     harness.call(&accounts).await.unwrap();
     assert_eq!(harness.sim.calls_to(CALL), 2);
-    // The normal mode had the successor: nothing was forced.
+    // The normal mode returned the new token, so no refresh was forced.
     assert_eq!(harness.sim.calls_to(STABLE), 1);
 }
 
@@ -34,19 +34,19 @@ async fn a_thousand_reports_of_one_token_renew_it_once() {
     for mode in [TokenMode::Stable, TokenMode::Plain] {
         let harness = Harness::start().await;
         let accounts = harness.builder(harness.memory()).mode(mode).build();
-        let refused = accounts.get().await.unwrap();
+        let reported = accounts.get().await.unwrap();
         if mode == TokenMode::Stable {
-            kill(&harness).await;
+            revoke(&harness).await;
         }
         harness.sim.reset_calls();
         let reports = (0..1_000).map(|_| {
-            let (accounts, refused) = (accounts.clone(), refused.clone());
-            tokio::spawn(async move { accounts.report_invalid(refused.access_token()).await })
+            let (accounts, reported) = (accounts.clone(), reported.clone());
+            tokio::spawn(async move { accounts.report_invalid(reported.access_token()).await })
         });
         let reports: Vec<_> = reports.collect();
         for report in reports {
             let current = report.await.unwrap().unwrap();
-            assert_ne!(current.access_token(), refused.access_token());
+            assert_ne!(current.access_token(), reported.access_token());
             assert!(harness.alive(&current));
         }
         assert_eq!(
@@ -77,7 +77,7 @@ async fn a_repeated_invalid_token_forces_a_rare_refresh() {
     }
     let calls = harness.sim.calls_to(STABLE);
     assert_eq!(calls, 3, "the normal mode once more, and no force");
-    assert!(harness.alive(&current), "the good token is left alone");
+    assert!(harness.alive(&current), "the valid token is kept");
     harness.advance(secs(31));
     let third = accounts
         .report_invalid(current.access_token())
@@ -112,8 +112,8 @@ async fn a_report_of_an_old_token_renews_nothing() {
     let accounts = harness.accounts();
     let current = accounts.get().await.unwrap();
     harness.sim.reset_calls();
-    for stranger in ["83_old", "", "#", "\u{1F600}"] {
-        let answer = accounts.report_invalid(&stranger.into()).await.unwrap();
+    for unknown in ["83_old", "", "#", "\u{1F600}"] {
+        let answer = accounts.report_invalid(&unknown.into()).await.unwrap();
         assert_eq!(answer.access_token(), current.access_token());
     }
     assert_eq!(harness.sim.calls_to(STABLE), 0);
@@ -151,7 +151,7 @@ async fn processes_count_forced_refreshes_together() {
             for key in keys {
                 let mut ttl = redis::cmd("PTTL");
                 let ttl: i64 = ttl.arg(key).query(&mut server.connection()).unwrap();
-                assert!(ttl > 0, "an allowance ends");
+                assert!(ttl > 0, "the key of the quota expires");
             }
         }
     }
@@ -161,19 +161,19 @@ async fn processes_count_forced_refreshes_together() {
 async fn the_normal_mode_finds_a_lost_forced_refresh() {
     let harness = Harness::start().await;
     let accounts = harness.accounts();
-    let refused = accounts.get().await.unwrap();
+    let reported = accounts.get().await.unwrap();
     harness.sim.reset_calls();
-    // The normal mode answers, the forced call does its work and its answer is lost.
+    // The reply in normal mode arrives. The forced call succeeds, but its reply is lost.
     let one_call = || Fault::on(STABLE).times(1);
     harness
         .sim
         .inject(one_call().delay(std::time::Duration::from_millis(1)));
     harness.sim.inject(one_call().lose_reply());
     let current = accounts
-        .report_invalid(refused.access_token())
+        .report_invalid(reported.access_token())
         .await
         .unwrap();
-    assert_ne!(current.access_token(), refused.access_token());
+    assert_ne!(current.access_token(), reported.access_token());
     assert!(harness.alive(&current));
     assert_eq!(harness.sim.calls_to(STABLE), 3, "normal, forced, normal");
 }
