@@ -62,7 +62,7 @@ async fn one_login_cannot_submit_unlimited_codes() {
     let browser = Browser::new();
     let sent = browser.visit(&format!("{}/me", site.url)).await;
     let state = query(sent.header("location").unwrap(), "state");
-    let mut refused = 0;
+    let mut rejected = 0;
     for code in 0..30 {
         let forged = format!(
             "{}/wechat/callback?code=made-up-{code}&state={state}",
@@ -70,14 +70,14 @@ async fn one_login_cannot_submit_unlimited_codes() {
         );
         // Simulates a browser that does not store the cookie which counts its restarts.
         let reply = browser.copy().visit(&forged).await;
-        refused += usize::from(reply.status == 429);
+        rejected += usize::from(reply.status == 429);
     }
-    assert_eq!((harness.exchanges(), refused), (2, 28));
+    assert_eq!((harness.exchanges(), rejected), (2, 28));
     let honest = Browser::new().open(&format!("{}/me", site.url)).await;
-    assert_eq!(honest.status, 200, "others log in all the same");
+    assert_eq!(honest.status, 200, "other users can log in");
 }
 
-/// The same by way of several processes, which share a count; and nothing lasts.
+/// Several processes share the limit, and each key in Redis expires.
 #[tokio::test]
 async fn forged_codes_cost_two_calls_for_all_processes() {
     let harness = Harness::with_redis().await;
@@ -104,7 +104,7 @@ async fn forged_codes_cost_two_calls_for_all_processes() {
 }
 
 /// Callbacks without cookies, which WeChat's own servers send too.
-async fn refused_codes_are_nobody_elses(harness: Harness, expired: bool) {
+async fn rejected_codes_work_for_no_other_user(harness: Harness, expired: bool) {
     harness
         .sim
         .add_user(SimulatedUser::new("oVictim0000000000000000000"));
@@ -142,16 +142,16 @@ async fn refused_codes_are_nobody_elses(harness: Harness, expired: bool) {
 
 #[tokio::test]
 async fn a_code_without_its_cookie_is_used_up() {
-    refused_codes_are_nobody_elses(Harness::new().await, false).await;
-    refused_codes_are_nobody_elses(Harness::with_redis().await, false).await;
+    rejected_codes_work_for_no_other_user(Harness::new().await, false).await;
+    rejected_codes_work_for_no_other_user(Harness::with_redis().await, false).await;
 }
 
 #[tokio::test]
 async fn a_code_with_an_expired_state_is_used_up() {
-    refused_codes_are_nobody_elses(Harness::with_redis().await, true).await;
+    rejected_codes_work_for_no_other_user(Harness::with_redis().await, true).await;
 }
 
-/// A second code for a login that has succeeded is not spent, and lies in the history.
+/// A second code for a finished login is never exchanged, and stays in the history of the browser.
 #[tokio::test]
 async fn a_code_of_a_logged_in_user_is_used_up() {
     let harness = Harness::with_redis().await;
@@ -175,7 +175,7 @@ async fn a_code_of_a_logged_in_user_is_used_up() {
     assert_eq!(harness.exchanges(), 1);
 }
 
-/// A proxy has led the callback to another page, and wrote its query into a log.
+/// A proxy sends the callback to another page and logs its query.
 #[tokio::test]
 async fn a_code_at_a_wrong_path_is_used_up() {
     let harness = Harness::with_redis().await;
@@ -198,7 +198,7 @@ async fn a_code_at_a_wrong_path_is_used_up() {
     assert_eq!(harness.exchanges(), 1);
 }
 
-/// More copies than there are turns, of a callback whose exchange is slow.
+/// 600 copies of one callback arrive during its slow exchange.
 #[tokio::test]
 async fn copies_of_one_callback_count_once() {
     let harness = Harness::with_redis().await;
@@ -209,16 +209,16 @@ async fn copies_of_one_callback_count_once() {
             .delay(Duration::from_millis(500))
             .times(1),
     );
-    let stranger = Browser::new();
-    let sent = stranger.visit(&me).await;
+    let anonymous = Browser::new();
+    let sent = anonymous.visit(&me).await;
     let state = query(sent.header("location").unwrap(), "state");
     let forged = format!("{}/wechat/callback?code=none&state={state}", site.url);
     let mut copies = tokio::task::JoinSet::new();
     for _ in 0..600 {
-        let (forged, copy) = (forged.clone(), stranger.copy());
+        let (forged, copy) = (forged.clone(), anonymous.copy());
         copies.spawn(async move { copy.visit(&forged).await.status });
     }
-    // Others do not even wait for the exchange that is under way.
+    // Other users do not wait for the exchange that is in progress.
     let honest = Browser::new().open(&me).await;
     assert_eq!(honest.status, 200);
     let statuses = copies.join_all().await;
@@ -262,7 +262,7 @@ async fn a_callback_in_the_history_does_not_undo_a_logout() {
     browser.open(&callback).await;
     browser.post(&format!("{}/logout", site.url)).await;
     let reply = browser.visit(&callback).await;
-    // WeChat is asked who it is; the old answer is not enough.
+    // The login asks WeChat again, because the old result does not count.
     assert!(
         reply
             .header("location")
@@ -272,7 +272,7 @@ async fn a_callback_in_the_history_does_not_undo_a_logout() {
     assert_eq!(browser.cookie("wechat_session"), None);
 }
 
-/// The session is good, but there is no pair behind it, and WeChat takes no code.
+/// The session is valid, but the user has no tokens and WeChat rejects each code.
 #[tokio::test]
 async fn rejected_codes_cause_no_loop_without_tokens() {
     let harness = Harness::new().await;
@@ -378,12 +378,12 @@ async fn no_cacheable_response_renews_a_session() {
     assert!(logo.cookies().is_empty());
 }
 
-/// As many have it: a cache that keeps pages with cookies in them.
+/// The gateway caches pages together with their `Set-Cookie` headers, as some do.
 #[tokio::test]
 async fn a_gateways_cache_stores_no_session() {
     let harness = Harness::new().await;
     let page = |user: Option<WechatUser>| async move {
-        let greeting = user.map_or_else(|| "nobody".to_owned(), |user| user.id().to_owned());
+        let greeting = user.map_or_else(|| "anonymous".to_owned(), |user| user.id().to_owned());
         (
             [("last-modified", "Thu, 01 Jan 2015 00:00:00 GMT")],
             greeting,
@@ -413,10 +413,17 @@ async fn a_gateways_cache_stores_no_session() {
     let before = browser.cookie("wechat_session");
     let url = format!("http://{address}/page");
     assert_eq!(browser.fetch(&url).await.text, ALICE);
-    assert_ne!(browser.cookie("wechat_session"), before, "it slides");
-    let stranger = Browser::new().fetch(&url).await;
-    assert_eq!((&*stranger.text, stranger.cookies()), ("nobody", vec![]));
-    // The cache is one: what says nothing of cookies comes from there.
+    assert_ne!(
+        browser.cookie("wechat_session"),
+        before,
+        "the session is renewed"
+    );
+    let anonymous = Browser::new().fetch(&url).await;
+    assert_eq!(
+        (&*anonymous.text, anonymous.cookies()),
+        ("anonymous", vec![])
+    );
+    // The cache works: a page without a session comes from it.
     let again = Browser::new().fetch(&url).await;
     assert_eq!(again.header("x-cache"), Some("HIT"));
 }

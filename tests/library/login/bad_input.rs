@@ -16,7 +16,7 @@ struct Begun {
     state: String,
 }
 
-/// A login whose user stands before the callback.
+/// A login up to its callback, which the browser has not opened.
 async fn begun() -> Begun {
     let harness = Harness::with_redis().await;
     let site = harness.site().await;
@@ -44,7 +44,7 @@ async fn begun() -> Begun {
 impl Begun {
     /// Asserts that a callback is rejected, for people and for programs, without side effects.
     #[track_caller]
-    fn refused(&self, query: &str, code: &str) -> impl Future<Output = ()> {
+    fn is_rejected(&self, query: &str, code: &str) -> impl Future<Output = ()> {
         let url = format!("{}/wechat/callback?{query}", self.site.url);
         let query = query.chars().take(120).collect::<String>();
         async move {
@@ -81,14 +81,14 @@ async fn bad_states_and_codes_reach_neither_wechat_nor_the_store() {
         &"a".repeat(4_096),
     ] {
         begun
-            .refused(&format!("code={code}&state={bad}"), "invalid_state")
+            .is_rejected(&format!("code={code}&state={bad}"), "invalid_state")
             .await;
     }
     begun
-        .refused(&format!("code={code}"), "invalid_state")
+        .is_rejected(&format!("code={code}"), "invalid_state")
         .await;
     begun
-        .refused(&format!("code={code}&state="), "invalid_state")
+        .is_rejected(&format!("code={code}&state="), "invalid_state")
         .await;
 
     let page = |query: String| {
@@ -113,7 +113,7 @@ async fn bad_states_and_codes_reach_neither_wechat_nor_the_store() {
         .post(&begun.callback)
         .await
         .is_error(400, "bad_request");
-    // A state alone is a no; one that is not ours is nothing.
+    // A callback with a state alone means that the user has denied. A foreign state is rejected.
     page(format!("state={state}"))
         .await
         .is_error(403, "login_denied");
@@ -125,7 +125,7 @@ async fn bad_states_and_codes_reach_neither_wechat_nor_the_store() {
     let mut redis = begun.harness.redis.as_ref().unwrap().connection();
     let stored: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut redis).unwrap();
     assert_eq!(stored, [""; 0], "nothing is stored");
-    // And the honest user gets in after all that.
+    // The honest user can still log in.
     assert_eq!(
         begun.browser.open(&begun.callback).await.json()["id"],
         ALICE
@@ -205,8 +205,8 @@ async fn foreign_sessions_identify_no_user() {
     assert_eq!(browser.open(&me).await.json()["id"], ALICE);
     let session = browser.cookie("wechat_session").unwrap();
 
-    let stranger = Harness::new().await;
-    let elsewhere = stranger.site().await;
+    let other = Harness::new().await;
+    let elsewhere = other.site().await;
     let other = Browser::new();
     other.open(&format!("{}/me", elsewhere.url)).await;
     let foreign = other.cookie("wechat_session").unwrap();

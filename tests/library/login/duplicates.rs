@@ -9,7 +9,7 @@ use tower_wechat::simulator::Fault;
 use super::harness::{ALICE, EXCHANGE, Harness, Site};
 use crate::support::browser::{Browser, Reply};
 
-/// The callback as another server of the cluster gets it.
+/// Returns the callback with the address of another server of the cluster.
 fn at(site: &Site, callback: &str) -> String {
     let url = url::Url::parse(callback).unwrap();
     format!("{}{}?{}", site.url, url.path(), url.query().unwrap())
@@ -36,7 +36,7 @@ async fn twenty_copies(harness: Harness) {
     let callback = browser
         .callback_of(&format!("{}/me?a=b", sites[0].url))
         .await;
-    // Slow enough that all copies come while the first is at work.
+    // The exchange is slow, so that all copies arrive while the first one is handled.
     harness
         .sim
         .inject(Fault::on(EXCHANGE).delay(Duration::from_millis(300)));
@@ -98,17 +98,14 @@ async fn a_prefetched_callback_uses_up_nothing() {
     let site = harness.site().await;
     let browser = Browser::new();
     let callback = browser.callback_of(&format!("{}/me", site.url)).await;
-    let stranger = Browser::new();
-    stranger.visit(&callback).await.is_page(400, "登录状态无效");
-    stranger
-        .fetch(&callback)
-        .await
-        .is_error(400, "invalid_state");
+    let other = Browser::new();
+    other.visit(&callback).await.is_page(400, "登录状态无效");
+    other.fetch(&callback).await.is_error(400, "invalid_state");
     assert_eq!(harness.exchanges(), 0);
     assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
     assert_eq!(harness.exchanges(), 1);
 
-    // As WeChat does it.
+    // WeChat sends such a request.
     harness
         .sim
         .settings(|settings| settings.callback_twice = true);
@@ -131,7 +128,7 @@ async fn reloads_and_the_back_button_lead_to_the_page() {
     for _ in 0..15 {
         assert_eq!(browser.open(&callback).await.json()["uri"], "/me?a=b");
     }
-    // Another code for the same state, as some web views bring it: the user is in already.
+    // Some web views send another code for the same state. The user is already logged in.
     let other_code = harness.sim.authorize(ALICE, "snsapi_base");
     let code = url::Url::parse(&callback).unwrap();
     let code = code
@@ -142,10 +139,10 @@ async fn reloads_and_the_back_button_lead_to_the_page() {
         .into_owned();
     let second = callback.replace(&code, &other_code);
     assert_eq!(browser.open(&second).await.json()["uri"], "/me?a=b");
-    // Without the session it is a replay.
+    // Without the session this is a replay.
     browser.drop_cookies(|name| name == "wechat_session");
     browser.fetch(&second).await.is_error(400, "invalid_state");
-    // And so is the code that signed this browser in: it has lost its session since.
+    // The code that logged this browser in is a replay too, since the browser has lost its session.
     let sent = browser.visit(&callback).await;
     let location = sent.header("location").unwrap();
     assert!(location.contains("/connect/oauth2/authorize"));
@@ -165,7 +162,7 @@ async fn a_code_is_kept_for_ten_minutes_after_the_exchange() {
     let site = harness.site().await;
     let browser = Browser::new();
     let callback = browser.callback_of(&format!("{}/me", site.url)).await;
-    // A code lives for five minutes.
+    // A code is valid for five minutes.
     harness.advance(Duration::from_secs(240));
     assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
     harness.advance(Duration::from_secs(540));

@@ -31,7 +31,7 @@ async fn a_login_that_never_works_ends_on_a_page() {
     let page = browser.open(&format!("{}/me", site.url)).await;
     page.is_page(429, "登录过于频繁");
     assert_eq!(harness.exchanges(), 3, "the first try and two restarts");
-    // The guard is the browser's, and lasts a minute.
+    // The limit counts for this browser, for one minute.
     harness.sim.clear_faults();
     assert_eq!(
         Browser::new()
@@ -140,7 +140,7 @@ async fn a_reload_logs_in_when_wechat_is_back() {
     assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
 }
 
-/// The same where Redis forgets the result by its own clock.
+/// Redis expires the result by its own clock.
 #[tokio::test]
 async fn a_login_works_after_the_time_in_retry_after() {
     let harness = Harness::with_redis().await;
@@ -148,9 +148,9 @@ async fn a_login_works_after_the_time_in_retry_after() {
     let browser = Browser::new();
     let callback = browser.callback_of(&format!("{}/me", site.url)).await;
     harness.sim.inject(Fault::on(EXCHANGE).errcode(-1).times(1));
-    let refused = browser.fetch(&callback).await;
-    refused.is_error(503, "wechat_unavailable");
-    let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+    let failed = browser.fetch(&callback).await;
+    failed.is_error(503, "wechat_unavailable");
+    let wait: u64 = failed.header("retry-after").unwrap().parse().unwrap();
     tokio::time::sleep(Duration::from_secs(wait)).await;
     assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
     assert_eq!(harness.exchanges(), 2);
@@ -225,25 +225,26 @@ async fn page_loads_get_pages_while_the_store_is_away() {
         .is_error(503, "store_unavailable");
 }
 
-/// Follows redirects until a page says that the login does not help; how many logins that took.
-async fn rounds_until_told(
+/// Follows redirects until a page with this title says that the login has no effect. Returns the
+/// number of logins until then.
+async fn logins_until_page(
     harness: &Harness,
     browser: &Browser,
     url: &str,
     loses: impl Fn(&str) -> bool,
-    told: &str,
+    title: &str,
 ) -> u64 {
     let before = harness.exchanges();
     let mut reply = browser.visit(url).await;
     for _ in 0..200 {
         let Some(next) = reply.location() else {
-            reply.is_page(429, told);
+            reply.is_page(429, title);
             return harness.exchanges() - before;
         };
         browser.drop_cookies(&loses);
         reply = browser.visit(next.as_str()).await;
     }
-    panic!("a loop without end");
+    panic!("an endless loop");
 }
 
 const NO_EFFECT: &str = "登录没有生效";
@@ -264,8 +265,8 @@ async fn logins_without_effect_end_after_three() {
         .await;
     let (url, none) = (format!("{}/me", site.url), |_: &str| false);
     let browser = Browser::new();
-    let rounds = rounds_until_told(&harness, &browser, &url, none, NO_EFFECT).await;
-    assert_eq!(rounds, 3);
+    let logins = logins_until_page(&harness, &browser, &url, none, NO_EFFECT).await;
+    assert_eq!(logins, 3);
     // A new minute begins, and from now on the gateway names the user.
     harness.advance(Duration::from_secs(61));
     assert_eq!(browser.visit(&url).await.status, 302);
@@ -277,7 +278,7 @@ async fn logins_without_effect_end_after_three() {
 #[tokio::test]
 async fn a_handler_that_repeats_a_login_causes_no_loop() {
     let harness = Harness::new().await;
-    let refuse = async |user: tower_wechat::WechatUser| {
+    let revoke = async |user: tower_wechat::WechatUser| {
         user.users()
             .revoke(&tower_wechat::UserId::new(user.id())?)
             .await?;
@@ -288,22 +289,22 @@ async fn a_handler_that_repeats_a_login_causes_no_loop() {
             |login| login,
             |layer, login| {
                 axum::Router::new()
-                    .route("/again", axum::routing::get(refuse))
+                    .route("/again", axum::routing::get(revoke))
                     .layer(layer.login(login))
             },
         )
         .await;
     let (url, none) = (format!("{}/again", site.url), |_: &str| false);
-    for browser in [today(), today().with_split_cookies()] {
-        let rounds = rounds_until_told(&harness, &browser, &url, none, NO_EFFECT).await;
-        assert_eq!(rounds, 3);
+    for browser in [modern(), modern().with_split_cookies()] {
+        let logins = logins_until_page(&harness, &browser, &url, none, NO_EFFECT).await;
+        assert_eq!(logins, 3);
     }
-    let rounds = rounds_until_told(&harness, &Browser::new(), &url, none, TOO_OFTEN).await;
-    assert_eq!(rounds, 11);
+    let logins = logins_until_page(&harness, &Browser::new(), &url, none, TOO_OFTEN).await;
+    assert_eq!(logins, 11);
 }
 
-/// A browser that says that it comes from WeChat.
-fn today() -> Browser {
+/// Returns a browser whose requests have the headers of a page load that WeChat started.
+fn modern() -> Browser {
     Browser::new()
         .with_header("sec-fetch-mode", "navigate")
         .with_header("sec-fetch-site", "cross-site")
@@ -316,13 +317,13 @@ async fn a_lost_session_cookie_causes_no_loop() {
     let (url, session) = (format!("{}/me", site.url), |name: &str| {
         name == "wechat_session"
     });
-    let rounds = rounds_until_told(&harness, &today(), &url, session, NO_EFFECT).await;
-    assert_eq!(rounds, 3);
+    let logins = logins_until_page(&harness, &modern(), &url, session, NO_EFFECT).await;
+    assert_eq!(logins, 3);
     // An older web view does not identify itself as WeChat, and neither does a browser that is
     // logged out.
     let older = Browser::new();
-    let rounds = rounds_until_told(&harness, &older, &url, session, TOO_OFTEN).await;
-    assert_eq!(rounds, 11);
+    let logins = logins_until_page(&harness, &older, &url, session, TOO_OFTEN).await;
+    assert_eq!(logins, 11);
 }
 
 #[tokio::test]
@@ -343,7 +344,7 @@ async fn a_user_can_log_out_and_in_repeatedly() {
                 assert_eq!(browser.post(&logout).await.status, 204);
             }
         }
-        // An application that leaves the session's cookie there when it logs out everywhere.
+        // The application ends all sessions, but does not delete the session cookie.
         harness.advance(Duration::from_secs(61));
         let user = tower_wechat::UserId::new(ALICE).unwrap();
         for _ in 0..8 {
@@ -351,7 +352,7 @@ async fn a_user_can_log_out_and_in_repeatedly() {
             assert_eq!(page.json()["id"], ALICE);
             site.users.revoke(&user).await.unwrap();
         }
-        // The page now finds a session each time.
+        // The login now finds a session each time.
         let browser = browser.copy();
         harness.advance(Duration::from_secs(61));
         for _ in 0..8 {
@@ -368,6 +369,6 @@ async fn a_lenient_login_without_cookies_ends_on_a_page() {
         .site_with(|login| login.dangerous_allow_missing_state_cookie(true))
         .await;
     let (url, all) = (format!("{}/me", site.url), |_: &str| true);
-    let rounds = rounds_until_told(&harness, &Browser::new(), &url, all, TOO_OFTEN).await;
-    assert_eq!(rounds, 11);
+    let logins = logins_until_page(&harness, &Browser::new(), &url, all, TOO_OFTEN).await;
+    assert_eq!(logins, 11);
 }

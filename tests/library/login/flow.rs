@@ -21,7 +21,7 @@ async fn a_first_visit_ends_on_the_page_asked_for() {
         panic!("{sent_away:?}")
     };
     assert!(cookie.starts_with("wechat_login_"), "{cookie}");
-    // Ten minutes at WeChat, and ten for duplicates of the callback.
+    // Ten minutes for the user at WeChat, and ten for duplicates of the callback.
     assert!(
         cookie.ends_with("; Path=/; Max-Age=1200; HttpOnly; SameSite=Lax"),
         "{cookie}"
@@ -77,16 +77,16 @@ async fn scripts_learn_where_to_log_in() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     let me = format!("{}/me", site.url);
-    let nobody = Browser::new();
+    let anonymous = Browser::new();
     let login_url = |json: serde_json::Value| json["login_url"].as_str().unwrap().to_owned();
 
-    let reply = nobody.fetch(&me).await;
+    let reply = anonymous.fetch(&me).await;
     assert!(reply.cookies().is_empty());
     assert_eq!(
         login_url(reply.is_error(401, "login_required")),
         "/wechat/login?return_to=%2F"
     );
-    let reply = nobody.post(&me).await;
+    let reply = anonymous.post(&me).await;
     reply.is_error(401, "login_required");
     for (referer, page) in [
         (format!("{}/me?a=b#c", site.url), "%2Fme%3Fa%3Db"),
@@ -106,7 +106,7 @@ async fn scripts_learn_where_to_log_in() {
         ))
         .await;
     assert_eq!(page.json()["uri"], "/me?a=b");
-    // Nothing leads away from the site.
+    // No target leads to another site.
     for trick in [
         "https://evil.example/",
         "//evil.example",
@@ -139,7 +139,7 @@ async fn only_forms_and_pages_are_redirected_to_the_login() {
     assert_eq!(reply.header("cache-control"), Some("no-store"));
     let landed = browser.open(reply.location().unwrap().as_str()).await;
     assert_eq!(landed.json()["uri"], "/me?form");
-    let nobody = Browser::new();
+    let anonymous = Browser::new();
     for script in [
         ("hx-request", "true"),
         ("x-requested-with", "XMLHttpRequest"),
@@ -148,7 +148,7 @@ async fn only_forms_and_pages_are_redirected_to_the_login() {
         ("content-type", "application/octet-stream"),
     ] {
         for method in [http::Method::GET, http::Method::POST] {
-            let reply = nobody.send(method, &me, &[html, script]).await.unwrap();
+            let reply = anonymous.send(method, &me, &[html, script]).await.unwrap();
             let json = reply.is_error(401, "login_required");
             assert!(json["login_url"].is_string());
         }
@@ -213,7 +213,7 @@ async fn a_user_who_denies_gets_a_page_without_a_call() {
         .await
         .is_error(403, "login_denied");
     assert_eq!(harness.exchanges(), 0);
-    // They may change their mind.
+    // The user can log in later.
     assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
 }
 
@@ -249,7 +249,7 @@ async fn a_configured_identity_stays_with_a_login() {
     );
 }
 
-/// A site behind a gateway that names users in `x-user`.
+/// Starts a site behind a gateway that names users in `x-user`.
 async fn behind_a_gateway(harness: &Harness) -> Site {
     let header = TrustedHeader::new("x-user").unwrap();
     harness
@@ -272,7 +272,7 @@ async fn a_login_can_be_bound_to_the_gateways_user() {
         (Some("employee 7"), Some(ALICE))
     );
     assert_eq!(harness.exchanges(), 1);
-    // Another of the gateway's users has no part in it.
+    // Another user of the gateway is not affected.
     let colleague = Browser::new().with_header("x-user", "employee 8");
     colleague.fetch(&page).await.is_error(401, "login_required");
     // Without a user in the header the openid counts, as without a gateway.
@@ -293,9 +293,12 @@ async fn a_bound_login_rejects_virtual_and_invalid_users() {
         .add_user(SimulatedUser::new("oVirtual").snapshot(true));
     let browser = Browser::new().with_header("x-user", "employee 7");
     browser.open(&page).await.is_page(403, "请使用完整服务");
-    let nobody = Browser::new().with_header("x-user", &"x".repeat(257));
+    let anonymous = Browser::new().with_header("x-user", &"x".repeat(257));
     let callback = format!("{}/wechat/callback?code=c&state=s", site.url);
-    nobody.fetch(&callback).await.is_error(400, "bad_request");
+    anonymous
+        .fetch(&callback)
+        .await
+        .is_error(400, "bad_request");
 }
 
 #[tokio::test]

@@ -82,7 +82,7 @@ impl Harness {
             .unwrap()
     }
 
-    /// Writes a user's pair as another service does, without what we keep beside it.
+    /// Writes a user's pair as another service does, without the details that this crate adds.
     pub fn rewrite(&self, user: &str) {
         let pair = self.sim.current_pair(user).unwrap();
         let (now, hour) = (self.clock.now().as_millis(), 3_600_000);

@@ -3,6 +3,7 @@
 mod attacks;
 mod bad_input;
 mod duplicates;
+mod failures;
 mod flow;
 mod harness;
 mod proxies;
@@ -11,5 +12,4 @@ mod scopes;
 mod sessions;
 mod shared_phone;
 mod snapshots;
-mod trouble;
 mod verification;

@@ -68,7 +68,7 @@ async fn a_denied_upgrade_causes_no_loop() {
         browser.open(&format!("{}/me", site.url)).await.json()["id"],
         ALICE
     );
-    // The page's button asks once more, at the user's own wish.
+    // The button of the page requests the scope once more, because the user wants it.
     harness.sim.clear_faults();
     assert!(
         page.text
@@ -269,7 +269,7 @@ async fn an_older_login_keeps_the_scope() {
     assert_eq!(landed.json()["scope"], "snsapi_userinfo");
 }
 
-/// A pair that another service has stored says not what was granted.
+/// A pair that another service has stored contains no scope.
 #[tokio::test]
 async fn an_unknown_scope_is_not_lowered() {
     let harness = Harness::with_redis_in(Layout::Hashes).await;

@@ -84,7 +84,7 @@ async fn a_logout_ends_one_session_or_all() {
         ALICE,
         "and one may come back"
     );
-    // Which brings no older session back to life, from memory or from the store, here or elsewhere.
+    // No older session becomes valid again by this, in this process or in another one.
     for site in &sites {
         let me = format!("{}/me", site.url);
         for _ in 0..2 {
@@ -92,7 +92,7 @@ async fn a_logout_ends_one_session_or_all() {
             assert_eq!(desktop.fetch(&me).await.json()["id"], ALICE);
         }
     }
-    // A renewal does not, either.
+    // A renewal does not make it valid either.
     harness.advance(Duration::from_secs(3 * 3_600));
     assert_eq!(desktop.fetch(&me).await.json()["id"], ALICE);
     stolen.fetch(&me).await.is_error(401, "login_required");
@@ -104,7 +104,7 @@ async fn a_logout_ends_one_session_or_all() {
 async fn a_public_page_renews_no_ended_session() {
     let harness = Harness::new().await;
     let optional = |user: Option<WechatUser>| async move {
-        user.map_or_else(|| "nobody".to_owned(), |user| user.id().to_owned())
+        user.map_or_else(|| "anonymous".to_owned(), |user| user.id().to_owned())
     };
     let site = harness
         .mounted(
@@ -129,7 +129,7 @@ async fn a_public_page_renews_no_ended_session() {
             browser.open(&me).await;
         }
         let reply = stolen.visit(&open).await;
-        assert_eq!((&*reply.text, reply.cookies()), ("nobody", vec![]));
+        assert_eq!((&*reply.text, reply.cookies()), ("anonymous", vec![]));
     }
     assert_eq!(browser.visit(&open).await.text, ALICE);
 }
@@ -167,7 +167,7 @@ async fn cookies_of_old_logins_do_not_pile_up() {
     let site = harness.site().await;
     let browser = Browser::new();
     for number in 0..25 {
-        // Some pages again and again, others once.
+        // Some pages are opened repeatedly, others once.
         let page = format!("{}/me?page={}", site.url, number % 20);
         assert_eq!(browser.visit(&page).await.status, 302);
     }
@@ -217,7 +217,7 @@ async fn a_stolen_session_ends_with_a_logout_everywhere() {
         // token.
         for renewed in [false, true] {
             harness.rewrite(ALICE);
-            // Beyond what processes remember; then beyond the token's life too.
+            // The first wait is longer than processes cache the logout, the second longer than the token is valid.
             harness.advance(if renewed { DAY / 8 } else { DAY / 1_000 });
             for at in [1, 0] {
                 out(at).await;
@@ -228,7 +228,7 @@ async fn a_stolen_session_ends_with_a_logout_everywhere() {
                 );
             }
         }
-        // The half of the victim's session passes, too.
+        // Half of the lifetime of the victim's session passes too.
         harness.advance(DAY * 16);
         out(0).await;
         assert_eq!(victim.fetch(&me(0)).await.json()["id"], ALICE);
@@ -236,7 +236,7 @@ async fn a_stolen_session_ends_with_a_logout_everywhere() {
     }
 }
 
-/// Servers' clocks are a minute apart, either way.
+/// The clocks of the servers differ by a minute, in either direction.
 #[tokio::test]
 async fn clocks_a_minute_apart_do_not_undo_a_logout() {
     for early_logout in [true, false] {

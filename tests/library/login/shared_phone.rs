@@ -25,7 +25,7 @@ async fn the_login_path_switches_to_the_current_user() {
     assert_eq!(browser.open(&login).await.json()["id"], BOB);
     assert_eq!(browser.fetch(&me).await.json()["id"], BOB);
 
-    // After a sign-out it is the next one's at once.
+    // After a logout the session belongs to the next user at once.
     browser.post(&format!("{}/logout", site.url)).await;
     harness
         .sim

@@ -31,7 +31,7 @@ async fn snapshot_users_are_admitted_for_two_hours() {
         (page["id"].as_str(), page["snapshot"].as_bool()),
         (Some(VIRTUAL), Some(true))
     );
-    // Their place knows no end but their token's, and no refresh token.
+    // Their record expires with the access token and has no refresh token.
     let mut redis = harness.redis.as_ref().unwrap().connection();
     let keys: Vec<String> = redis::cmd("KEYS")
         .arg("*:snapshot:*")

@@ -49,7 +49,7 @@ async fn a_verification_file_is_public() {
     assert_eq!(browser.post(&url).await.status, 400);
     let other = browser.fetch(&format!("{}/a1b2c3.txt", site.url)).await;
     assert_eq!(other.text, "c3b2a1");
-    // Nothing but the very path.
+    // No other path is served.
     for path in [
         "/MP_verify_other.txt".to_owned(),
         format!("/{NAME}/"),
@@ -63,7 +63,7 @@ async fn a_verification_file_is_public() {
     assert!(harness.sim.calls().is_empty(), "{:?}", harness.sim.calls());
 }
 
-/// A file is no rejection: an application's own form does not change it.
+/// A custom rejection of the application does not change the file.
 #[tokio::test]
 async fn a_verification_file_ignores_custom_rejections() {
     let harness = Harness::new().await;
@@ -95,7 +95,7 @@ async fn a_verification_file_ignores_custom_rejections() {
     );
 }
 
-/// nginx with the guide's own lines: a path alone, and a prefix that is stripped.
+/// nginx is configured as in the guide: a path alone, and a prefix that nginx strips.
 #[tokio::test(flavor = "multi_thread")]
 async fn nginx_passes_a_verification_file_on() {
     let harness = Harness::new().await;
