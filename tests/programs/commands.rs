@@ -1,7 +1,7 @@
 //! Runs the commands that the documentation shows, and checks their effect.
 //!
 //! Reads blocks of `sh` and code within sentences, in all pages, comments and messages. Fails on a
-//! command that no test here knows.
+//! command that is not listed here.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

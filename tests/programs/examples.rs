@@ -33,11 +33,11 @@ async fn minimal_and_hyper_greet_the_user() {
         let program = example(name).await;
         let (browser, text) = signed_in(&program, "/").await;
         assert!(text.starts_with("hello o"), "{name}: {text}");
-        // The session holds, and is this browser's alone.
+        // The session identifies this browser, and no other.
         let again = browser.fetch(&program.url).await;
         assert_eq!(again.text, text, "{name}");
-        let stranger = program.ask(Asked::get("/")).await;
-        stranger.is_rejected(401, "login_required");
+        let anonymous = program.ask(Asked::get("/")).await;
+        anonymous.is_rejected(401, "login_required");
     }
 }
 
@@ -52,8 +52,8 @@ async fn gateway_trusts_the_header() {
         .ask(Asked::get("/me").header("x-user-id", "43"))
         .await;
     other.is_rejected(401, "login_required");
-    let nobody = program.ask(Asked::get("/me")).await;
-    nobody.is_rejected(401, "login_required");
+    let anonymous = program.ask(Asked::get("/me")).await;
+    anonymous.is_rejected(401, "login_required");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,7 +63,7 @@ async fn sessions_remember_the_user() {
     assert_eq!(Browser::new().fetch(&me).await.status, 401);
     let (browser, text) = signed_in(&program, "/sign-in").await;
     assert!(text.starts_with("hello o"), "{text}");
-    // It is tower-sessions' cookie that counts from here on, and there is no other.
+    // From now on only the cookie of tower-sessions is used.
     let of_wechat = |name: &String| name.contains("wechat_session");
     assert!(!browser.cookie_names().iter().any(of_wechat));
     assert_eq!(browser.fetch(&me).await.text, text);
@@ -82,7 +82,7 @@ async fn sessions_end_by_a_post() {
     assert_eq!(browser.post(&out).await.status, 200);
     assert_eq!(browser.fetch(&me).await.status, 401);
     assert_eq!(copy.fetch(&me).await.status, 401, "a copy of the cookie");
-    // The next one at this browser is asked for by WeChat; nothing signs the former one in.
+    // WeChat asks for the next user of this browser. The former user is not logged in again.
     let next = browser.visit(&format!("{}/sign-in", program.url)).await;
     assert_eq!(next.status, 302, "{next:?}");
     let location = next.location().expect("WeChat's page");

@@ -37,7 +37,7 @@ impl InteropHarness {
     /// Creates the services, with additional variables for the demo.
     pub(crate) async fn with(more: &[(&str, &str)]) -> Self {
         let mut services = Harness::new(Layout::Hashes).await;
-        // The demo asks Redis at every request, so that each answer is about what lies there.
+        // The demo reads Redis on every request, so that each response reflects the stored values.
         services
             .variables
             .push(("CACHE_TTL_SECS".to_owned(), "0".to_owned()));
@@ -46,7 +46,7 @@ impl InteropHarness {
         Self { services, demo }
     }
 
-    /// Runs the other service, with this on its stdin. Answers what it printed.
+    /// Runs the other service with this text on its stdin. Returns its output.
     async fn java(&self, task: &str, user: &str, input: String) -> Value {
         let mut command = Command::new("python3");
         command

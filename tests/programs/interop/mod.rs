@@ -325,7 +325,7 @@ async fn a_sealed_pair_is_a_miss_for_the_java_service() {
 #[tokio::test(flavor = "multi_thread")]
 async fn unknown_users_are_a_miss_for_both() {
     let harness = InteropHarness::new().await;
-    for user in ["", "oStranger"] {
+    for user in ["", "oUnknown"] {
         assert_eq!(harness.java_token(user).await, json!({"login": true}));
         harness
             .demo

@@ -12,7 +12,7 @@ use crate::support::eventually;
 use crate::support::harness::{Harness, Layout};
 use crate::support::http_client::Asked;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(20);
 const KINDS: [&str; 4] = ["user", "snapshot_user", "access_token", "jsapi_ticket"];
 const CACHED: &str = "wechat_cached_credentials";
 
@@ -24,7 +24,7 @@ async fn cached(demo: &DemoProcess, kind: &str) -> Option<f64> {
     scrape(demo).await.value(CACHED, &[("kind", kind)])
 }
 
-/// The account gets no token at all here, so nothing comes of use.
+/// The account has no token here, so no request creates a gauge.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_gauge_exists_from_the_start() {
     let harness = Harness::new(Layout::Hashes).await;
@@ -84,7 +84,7 @@ async fn the_gauge_of_cached_users_is_right_after_each_change() {
         log_out_everywhere(&demo, "oAda").await;
         assert_eq!(cached(&demo, "user").await, Some(2.0), "after a logout");
         log_out_everywhere(&other, "oBob").await;
-        eventually("a logout elsewhere counts", PATIENCE, async || {
+        eventually("a logout elsewhere counts", LIMIT, async || {
             cached(&demo, "user").await == Some(1.0)
         })
         .await;
@@ -96,12 +96,12 @@ async fn the_gauge_of_cached_users_is_right_after_each_change() {
         assert_eq!(cached(&demo, "user").await, Some(1.0));
         assert_eq!(cached(&demo, "access_token").await, Some(1.0));
 
-        // Those that expire leave by themselves.
+        // Expired entries are no longer counted.
         harness
             .wechat
             .settings(|settings| settings.user_token_lifetime = Duration::from_secs(2));
         log_in(&harness, &demo, SimulatedUser::new("oDora")).await;
-        eventually("who has expired is not counted", PATIENCE, async || {
+        eventually("an expired user is not counted", LIMIT, async || {
             cached(&demo, "user").await == Some(1.0)
         })
         .await;

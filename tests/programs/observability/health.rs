@@ -8,7 +8,7 @@ use crate::support::eventually;
 use crate::support::harness::{Harness, Layout};
 use crate::support::http_client::Asked;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(30);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn healthz_shows_the_store_and_the_account_token() {
@@ -16,7 +16,7 @@ async fn healthz_shows_the_store_and_the_account_token() {
     harness.wechat.inject(Fault::on("*").errcode(-1));
     let demo = harness.demo().await;
     let healthz = async || demo.ask(Asked::get("/healthz")).await;
-    // Without the account's token users are served all the same.
+    // Users are served even without a token of the account.
     let without = healthz().await;
     assert_eq!(without.status, 200, "{without:?}");
     assert_eq!(without.field("status"), "ok");
@@ -30,7 +30,7 @@ async fn healthz_shows_the_store_and_the_account_token() {
     );
 
     harness.wechat.clear_faults();
-    eventually("the account's token", PATIENCE, async || {
+    eventually("the account's token", LIMIT, async || {
         healthz().await.field("account_token") == "alive"
     })
     .await;
@@ -40,12 +40,12 @@ async fn healthz_shows_the_store_and_the_account_token() {
 
     // Without the store the process keeps using the token in its cache.
     harness.redis.kill();
-    eventually("503", PATIENCE, async || healthz().await.status == 503).await;
+    eventually("503", LIMIT, async || healthz().await.status == 503).await;
     let away = healthz().await;
     assert_eq!(away.field("status"), "unavailable", "{away:?}");
     assert_eq!(away.field("store"), "store_unavailable", "{away:?}");
     assert_eq!(away.field("account_token"), "alive", "{away:?}");
 
     harness.redis.run();
-    eventually("200", PATIENCE, async || healthz().await.status == 200).await;
+    eventually("200", LIMIT, async || healthz().await.status == 200).await;
 }

@@ -13,7 +13,7 @@ use crate::support::eventually;
 use crate::support::harness::{Age, Harness, Layout, REFRESH, now_ms};
 use crate::support::http_client::Asked;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(30);
 
 /// The bearer secret of the demo's token center.
 const CENTER_TOKEN: &str = "the-bearer-secret-of-these-tests";
@@ -34,9 +34,7 @@ async fn traffic(harness: &Harness, demo: &DemoProcess) {
     for user in ["oExpired", "oFresh", "oFresh", "oStale"] {
         assert_eq!(demo.me(user).await.status, 200, "{user}");
     }
-    demo.me("oStranger")
-        .await
-        .is_rejected(401, "login_required");
+    demo.me("oAbsent").await.is_rejected(401, "login_required");
     demo.me("tab\tinside").await.is_rejected(400, "bad_request");
     // Other calls to WeChat, and the account's credentials.
     assert_eq!(demo.get("/api/userinfo", "oFresh").await.status, 200);
@@ -66,18 +64,18 @@ async fn traffic(harness: &Harness, demo: &DemoProcess) {
     // Failures: an expired refresh token, a rate limit, a broken connection, and a rejected
     // account. The last one suppresses calls for the whole account, so it comes last.
     let failing = [
-        ("oDead", Fault::on(REFRESH).errcode(40030)),
-        ("oPatient", Fault::on(REFRESH).errcode(45011)),
+        ("oRevoked", Fault::on(REFRESH).errcode(40030)),
+        ("oLimited", Fault::on(REFRESH).errcode(45011)),
         (
             "oBroken",
             Fault::on(REFRESH).status(500).body("<html>").times(1),
         ),
-        ("oRefused", Fault::on(REFRESH).errcode(40125)),
+        ("oRejected", Fault::on(REFRESH).errcode(40125)),
     ];
     // WeChat's limit per minute (45011) ends with the minute. Close to that end the retry would
     // succeed.
     let second_of_minute = || now_ms() / 1_000 % 60;
-    eventually("a minute with some time left", PATIENCE, async || {
+    eventually("a minute with some time left", LIMIT, async || {
         second_of_minute() < 40
     })
     .await;
@@ -101,10 +99,10 @@ async fn metrics_of_the_dashboard_and_the_rules_exist() {
     let demo = demo_of(&mut harness).await;
     traffic(&harness, &demo).await;
     harness.redis.kill();
-    demo.me("oNobody")
+    demo.me("oUnknown")
         .await
         .is_rejected(503, "store_unavailable");
-    eventually("the store is down", PATIENCE, async || {
+    eventually("the store is down", LIMIT, async || {
         let down =
             |one: &super::exposition::Series| one.name == "wechat_store_up" && one.value == 0.0;
         scrape(&demo).await.series.iter().any(down)
@@ -140,9 +138,9 @@ async fn metrics_of_the_dashboard_and_the_rules_exist() {
             for (label, value) in &selector.wants {
                 // Some results of logins need another configuration than this demo's, so the guide
                 // is read instead.
-                let told = label == "result" && file(GUIDE).contains(&format!("`{value}`"));
+                let listed = label == "result" && file(GUIDE).contains(&format!("`{value}`"));
                 assert!(
-                    scrape.has(metric, label, value) || told,
+                    scrape.has(metric, label, value) || listed,
                     "{place} asks for {metric} with {label}={value}"
                 );
             }
@@ -212,9 +210,9 @@ async fn outcomes_have_separate_labels() {
     assert_eq!(logins("denied"), 1.0);
     assert_eq!(logins("unknown"), 1.0);
     assert_eq!(count("wechat_logins_begun_total", &[]), 2.0);
-    let refused = |reason| count("wechat_center_refused_total", &[("reason", reason)]);
-    assert_eq!(refused("wrong"), 1.0);
-    assert_eq!(refused("missing"), 1.0);
+    let rejected = |reason| count("wechat_center_refused_total", &[("reason", reason)]);
+    assert_eq!(rejected("wrong"), 1.0);
+    assert_eq!(rejected("missing"), 1.0);
     demo.says(
         1,
         &[
@@ -242,9 +240,13 @@ async fn outcomes_have_separate_labels() {
         "{}",
         expires("jsapi_ticket")
     );
-    let rests = count(
+    let suspended = count(
         "wechat_resting_until_timestamp_seconds",
         &[("app", app), ("kind", "user")],
     );
-    assert!((5.0..=31.0).contains(&(rests - now)), "{}", rests - now);
+    assert!(
+        (5.0..=31.0).contains(&(suspended - now)),
+        "{}",
+        suspended - now
+    );
 }

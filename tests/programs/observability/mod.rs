@@ -1,11 +1,11 @@
 //! Tests that the demo's metrics and logs match the guide, the dashboard and the alert rules.
 
+mod events;
 mod exposition;
 mod gauges;
 mod health;
 mod metrics;
 mod queries;
-mod words;
 
 /// Reads a file of the repository.
 fn file(name: &str) -> String {

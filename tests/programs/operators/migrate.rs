@@ -96,7 +96,7 @@ async fn a_user_under_renewal_is_copied_afterwards() {
     harness.sign_in("oA", Age::Stale).await;
     let lease = format!("wechat:{}:lease:user:oA", harness.wechat.app_id());
     let mut redis = harness.connection();
-    let _: () = redis.pset_ex(&lease, "somebody", 1_500).unwrap();
+    let _: () = redis.pset_ex(&lease, "holder", 1_500).unwrap();
     let ran = on(&harness, &["migrate", "--to", "keys", "--json"], &[])
         .await
         .result();
@@ -141,9 +141,9 @@ impl Fleet {
     }
 }
 
-/// The procedure of the documentation. Tokens live for seconds, so that each user's is renewed
-/// many times on the way, and each renewal kills the refresh token before it: a renewal from an old
-/// copy would end a login.
+/// The procedure of the documentation. Tokens expire after seconds, so that each
+/// user's token is renewed many times during the move. Each renewal revokes the refresh token before
+/// it, so a renewal from an old copy would end a login.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn moving_between_layouts_loses_no_login() {
     let harness = Harness::new(Layout::Hashes).await;
@@ -212,7 +212,7 @@ async fn moving_between_layouts_loses_no_login() {
         demo.signal("TERM");
         assert_eq!(demo.ended(Duration::from_secs(60)).await.0.code(), Some(0));
     }
-    // Back in the hashes, and in each of them what WeChat issued last.
+    // The hashes are used again, and have the newest pair of each user.
     for user in &users {
         fleet.harness.books_balance(user);
     }

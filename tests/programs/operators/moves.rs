@@ -42,8 +42,8 @@ async fn log_out_everywhere(demo: &DemoProcess, user: &str) {
     assert!(answer.status < 400, "{answer:?}");
 }
 
-/// The seconds that the copy of a user lives.
-fn copy_lives(redis: &mut Connection, harness: &Harness, user: &str) -> i64 {
+/// Returns the seconds until the copy of a user expires.
+fn copy_expires_in(redis: &mut Connection, harness: &Harness, user: &str) -> i64 {
     redis.ttl(harness.key(user)).unwrap()
 }
 
@@ -98,7 +98,7 @@ async fn copied_java_pairs_are_kept_for_a_month() {
         "{copied}"
     );
     for (user, ms) in users {
-        let lives = copy_lives(&mut redis, &harness, user);
+        let lives = copy_expires_in(&mut redis, &harness, user);
         let expected = (ms - now) / 1_000 + 31 * DAY;
         assert!(
             (expected - 60..=expected).contains(&lives),
@@ -106,13 +106,13 @@ async fn copied_java_pairs_are_kept_for_a_month() {
         );
     }
     for user in ["oTwice", "oWithoutMargin", "oAlone"] {
-        let lives = copy_lives(&mut redis, &harness, user);
+        let lives = copy_expires_in(&mut redis, &harness, user);
         assert!(
             (31 * DAY..31 * DAY + 3 * HOUR).contains(&lives),
             "{user}: {lives}"
         );
     }
-    let lives = copy_lives(&mut redis, &harness, "oOurs");
+    let lives = copy_expires_in(&mut redis, &harness, "oOurs");
     assert!((11 * DAY - 60..=11 * DAY).contains(&lives), "{lives}");
 
     let again = migrate(&harness, "keys").await;
@@ -125,7 +125,7 @@ async fn copied_java_pairs_are_kept_for_a_month() {
     // A copy of an earlier version, which ends in an hour, is made again.
     let _: () = redis.expire(harness.key("oJustNow"), HOUR).unwrap();
     assert_eq!(migrate(&harness, "keys").await["written"], 1);
-    assert!(copy_lives(&mut redis, &harness, "oJustNow") > 30 * DAY);
+    assert!(copy_expires_in(&mut redis, &harness, "oJustNow") > 30 * DAY);
     assert_eq!(migrate(&harness, "keys").await["written"], 0);
 }
 
@@ -157,7 +157,7 @@ async fn renewed_java_pairs_are_written_for_a_month() {
     harness.put_refresh("oJava", format!("{}#{ms}", pair.refresh_token));
     assert_eq!(both.me("oJava").await.status, 200);
     assert_eq!(harness.refreshes(), 1);
-    let lives = copy_lives(&mut harness.connection(), &harness, "oJava");
+    let lives = copy_expires_in(&mut harness.connection(), &harness, "oJava");
     assert!(lives > 30 * DAY, "{lives}");
     let copied = migrate(&harness, "keys").await;
     assert_eq!(
@@ -217,7 +217,7 @@ async fn absurd_times_do_not_stop_a_move() {
     }
     let again = migrate(&harness, "keys").await;
     assert_eq!(again["written"], 0, "{again}");
-    // And back.
+    // The move back.
     let _: () = redis.del(&HASHES).unwrap();
     let back = migrate(&harness, "hashes").await;
     assert_eq!(
@@ -228,7 +228,7 @@ async fn absurd_times_do_not_stop_a_move() {
     assert_eq!(migrate(&harness, "hashes").await["written"], 0);
 }
 
-/// Nor the services that write both: a user whose stored times are absurd is renewed.
+/// A service that writes both layouts renews a user whose stored times are absurd.
 #[tokio::test(flavor = "multi_thread")]
 async fn absurd_times_do_not_stop_a_service() {
     let harness = Harness::new(Layout::Hashes).await;
@@ -244,7 +244,7 @@ async fn absurd_times_do_not_stop_a_service() {
         let answer = both.me(user).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.has_token(&harness.wechat.current_pair(user).unwrap().access_token);
-        let lives = copy_lives(&mut harness.connection(), &harness, user);
+        let lives = copy_expires_in(&mut harness.connection(), &harness, user);
         assert!((DAY..=33 * DAY).contains(&lives), "{user}: {lives}");
     }
 }
@@ -255,15 +255,15 @@ async fn a_logout_before_the_copy_is_not_undone_by_it() {
     let harness = Harness::new(Layout::Hashes).await;
     let old = demo(&harness, "hashes").await;
     let both = demo(&harness, "hashes+keys").await;
-    for user in ["oMirrored", "oStays"] {
+    for user in ["oLogsOut", "oStays"] {
         harness.sign_in(user, Age::Expired).await;
         assert_eq!(both.me(user).await.status, 200);
         assert!(has_copy(&harness, user), "the renewal was written twice");
     }
-    log_out_everywhere(&old, "oMirrored").await;
+    log_out_everywhere(&old, "oLogsOut").await;
     assert!(
-        has_copy(&harness, "oMirrored"),
-        "the old process knows the hashes only"
+        has_copy(&harness, "oLogsOut"),
+        "the old process writes the hashes only"
     );
 
     let dry = on(
@@ -273,15 +273,15 @@ async fn a_logout_before_the_copy_is_not_undone_by_it() {
     )
     .await;
     assert_eq!(dry.result()["removed"], 1);
-    assert!(has_copy(&harness, "oMirrored"));
+    assert!(has_copy(&harness, "oLogsOut"));
     let moved = migrate(&harness, "keys").await;
     assert_eq!(moved["removed"], 1, "{moved}");
-    assert!(!has_copy(&harness, "oMirrored") && has_copy(&harness, "oStays"));
+    assert!(!has_copy(&harness, "oLogsOut") && has_copy(&harness, "oStays"));
     assert_eq!(migrate(&harness, "keys").await["removed"], 0);
 
     let arrived = demo(&harness, "keys+hashes").await;
     arrived
-        .me("oMirrored")
+        .me("oLogsOut")
         .await
         .is_rejected(401, "login_required");
     assert_eq!(arrived.me("oStays").await.status, 200);
@@ -306,8 +306,8 @@ async fn a_pair_expired_in_the_other_layout_is_not_copied() {
     assert!(!has_copy(&harness, "oDead") && has_copy(&harness, "oStays"));
 }
 
-/// A service that has arrived in the other layout deletes and writes there only: what the layout of
-/// before still holds was logged out, and the new pair was not.
+/// A service that has moved to the other layout deletes and writes only there. The pair in the old
+/// layout was logged out, and the new pair was not.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_after_a_logout_in_the_other_layout_stays() {
     for to in ["keys", "hashes"] {
@@ -359,9 +359,9 @@ async fn a_pair_deleted_at_the_source_leaves_the_copy() {
     for hash in HASHES {
         let _: () = redis.hdel(hash, "oDeleted").unwrap();
     }
-    // One of the two is being renewed: it is waited for.
+    // One of the two is being renewed. The program waits for that renewal.
     let lease = format!("wechat:{}:lease:user:oDeleted", harness.wechat.app_id());
-    let _: () = redis.pset_ex(&lease, "somebody", 1_500).unwrap();
+    let _: () = redis.pset_ex(&lease, "holder", 1_500).unwrap();
     let moved = migrate(&harness, "keys").await;
     assert_eq!(
         (&moved["removed"], &moved["left"]),
@@ -375,7 +375,7 @@ async fn a_pair_deleted_at_the_source_leaves_the_copy() {
     assert!(!has_copy(&harness, "oLogsOut") && !has_copy(&harness, "oDeleted"));
     assert!(has_copy(&harness, "oStays"));
 
-    // The very last user: the hashes are gone with them.
+    // The last user: Redis removes the empty hashes.
     log_out_everywhere(&old, "oStays").await;
     assert!(!redis.exists::<_, bool>(HASHES[0]).unwrap());
     assert_eq!(migrate(&harness, "keys").await["removed"], 1);
@@ -463,7 +463,7 @@ async fn copies_stay_when_the_hashes_are_deleted() {
 }
 
 /// On the way back the hashes are the copy. What was left there when services had arrived in the
-/// keys does not live again.
+/// keys does not become valid again.
 #[tokio::test(flavor = "multi_thread")]
 async fn moving_back_does_not_undo_a_logout() {
     let harness = Harness::new(Layout::Hashes).await;
@@ -473,7 +473,10 @@ async fn moving_back_does_not_undo_a_logout() {
     assert_eq!(migrate(&harness, "keys").await["written"], 2);
     let arrived = demo(&harness, "keys").await;
     log_out_everywhere(&arrived, "oLogsOut").await;
-    assert!(has_fields(&harness, "oLogsOut"), "it knows the keys only");
+    assert!(
+        has_fields(&harness, "oLogsOut"),
+        "the process writes the keys only"
+    );
     let back = migrate(&harness, "hashes").await;
     assert_eq!(back["removed"], 1, "{back}");
     assert!(!has_fields(&harness, "oLogsOut") && has_fields(&harness, "oStays"));

@@ -90,14 +90,14 @@ async fn users_of_a_cluster_are_listed_and_sealed() {
     );
 
     for (to, says) in [("keys", "hash tag"), ("hashes", "different slots")] {
-        let refused = at(&url, &["migrate", "--to", to], &key).await;
-        assert_eq!(refused.code, 1);
-        assert_eq!(refused.stderr.lines().count(), 1, "{}", refused.stderr);
-        assert!(refused.stderr.contains(says), "{}", refused.stderr);
+        let rejected = at(&url, &["migrate", "--to", to], &key).await;
+        assert_eq!(rejected.code, 1);
+        assert_eq!(rejected.stderr.lines().count(), 1, "{}", rejected.stderr);
+        assert!(rejected.stderr.contains(says), "{}", rejected.stderr);
     }
 }
 
-/// However long the way, each read has the store's time to itself.
+/// Each read has the whole timeout of the store, however slow the connection is.
 #[tokio::test(flavor = "multi_thread")]
 async fn users_of_a_distant_cluster_are_listed_and_sealed() {
     let front = Proxy::start("127.0.0.1:1", 7).await;

@@ -60,17 +60,17 @@ async fn users_are_listed_by_state_without_tokens() {
         let first = on(&harness, &["list", "--limit", "2"], &[]).await;
         assert_eq!(first.stdout.lines().count(), 2);
 
-        let ids = ["show", "--json", "{o}Fresh%7B 张三", "oNobody"];
+        let ids = ["show", "--json", "{o}Fresh%7B 张三", "oAbsent"];
         let shown = on(&harness, &ids, &[]).await;
         assert_eq!(shown.code, 0, "{}", shown.stderr);
-        let [user, nobody] = &shown.lines()[..] else {
+        let [user, absent] = &shown.lines()[..] else {
             panic!("{}", shown.stdout);
         };
         assert_eq!(user["token_fingerprint"], fingerprint(&fresh.access_token));
         assert_eq!(user["renewing"], json!(false));
         let left = user["expires_in_secs"].as_i64().unwrap();
         assert!((4_300..=4_500).contains(&left), "{left}");
-        assert_eq!(nobody["state"], "absent");
+        assert_eq!(absent["state"], "absent");
         let text = on(&harness, &["show", "oStale"], &[]).await;
         assert!(
             text.stdout.starts_with("oStale  stale  token "),

@@ -56,8 +56,8 @@ async fn a_later_demo_has_the_token_in_its_cache() {
         assert_eq!(answer.status, 200, "{answer:?}");
 
         let later = harness.demo().await;
-        let patience = Duration::from_secs(5);
-        eventually("the later one has the token", patience, async || {
+        let limit = Duration::from_secs(5);
+        eventually("the later process has the token", limit, async || {
             has_token(&later).await
         })
         .await;
@@ -148,11 +148,11 @@ async fn a_rejected_account_is_logged_once_and_recovers() {
     }
     demo.says(1, &["ERROR", "40125"]).await;
     assert_eq!(harness.wechat.calls_to(STABLE), 1);
-    // Users are served all the same.
+    // Users are served meanwhile.
     assert_eq!(demo.ask(Asked::get("/healthz")).await.status, 200);
     harness.wechat.clear_faults();
     eventually(
-        "it recovers by itself after its rest of 30 s",
+        "the account is called again after a pause of 30 s",
         Duration::from_secs(45),
         async || demo.ask(Asked::get("/api/account")).await.status == 200,
     )

@@ -39,8 +39,8 @@ async fn me(layout: Layout) {
     let left = body["expires_in_secs"].as_u64().unwrap();
     assert!((7_000..=7_200).contains(&left), "{left}");
 
-    let nobody = demo.ask(Asked::get("/api/me")).await;
-    nobody.is_rejected(401, "login_required");
+    let anonymous = demo.ask(Asked::get("/api/me")).await;
+    anonymous.is_rejected(401, "login_required");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -106,8 +106,8 @@ async fn api_userinfo_replaces_a_rejected_token_once() {
     }
 }
 
-/// WeChat refuses a token once and confirms it when asked: before its expiry a refresh hands the
-/// same one out again. The call is made once more with it.
+/// WeChat rejects a token once, and a refresh returns the same token, because it has not expired.
+/// The call is then made once more with that token.
 #[tokio::test(flavor = "multi_thread")]
 async fn api_userinfo_retries_with_a_confirmed_token() {
     for errcode in [40001, 40014, 42001] {
@@ -130,7 +130,7 @@ async fn api_userinfo_retries_with_a_confirmed_token() {
 /// Reports are compared across processes: WeChat rejects many calls with one token, which is
 /// renewed once.
 #[tokio::test(flavor = "multi_thread")]
-async fn many_refusals_of_one_token_cause_one_renewal() {
+async fn many_rejections_of_one_token_cause_one_renewal() {
     let harness = Harness::new(Layout::Hashes).await;
     let demos = harness.demos::<3>().await;
     let pair = harness.sign_in("oUser", Age::Fresh).await;
@@ -138,23 +138,23 @@ async fn many_refusals_of_one_token_cause_one_renewal() {
         demo.me("oUser").await.has_token(&pair.access_token);
     }
     harness.wechat.advance(pair.expires_in);
-    let mut crowd = tokio::task::JoinSet::new();
+    let mut requests = tokio::task::JoinSet::new();
     for demo in &demos {
         for _ in 0..50 {
             let http = demo.http().clone();
             let asked = Asked::get("/api/userinfo").header(USER_HEADER, "oUser");
-            crowd.spawn(async move { http.ask(asked).await });
+            requests.spawn(async move { http.ask(asked).await });
         }
     }
-    for answer in crowd.join_all().await {
+    for answer in requests.join_all().await {
         assert_eq!(answer.status, 200, "{answer:?}");
     }
     assert_eq!(harness.refreshes(), 1);
 }
 
-/// WeChat refuses every token: the call is made twice, never a third time.
+/// WeChat rejects every token: the call is made twice, never a third time.
 #[tokio::test(flavor = "multi_thread")]
-async fn api_userinfo_gives_up_after_the_second_refusal() {
+async fn api_userinfo_gives_up_after_the_second_rejection() {
     let harness = Harness::new(Layout::Hashes).await;
     let demo = harness.demo().await;
     let pair = harness.sign_in("oUser", Age::Fresh).await;
@@ -211,7 +211,7 @@ async fn logout_ends_one_session_or_all() {
         assert_eq!(harness.stored("oUser"), None);
         demo.me("oUser").await.is_rejected(401, "login_required");
         eventually(
-            "the other process has heard of it",
+            "the other process rejects the user",
             Duration::from_secs(5),
             async || other.me("oUser").await.status == 401,
         )
@@ -240,8 +240,8 @@ async fn routes_that_need_no_user() {
     let pair = harness.sign_in("oUser", Age::Fresh).await;
     demo.me("oUser").await.has_token(&pair.access_token);
     assert_eq!(demo.get("/nothing-here", "oUser").await.status, 404);
-    let nobody = demo.ask(Asked::get("/nothing-here")).await;
-    assert_eq!(nobody.status, 404, "nobody has to sign in for nothing");
+    let anonymous = demo.ask(Asked::get("/nothing-here")).await;
+    assert_eq!(anonymous.status, 404, "an unknown path requires no login");
 }
 
 /// Metrics count requests by outcome and renewals by result, and never contain a user.
@@ -253,9 +253,7 @@ async fn metrics_contain_no_user() {
     for _ in 0..3 {
         assert_eq!(demo.me("oUser").await.status, 200);
     }
-    demo.me("oStranger")
-        .await
-        .is_rejected(401, "login_required");
+    demo.me("oUnknown").await.is_rejected(401, "login_required");
     demo.me("tab\tinside").await.is_rejected(400, "bad_request");
 
     let page = demo.ask(Asked::get("/metrics")).await.text;
@@ -271,7 +269,7 @@ async fn metrics_contain_no_user() {
     let current = harness.wechat.current_pair("oUser").unwrap();
     for hidden in [
         "oUser",
-        "oStranger",
+        "oUnknown",
         &pair.refresh_token,
         &current.access_token,
     ] {

@@ -156,8 +156,8 @@ async fn a_proxy_that_rejects_calls_is_named() {
             let named = format!("the proxy {}", proxy.address);
             eventually("the log names it", Duration::from_secs(20), async || {
                 let log = demo.log();
-                let told = |line: &str| line.contains("WARN") && line.contains(&named);
-                log.lines().any(told)
+                let names_it = |line: &str| line.contains("WARN") && line.contains(&named);
+                log.lines().any(names_it)
             })
             .await;
             assert!(proxy.refused() > 0 && proxy.targets().is_empty());

@@ -8,7 +8,7 @@ use crate::support::eventually;
 use crate::support::harness::{Age, Harness, Layout};
 use crate::support::http_client::Asked;
 
-/// Ids that mean something to Redis, to a separator of ours or to a URL.
+/// Ids with characters that have a meaning in Redis, in stored values or in URLs.
 const ODD: [&str; 22] = [
     "two words",
     "a:b",
@@ -56,7 +56,7 @@ async fn odd_names_work(layout: Layout) {
         harness.store(user, pair, Age::Expired);
     }
     for user in &users {
-        // For about a second a user without tokens is remembered as such.
+        // A missing token is cached for about a second.
         eventually(
             "the user's own token",
             Duration::from_secs(10),
@@ -68,7 +68,7 @@ async fn odd_names_work(layout: Layout) {
             let answer = demo.me(user).await;
             answer.has_token(&own.access_token);
             assert_eq!(answer.field("user_id"), *user);
-            assert_eq!(answer.field("openid"), *user, "the refresh told it");
+            assert_eq!(answer.field("openid"), *user, "the refresh returned it");
         }
         harness.books_balance(user);
     }
@@ -122,7 +122,7 @@ async fn invalid_user_names_are_rejected() {
     demo.me("ouser").await.is_rejected(401, "login_required");
 }
 
-/// Bytes that no HTTP client sends: the server refuses the request, and goes on.
+/// The server rejects requests with bytes that no HTTP client sends, and continues.
 #[tokio::test(flavor = "multi_thread")]
 async fn control_characters_in_a_name_are_rejected() {
     let harness = Harness::new(Layout::Hashes).await;

@@ -2,19 +2,19 @@
 //! wrongly, and called by its contract.
 
 mod account;
-mod astray;
 mod contract;
-mod crowds;
-mod deaths;
 mod forward_proxy;
-mod garbage;
 mod identities;
+mod interruptions;
+mod invalidation;
 mod jssdk;
-mod news;
-mod redis_away;
+mod misrouted_callbacks;
+mod one_renewal;
+mod redis_down;
 mod sealing;
 mod sessions;
 mod start_up;
 mod tls;
+mod unreadable_values;
 mod userinfo;
 mod wechat_down;

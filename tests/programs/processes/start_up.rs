@@ -89,7 +89,7 @@ async fn a_redis_that_does_not_answer() {
     }
 }
 
-/// Something answers that is no Redis.
+/// A server that is not Redis answers.
 #[tokio::test]
 async fn a_redis_that_is_a_web_server() {
     let harness = Harness::new(Layout::Hashes).await;
@@ -111,7 +111,7 @@ async fn a_wrong_password() {
     let at = format!("127.0.0.1:{}", redis.port());
     for user in [
         format!(":{PASSWORD}@"),
-        format!("nobody:{PASSWORD}@"),
+        format!("unknown:{PASSWORD}@"),
         String::new(),
     ] {
         let url = format!("redis://{user}{at}/");
@@ -217,9 +217,7 @@ async fn blanks_around_a_value_are_ignored() {
         .map(|(name, value)| (name.to_owned(), padded(value)))
         .into();
     let demo = DemoProcess::start(&padded).await;
-    demo.me("oStranger")
-        .await
-        .is_rejected(401, "login_required");
+    demo.me("oUnknown").await.is_rejected(401, "login_required");
     let page = demo
         .ask(Asked::get("/").header("accept", "text/html"))
         .await;
@@ -345,7 +343,7 @@ async fn an_acl_user_and_a_database_of_the_url() {
     for layout in Layout::BOTH {
         let wechat = tower_wechat::simulator::Simulator::start().await.unwrap();
         let now = crate::support::harness::now_ms();
-        let (fresh, dies) = (now + 3_600_000, now + 4_500_000);
+        let (fresh, expires) = (now + 3_600_000, now + 4_500_000);
         let mut inside = redis::Client::open(url.as_str())
             .unwrap()
             .get_connection()
@@ -358,7 +356,7 @@ async fn an_acl_user_and_a_database_of_the_url() {
                 .unwrap(),
             Layout::Keys => redis::cmd("SET")
                 .arg(format!("wechat:{}:user:oUser", wechat.app_id()))
-                .arg(format!("1#token-in-3#{fresh}#{dies}##"))
+                .arg(format!("1#token-in-3#{fresh}#{expires}##"))
                 .query(&mut inside)
                 .unwrap(),
         };
@@ -372,9 +370,7 @@ async fn an_acl_user_and_a_database_of_the_url() {
         ]))
         .await;
         demo.me("oUser").await.has_token("token-in-3");
-        demo.me("oStranger")
-            .await
-            .is_rejected(401, "login_required");
+        demo.me("oUnknown").await.is_rejected(401, "login_required");
     }
 }
 

@@ -79,7 +79,7 @@ fn trusting(mut variables: Vec<(String, String)>, file: &Path, url: &str) -> Vec
     variables
 }
 
-async fn is_refused(variables: &[(String, String)], what: &str) {
+async fn fails_to_start(variables: &[(String, String)], what: &str) {
     let ended = DemoProcess::start_in_vain(variables).await;
     assert_eq!(ended.status.code(), Some(1), "{what}: {}", ended.stderr);
     assert_eq!(ended.stderr.lines().count(), 1, "{what}: {}", ended.stderr);
@@ -117,7 +117,7 @@ async fn an_unknown_authority_is_rejected() {
     let harness = Harness::on(redis, Layout::Hashes).await;
     let url = format!("rediss://127.0.0.1:{tls_port}/");
     let variables = trusting(harness.environment(), &others.file("authority.pem"), &url);
-    is_refused(&variables, "another authority").await;
+    fails_to_start(&variables, "another authority").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,6 +137,6 @@ async fn tls_on_a_plain_port_is_reported() {
         ),
     ] {
         let authority = certificates.file("authority.pem");
-        is_refused(&trusting(harness.environment(), &authority, &url), what).await;
+        fails_to_start(&trusting(harness.environment(), &authority, &url), what).await;
     }
 }

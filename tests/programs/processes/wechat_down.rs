@@ -25,7 +25,7 @@ async fn is_served_stale(demo: &DemoProcess, user: &str, access_token: &str) {
     assert_eq!(answer.field("freshness"), "stale");
     assert!(
         answer.took < DEADLINE,
-        "nobody waits for a stale token: {:?}",
+        "a stale token is served at once: {:?}",
         answer.took
     );
 }
@@ -34,7 +34,7 @@ async fn is_served_stale(demo: &DemoProcess, user: &str, access_token: &str) {
 /// each request. Then it recovers.
 async fn fails_and_recovers(fault: Fault, layout: Layout) {
     let mut harness = Harness::new(layout).await;
-    // Each request then asks for a renewal: only the back-off stands before WeChat.
+    // Each request then asks for a renewal: only the back-off limits the calls to WeChat.
     harness
         .variables
         .push(("CACHE_TTL_SECS".to_owned(), "0".to_owned()));
@@ -44,20 +44,20 @@ async fn fails_and_recovers(fault: Fault, layout: Layout) {
     harness.wechat.inject(fault);
 
     let http = demo.http().clone();
-    let in_vain = tokio::spawn(async move { http.me("oExpired").await });
+    let failing = tokio::spawn(async move { http.me("oExpired").await });
     for _ in 0..100 {
         is_served_stale(&demo, "oStale", &stale.access_token).await;
     }
-    let mut crowd = tokio::task::JoinSet::new();
+    let mut requests = tokio::task::JoinSet::new();
     for _ in 0..50 {
         let http = demo.http().clone();
-        crowd.spawn(async move { http.me("oExpired").await });
+        requests.spawn(async move { http.me("oExpired").await });
     }
-    for answer in crowd
+    for answer in requests
         .join_all()
         .await
         .into_iter()
-        .chain([in_vain.await.unwrap()])
+        .chain([failing.await.unwrap()])
     {
         answer.is_rejected(503, "wechat_unavailable");
         assert!(answer.took < DEADLINE + SLACK, "{:?}", answer.took);
@@ -100,7 +100,7 @@ async fn fails_and_recovers(fault: Fault, layout: Layout) {
     );
 }
 
-/// One short failure is mended within the wait of the request that met it.
+/// A short failure is retried, and the waiting request succeeds.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_failure_is_retried_while_the_client_waits() {
     let harness = Harness::new(Layout::Hashes).await;
@@ -141,7 +141,7 @@ async fn wechat_breaks_connections() {
 
 /// No server listens at WeChat's address at first; later one does.
 #[tokio::test(flavor = "multi_thread")]
-async fn wechat_refuses_connections() {
+async fn wechat_rejects_connections() {
     let mut harness = Harness::new(Layout::Hashes).await;
     let address = format!("127.0.0.1:{}", free_port());
     harness
@@ -160,12 +160,12 @@ async fn wechat_refuses_connections() {
         harness.wechat.app_id().to_owned(),
         harness.wechat.app_secret().to_owned(),
     );
-    let revived = Simulator::builder()
+    let restarted = Simulator::builder()
         .listen(address)
         .app(account.0, account.1);
-    let revived = revived.start().await.unwrap();
-    let pair = revived.sign_in("oExpired", "snsapi_base");
-    revived.advance(pair.expires_in);
+    let restarted = restarted.start().await.unwrap();
+    let pair = restarted.sign_in("oExpired", "snsapi_base");
+    restarted.advance(pair.expires_in);
     harness.store("oExpired", &pair, Age::Expired);
     eventually(
         "a token after WeChat's return",
@@ -173,11 +173,11 @@ async fn wechat_refuses_connections() {
         async || demo.me("oExpired").await.status == 200,
     )
     .await;
-    let current = revived.current_pair("oExpired").unwrap();
+    let current = restarted.current_pair("oExpired").unwrap();
     demo.me("oExpired").await.has_token(&current.access_token);
 }
 
-/// While WeChat fails, the user logs in elsewhere: who waits for the renewal gets the new token.
+/// While WeChat fails, the user logs in elsewhere: a request that waits for the renewal gets the new token.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_elsewhere_ends_the_failure() {
     for layout in Layout::BOTH {
@@ -195,7 +195,7 @@ async fn a_login_elsewhere_ends_the_failure() {
     }
 }
 
-/// The operator made a mistake: one loud line is logged, calls are limited, and stale tokens are
+/// The operator made a mistake: one ERROR line is logged, calls are limited, and stale tokens are
 /// served.
 #[tokio::test(flavor = "multi_thread")]
 async fn wechat_rejects_the_account() {
@@ -212,6 +212,10 @@ async fn wechat_rejects_the_account() {
         }
         is_served_stale(&demo, "oStale", &stale.access_token).await;
     }
-    assert_eq!(harness.refreshes(), 1, "the account rests");
+    assert_eq!(
+        harness.refreshes(),
+        1,
+        "calls for the account are suspended"
+    );
     demo.says(1, &["the operator must act"]).await;
 }

@@ -22,10 +22,10 @@ use crate::support::redis_server::RedisServer;
 const PASSWORD: &str = "s3cret-of-redis-5f2a";
 const BEARER: &str = "a-long-random-bearer-secret-of-the-center";
 
-/// Its panic quotes all that a handler has of a user.
+/// Panics with all values that a handler has of a user.
 async fn panics(user: WechatUser) -> String {
     panic!(
-        "a handler fell over with {user:?} {:?} {:#?}",
+        "a handler panicked with {user:?} {:?} {:#?}",
         user.token(),
         user.users()
     )
@@ -34,9 +34,9 @@ async fn panics(user: WechatUser) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn debug_output_and_panics_show_no_secret() {
     let said = Arc::new(Mutex::new(String::new()));
-    let (hears, before) = (Arc::clone(&said), std::panic::take_hook());
+    let (panic_log, before) = (Arc::clone(&said), std::panic::take_hook());
     std::panic::set_hook(Box::new(move |panic| {
-        hears.lock().unwrap().push_str(&format!("{panic}\n"));
+        panic_log.lock().unwrap().push_str(&format!("{panic}\n"));
         before(panic);
     }));
 
@@ -71,7 +71,7 @@ async fn debug_output_and_panics_show_no_secret() {
         tickets.js_config("https://h5.example.com/").await,
     );
 
-    // A user who is served, in a handler that falls over; and who is refused in several ways.
+    // The user is served in a handler that panics, and is rejected in several ways.
     let user = UserId::new("oUser").unwrap();
     let code = wechat.authorize("oUser", "snsapi_userinfo");
     let grant: UserTokenResponse = client.exchange_code(&code).await.unwrap();
@@ -88,15 +88,15 @@ async fn debug_output_and_panics_show_no_secret() {
     let app = Router::new().route("/api/me", get(panics)).layer(layer);
     tokio::spawn(async move { axum::serve(listener, app).await });
     let asked = crate::support::http_client::Asked::get("/api/me").header(USER_HEADER, "oUser");
-    assert!(site.try_ask(asked).await.is_err(), "the handler fell over");
+    assert!(site.try_ask(asked).await.is_err(), "the handler panicked");
     for fault in [
         Fault::on(REFRESH).errcode(40125),
         Fault::on(REFRESH).errcode(40030),
     ] {
         wechat.advance(Duration::from_secs(7_200));
         wechat.inject(fault.times(1));
-        let refused = users.report_invalid(&user, token.access_token()).await;
-        shown += &format!("{refused:?}\n");
+        let rejected = users.report_invalid(&user, token.access_token()).await;
+        shown += &format!("{rejected:?}\n");
     }
 
     let mut secrets = Secrets::default();
@@ -108,7 +108,7 @@ async fn debug_output_and_panics_show_no_secret() {
     let said = said.lock().unwrap().clone();
     secrets.are_not_in("a panic", &said);
     assert!(
-        said.contains("a handler fell over with") && said.contains("oUser"),
+        said.contains("a handler panicked with") && said.contains("oUser"),
         "{said}"
     );
     assert!(shown.lines().count() > 14, "{shown}");

@@ -2,5 +2,5 @@
 //! bodies, metrics, panics or `Debug` output.
 
 mod debug;
-mod life;
+mod full_run;
 mod search;

@@ -26,6 +26,6 @@ async fn a_callback_at_an_unknown_path_ends_on_a_page() {
     let lines = demo.log().matches("not the callback").count();
     assert_eq!(lines, 1, "one line for many: {}", demo.log());
 
-    let stranger = format!("{}/nowhere/at/all?code=C0de&state=abc", demo.url);
-    assert_eq!(Browser::new().visit(&stranger).await.status, 404);
+    let foreign = format!("{}/nowhere/at/all?code=C0de&state=abc", demo.url);
+    assert_eq!(Browser::new().visit(&foreign).await.status, 404);
 }

@@ -1,5 +1,5 @@
-//! Tests of a process or a client that goes away in the middle of a renewal: one renewal, newest
-//! wins, nothing lost.
+//! Tests of a process that is killed or stopped during a renewal, and of a client that disconnects
+//! during one: one renewal, newest wins, nothing lost.
 
 use std::time::{Duration, Instant};
 
@@ -29,11 +29,14 @@ async fn killed_holder(layout: Layout) {
     harness.refreshes_reach(1).await;
     holder.signal("KILL");
     let killed = Instant::now();
-    assert!(lost.await.unwrap().is_err(), "the dead answer nobody");
+    assert!(
+        lost.await.unwrap().is_err(),
+        "a killed process sends no response"
+    );
 
     for demo in [&second, &third] {
         eventually(
-            "a token from a process that lives",
+            "a token from another process",
             LEASE + SLACK + SLACK,
             async || {
                 let answer = demo.me("oUser").await;
@@ -69,7 +72,7 @@ async fn stopped_holder(layout: Layout) {
     harness.refreshes_reach(1).await;
     holder.signal("STOP");
     eventually(
-        "WeChat's answer is on its way",
+        "WeChat has sent its reply",
         Duration::from_secs(10),
         async || harness.wechat.current_pair("oUser").unwrap() != old,
     )
@@ -85,8 +88,8 @@ async fn stopped_holder(layout: Layout) {
     harness.books_balance("oUser");
 }
 
-/// The newer login comes before WeChat reads the old refresh token, and kills it.
-async fn stopped_holder_of_a_dead_pair(layout: Layout) {
+/// The user logs in before WeChat reads the old refresh token. The login revokes that token.
+async fn stopped_holder_of_a_revoked_pair(layout: Layout) {
     let harness = Harness::new(layout).await;
     let holder = harness.demo().await;
     harness.sign_in("oUser", Age::Expired).await;
@@ -106,8 +109,8 @@ async fn stopped_holder_of_a_dead_pair(layout: Layout) {
     assert_eq!(harness.refreshes(), 1);
 }
 
-/// The holder is stopped for longer than its lease, with WeChat's answer unread. Another process
-/// renews; the first comes back with the older token.
+/// The holder is stopped for longer than its lease, before it has read WeChat's reply. Another
+/// process renews. The holder then continues with the older token.
 async fn stopped_for_longer_than_the_lease(layout: Layout) {
     let harness = Harness::new(layout).await;
     let [holder, other] = harness.demos().await;
@@ -129,11 +132,14 @@ async fn stopped_for_longer_than_the_lease(layout: Layout) {
     let unread = harness.wechat.current_pair("oUser").unwrap();
     harness.wechat.advance(unread.expires_in);
     let renewed = Instant::now();
-    eventually("the other renews", LEASE + SLACK, async || {
+    eventually("the other process renews", LEASE + SLACK, async || {
         other.me("oUser").await.status == 200
     })
     .await;
-    assert!(renewed.elapsed() > LEASE / 2, "the lease held it back");
+    assert!(
+        renewed.elapsed() > LEASE / 2,
+        "the other process waits for the lease"
+    );
     let newer = harness.wechat.current_pair("oUser").unwrap();
     assert_ne!(newer.access_token, unread.access_token);
     holder.signal("CONT");
@@ -164,7 +170,7 @@ async fn client_that_hangs_up(layout: Layout) {
     assert_eq!(
         harness.stored("oUser").unwrap().0,
         old.access_token,
-        "it hung up in mid-call"
+        "the client disconnects during the call"
     );
 
     eventually("the new pair is in Redis", CALL + SLACK, async || {
@@ -242,7 +248,7 @@ async fn a_stopped_holder_overwrites_no_newer_pair() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stopped_holder_does_not_delete_a_newer_pair() {
     for layout in Layout::BOTH {
-        stopped_holder_of_a_dead_pair(layout).await;
+        stopped_holder_of_a_revoked_pair(layout).await;
     }
 }
 

@@ -20,7 +20,7 @@ async fn health(demo: &DemoProcess) -> u16 {
     answer.status
 }
 
-/// A demo with one user in memory, and others that only Redis knows.
+/// A demo with one user in memory, and others that are only in Redis.
 struct Outage {
     harness: Harness,
     demo: DemoProcess,
@@ -58,12 +58,12 @@ impl Outage {
             // is cached.
             self.demo.me("oHeld").await.has_token(&self.held);
             let user = if round % 2 == 0 { "oOther" } else { "oExpired" };
-            let refused = self.demo.me(user).await;
-            refused.is_rejected(503, "store_unavailable");
-            assert!(refused.took < SOON, "{:?}", refused.took);
-            fastest = fastest.min(refused.took);
+            let rejected = self.demo.me(user).await;
+            rejected.is_rejected(503, "store_unavailable");
+            assert!(rejected.took < SOON, "{:?}", rejected.took);
+            fastest = fastest.min(rejected.took);
             self.demo
-                .me("oStranger")
+                .me("oUnknown")
                 .await
                 .is_rejected(503, "store_unavailable");
             assert_eq!(health(&self.demo).await, 503);
@@ -82,12 +82,16 @@ impl Outage {
     }
 
     async fn is_over(&self) {
-        eventually("all is well after Redis' return", RECOVERY, async || {
-            self.demo.me("oOther").await.status == 200
-                && self.demo.me("oExpired").await.status == 200
-                && self.demo.me("oStranger").await.status == 401
-                && health(&self.demo).await == 200
-        })
+        eventually(
+            "all requests succeed after Redis is back",
+            RECOVERY,
+            async || {
+                self.demo.me("oOther").await.status == 200
+                    && self.demo.me("oExpired").await.status == 200
+                    && self.demo.me("oUnknown").await.status == 401
+                    && health(&self.demo).await == 200
+            },
+        )
         .await;
         self.demo.me("oHeld").await.has_token(&self.held);
         self.demo.me("oOther").await.has_token(&self.other);
@@ -137,7 +141,7 @@ async fn a_frozen_redis_keys() {
 async fn a_redis_that_rejects_connections() {
     for layout in Layout::BOTH {
         let outage = Outage::prepare(layout).await;
-        // Kept, because it is let in already.
+        // This connection stays, because it has no need to authenticate again.
         let mut operator = outage.harness.redis.connection();
         let password = |operator: &mut redis::Connection, password: &str| {
             let mut set = redis::cmd("CONFIG");
@@ -149,13 +153,13 @@ async fn a_redis_that_rejects_connections() {
             .arg(&["KILL", "TYPE", "normal", "SKIPME", "yes"])
             .exec(&mut operator)
             .unwrap();
-        eventually("Redis has refused a greeting", RECOVERY, async || {
+        eventually("Redis has rejected a connection", RECOVERY, async || {
             outage.demo.log().contains("NOAUTH")
         })
         .await;
-        for user in ["oOther", "oExpired", "oStranger"] {
-            let refused = outage.demo.me(user).await;
-            refused.is_rejected(503, "store_unavailable");
+        for user in ["oOther", "oExpired", "oUnknown"] {
+            let rejected = outage.demo.me(user).await;
+            rejected.is_rejected(503, "store_unavailable");
         }
         outage.demo.me("oHeld").await.has_token(&outage.held);
         password(&mut operator, "");
@@ -163,7 +167,7 @@ async fn a_redis_that_rejects_connections() {
     }
 }
 
-/// WeChat refuses a user's token, and the store that would say what came after it is away.
+/// WeChat rejects the token of a user while Redis, which may have a newer one, is down.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_cannot_be_replaced_without_redis() {
     let mut harness = Harness::new(Layout::Hashes).await;
@@ -176,8 +180,8 @@ async fn a_token_that_cannot_be_replaced_without_redis() {
     answer.is_rejected(503, "store_unavailable");
 }
 
-/// Nothing is lost: WeChat has issued a pair while Redis is away. The process keeps it and writes
-/// it after the return.
+/// Nothing is lost: WeChat has issued a pair while Redis is down. The process keeps the pair and writes
+/// it when Redis is back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pair_issued_meanwhile_is_not_lost() {
     use crate::support::harness::REFRESH;

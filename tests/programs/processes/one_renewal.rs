@@ -1,5 +1,5 @@
-//! Tests of one renewal across several processes: however many requests arrive, WeChat receives one
-//! call for each user.
+//! Tests of one renewal across several processes: WeChat receives one call for each user, however
+//! many requests arrive.
 
 use std::collections::HashSet;
 
@@ -12,29 +12,32 @@ const PROCESSES: usize = 3;
 const REQUESTS_EACH: usize = 150;
 const USERS: usize = 200;
 
-async fn one_user_whom_all_ask_for(layout: Layout) {
+async fn many_requests_of_one_user(layout: Layout) {
     let harness = Harness::new(layout).await;
     let demos = harness.demos::<PROCESSES>().await;
-    let old = harness.sign_in("oCrowd", Age::Expired).await;
+    let old = harness.sign_in("oUser", Age::Expired).await;
 
-    let mut crowd = JoinSet::new();
+    let mut requests = JoinSet::new();
     for demo in &demos {
         for _ in 0..REQUESTS_EACH {
             let http = demo.http().clone();
-            crowd.spawn(async move { http.me("oCrowd").await });
+            requests.spawn(async move { http.me("oUser").await });
         }
     }
-    let answers = crowd.join_all().await;
+    let answers = requests.join_all().await;
 
     assert_eq!(answers.len(), PROCESSES * REQUESTS_EACH);
-    let current = harness.wechat.current_pair("oCrowd").unwrap();
-    assert_ne!(current.access_token, old.access_token, "it had expired");
+    let current = harness.wechat.current_pair("oUser").unwrap();
+    assert_ne!(
+        current.access_token, old.access_token,
+        "the old token had expired"
+    );
     for answer in &answers {
         answer.has_token(&current.access_token);
         assert_eq!(answer.field("freshness"), "fresh");
     }
     assert_eq!(harness.refreshes(), 1);
-    harness.books_balance("oCrowd");
+    harness.books_balance("oUser");
 }
 
 async fn many_users(layout: Layout) {
@@ -50,18 +53,18 @@ async fn many_users(layout: Layout) {
         harness.store(user, pair, Age::Expired);
     }
 
-    // Every process is asked for every user.
-    let mut crowd = JoinSet::new();
+    // Each process receives a request of each user.
+    let mut requests = JoinSet::new();
     for demo in &demos {
         for user in &users {
             let (http, user) = (demo.http().clone(), user.clone());
-            crowd.spawn(async move {
+            requests.spawn(async move {
                 let answer = http.me(&user).await;
                 (user, answer)
             });
         }
     }
-    let answers = crowd.join_all().await;
+    let answers = requests.join_all().await;
 
     assert_eq!(answers.len(), PROCESSES * USERS);
     let mut tokens = HashSet::new();
@@ -71,7 +74,7 @@ async fn many_users(layout: Layout) {
         assert_eq!(answer.field("user_id"), *user);
         tokens.insert(fingerprint(&current.access_token));
     }
-    assert_eq!(tokens.len(), USERS, "nobody shares a token");
+    assert_eq!(tokens.len(), USERS, "each user has another token");
     assert_eq!(harness.refreshes(), USERS as u64);
     for user in &users {
         harness.books_balance(user);
@@ -80,12 +83,12 @@ async fn many_users(layout: Layout) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_user_is_renewed_once_hashes() {
-    one_user_whom_all_ask_for(Layout::Hashes).await;
+    many_requests_of_one_user(Layout::Hashes).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_user_is_renewed_once_keys() {
-    one_user_whom_all_ask_for(Layout::Keys).await;
+    many_requests_of_one_user(Layout::Keys).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -19,7 +19,7 @@ const COOKIE_KEYS: &str = "bmV3LWtleS1uZXcta2V5LW5ldy1rZXktbmV3LWtleS1uZXcta2V5L
 const EXCHANGE: &str = "/sns/oauth2/access_token";
 const STABLE: &str = "/cgi-bin/stable_token";
 
-/// A person with a browser, who keeps all responses.
+/// A user with a browser that keeps all responses.
 struct Person {
     browser: Browser,
     bodies: String,
@@ -86,8 +86,8 @@ impl Person {
     }
 }
 
-/// The demo of a harness with all that it can be given, and its log at its loudest.
-async fn loud(harness: &Harness, by_header: bool) -> DemoProcess {
+/// Starts a demo with all settings, which logs at `trace`.
+async fn demo_at_trace(harness: &Harness, by_header: bool) -> DemoProcess {
     let mut variables = harness.environment();
     if !by_header {
         variables.retain(|(name, _)| name != "TRUSTED_USER_HEADER");
@@ -106,7 +106,7 @@ async fn loud(harness: &Harness, by_header: bool) -> DemoProcess {
     DemoProcess::start(&variables).await
 }
 
-async fn whole_life(layout: Layout) {
+async fn full_run(layout: Layout) {
     let redis = RedisServer::with_options(&["--requirepass", PASSWORD, "--appendonly", "yes"]);
     let mut harness = Harness::on(redis, layout).await;
     harness
@@ -117,17 +117,17 @@ async fn whole_life(layout: Layout) {
             .nickname("林晓雨")
             .unionid("uLin"),
     );
-    let demo = loud(&harness, false).await;
+    let demo = demo_at_trace(&harness, false).await;
     let (site, mut person) = (demo.url.clone(), Person::new());
     let api = |path: &str| format!("{site}{path}");
 
-    // A login, with all that goes wrong around one.
+    // A login, and everything that can go wrong with one.
     let (page, callback) = person.open(&api("/")).await;
     assert_eq!(page.status, 200, "{page:?}");
     attacks_on(&mut person, &callback.unwrap()).await;
-    trouble_at_the_exchange(&harness, &api("/")).await;
+    failures_of_the_exchange(&harness, &api("/")).await;
 
-    // A day's work, token by token.
+    // The use of each token.
     for path in [
         "/",
         "/api/me",
@@ -151,7 +151,7 @@ async fn whole_life(layout: Layout) {
     assert_eq!(person.fetch(&api("/api/userinfo")).await.status, 200);
     let center = center(&demo, &mut person).await;
 
-    // WeChat fails in all its ways, with secrets in what it says.
+    // WeChat fails in each way, with secrets in its replies.
     let current = harness.wechat.current_pair("oLin").unwrap();
     let (access, refresh) = (&current.access_token, &current.refresh_token);
     for body in [
@@ -188,18 +188,18 @@ async fn whole_life(layout: Layout) {
         harness.wechat.clear_faults();
     }
 
-    // Redis goes and comes back.
+    // Redis is down for a while.
     harness.redis.kill();
     for path in ["/api/me", "/", "/api/account", "/healthz"] {
         person.fetch(&api(path)).await;
     }
-    let (_, stranger) = (
+    let (_, anonymous) = (
         person.visit(&api("/wechat/login?return_to=%2F")).await,
         Browser::new(),
     );
     person
         .bodies
-        .push_str(&stranger.visit(&api("/")).await.text);
+        .push_str(&anonymous.visit(&api("/")).await.text);
     harness.redis.run();
     eventually(
         "Redis is found again",
@@ -208,9 +208,9 @@ async fn whole_life(layout: Layout) {
     )
     .await;
 
-    // A second process, whose user comes in a header and stays in the log: the canary.
-    let canary = "oCanary-sings-in-the-log";
-    let other = loud(&harness, true).await;
+    // A second process takes its user from a header and logs the user. The search must find this one.
+    let canary = "oCanary-search-in-the-log";
+    let other = demo_at_trace(&harness, true).await;
     let pair = harness.wechat.sign_in(canary, "snsapi_userinfo");
     let long_ago = crate::support::harness::now_ms() - 3_600_000;
     put(
@@ -229,7 +229,7 @@ async fn whole_life(layout: Layout) {
         .ask(Asked::post("/page/renew").header(USER_HEADER, canary))
         .await;
 
-    // Out, and all the way out.
+    // Logouts of one session and of all sessions.
     person.open(&api("/")).await;
     person.post(&api("/logout?everywhere=perhaps")).await;
     person.post(&api("/logout?everywhere=true")).await;
@@ -256,46 +256,46 @@ async fn whole_life(layout: Layout) {
     secrets.are_not_in("a body", &person.bodies);
     secrets.are_not_in("the metrics", &metrics);
 
-    // Checks the search itself: every part logged at its loudest level, and a text that is there is
-    // found in each place.
+    // Checks the search itself: each part has logged at `trace`, and the search finds a text
+    // that is in each place.
     for crate_name in [
         "tower_wechat::renewal",
         "tower_wechat::login",
         "reqwest",
         "hyper_util",
     ] {
-        let speaks = |line: &&str| line.contains(crate_name);
+        let is_of = |line: &&str| line.contains(crate_name);
         assert!(
-            logs.lines().any(|line| speaks(&line)),
+            logs.lines().any(|line| is_of(&line)),
             "{crate_name} is silent"
         );
     }
     assert!(logs.contains(" TRACE "), "not at trace");
-    let mut sings = Secrets::default();
-    sings.add("the canary", canary);
+    let mut search = Secrets::default();
+    search.add("the canary", canary);
     assert!(
-        !sings.found_in(&logs).is_empty(),
+        !search.found_in(&logs).is_empty(),
         "the canary is not in the logs"
     );
     assert!(
-        !sings.found_in(&person.bodies).is_empty(),
+        !search.found_in(&person.bodies).is_empty(),
         "nor in the bodies"
     );
     assert!(metrics.contains("wechat_renewals_total"), "{metrics}");
     // Responses that contain tokens by contract do contain them, for an authorized client.
     assert!(
         !secrets.found_in(&center).is_empty(),
-        "the center tells no token"
+        "the center sends no token"
     );
 }
 
-/// A callback once more, elsewhere, forged; and cookies that are not ours.
+/// Sends the callback again, from another browser and forged, and foreign cookies.
 async fn attacks_on(person: &mut Person, callback: &str) {
     person.visit(callback).await;
     person.visit(&callback.replace("state=", "state=0")).await;
     person.visit(&callback.replace("code=", "code=0")).await;
-    let stranger = Browser::new();
-    let reply = stranger.visit(callback).await;
+    let anonymous = Browser::new();
+    let reply = anonymous.visit(callback).await;
     person.note(&reply);
     let (mut url, session) = (
         Url::parse(callback).unwrap(),
@@ -317,8 +317,8 @@ async fn attacks_on(person: &mut Person, callback: &str) {
     }
 }
 
-/// Logins that WeChat does not let through, of people who come for the first time.
-async fn trouble_at_the_exchange(harness: &Harness, url: &str) {
+/// New users log in while WeChat rejects the exchange or fails.
+async fn failures_of_the_exchange(harness: &Harness, url: &str) {
     for fault in [
         Fault::on(EXCHANGE).errcode(40029).times(1),
         Fault::on(EXCHANGE).errcode(-1).times(1),
@@ -335,18 +335,18 @@ async fn trouble_at_the_exchange(harness: &Harness, url: &str) {
 
 /// Returns the center's responses to a client with its secret. Other clients are rejected.
 async fn center(demo: &DemoProcess, person: &mut Person) -> String {
-    let mut told = String::new();
+    let mut sent = String::new();
     for path in ["/center/access_token", "/center/jsapi_ticket"] {
         for bearer in [BEARER, "another-secret-that-is-wrong"] {
             let asked = Asked::get(path).header("authorization", format!("Bearer {bearer}"));
             let answer = demo.ask(asked).await;
             match bearer {
-                BEARER => told.push_str(&answer.text),
+                BEARER => sent.push_str(&answer.text),
                 _ => person.bodies.push_str(&answer.text),
             }
         }
     }
-    told
+    sent
 }
 
 /// A pair as another service would have written it, into a Redis with a password.
@@ -375,15 +375,15 @@ fn put(harness: &Harness, user: &str, access: &str, renew_at: i64, refresh: &str
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_shown_in_a_full_run_hashes() {
-    whole_life(Layout::Hashes).await;
+    full_run(Layout::Hashes).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_shown_in_a_full_run_keys() {
-    whole_life(Layout::Keys).await;
+    full_run(Layout::Keys).await;
 }
 
-/// A demo that does not start says why, without the secret that it was given.
+/// A demo that fails to start names the reason without a secret.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_is_shown_in_a_failed_start() {
     let redis = RedisServer::with_options(&["--requirepass", "another"]);

@@ -82,7 +82,7 @@ fn the_guide_lists_every_span_and_event() {
         &Path::new(env!("CARGO_MANIFEST_DIR")).join("src"),
         &mut found,
     );
-    let mut told = 0;
+    let mut checked = 0;
     for (path, text) in &found {
         for (name, body) in calls(text) {
             let texts = texts(&body);
@@ -105,15 +105,15 @@ fn the_guide_lists_every_span_and_event() {
                 );
             } else {
                 let message = texts.last().unwrap();
-                // A sentence made elsewhere is listed by what it begins with.
+                // A message that the code assembles is listed by its beginning.
                 let known = message.starts_with('{')
                     || events.iter().any(|event| message.starts_with(event));
                 assert!(known, "{place}\nadd \"{message}\" to the events of {GUIDE}");
             }
-            told += 1;
+            checked += 1;
         }
     }
-    assert!(told > 30, "{told} calls were found");
+    assert!(checked > 30, "{checked} calls were checked");
 }
 
 /// The source still logs every message that the guide lists.

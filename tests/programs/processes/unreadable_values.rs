@@ -10,7 +10,7 @@ use crate::support::harness::{Age, Harness, Layout, now_ms};
 const UNREADABLE: &str = "a stored value cannot be read";
 const WRONG_TYPE: &str = "holds a value of another type";
 
-fn garbage() -> Vec<Vec<u8>> {
+fn unreadable() -> Vec<Vec<u8>> {
     let huge = vec![b'x'; 1 << 20];
     [
         &b"abc"[..],
@@ -34,7 +34,7 @@ async fn warned_once(demo: &DemoProcess, user: &str) {
 }
 
 /// Waits until a missing token is no longer cached as missing.
-async fn forgotten_strangers() {
+async fn missing_tokens_expire() {
     tokio::time::sleep(Duration::from_millis(1_100)).await;
 }
 
@@ -42,18 +42,18 @@ async fn forgotten_strangers() {
 async fn an_access_value_without_a_refresh_value() {
     let harness = Harness::new(Layout::Hashes).await;
     let demo = harness.demo().await;
-    for (number, value) in garbage().iter().enumerate() {
+    for (number, value) in unreadable().iter().enumerate() {
         harness.put_access(&format!("oUser{number}"), value);
     }
     for _ in 0..2 {
-        for number in 0..garbage().len() {
+        for number in 0..unreadable().len() {
             demo.me(&format!("oUser{number}"))
                 .await
                 .is_rejected(401, "login_required");
         }
-        forgotten_strangers().await;
+        missing_tokens_expire().await;
     }
-    for number in 0..garbage().len() {
+    for number in 0..unreadable().len() {
         let user = format!("oUser{number}");
         warned_once(&demo, &user).await;
     }
@@ -65,7 +65,7 @@ async fn an_access_value_without_a_refresh_value() {
 async fn an_access_value_beside_a_good_refresh_value() {
     let harness = Harness::new(Layout::Hashes).await;
     let demo = harness.demo().await;
-    for (number, value) in garbage().iter().enumerate() {
+    for (number, value) in unreadable().iter().enumerate() {
         let user = format!("oUser{number}");
         let pair = harness.sign_in(&user, Age::Expired).await;
         harness.put_access(&user, value);
@@ -84,16 +84,16 @@ async fn a_refresh_value() {
     let harness = Harness::new(Layout::Hashes).await;
     let demo = harness.demo().await;
     let fresh = now_ms() + 3_600_000;
-    for (number, value) in garbage().iter().enumerate() {
-        let (good, dead) = (format!("oGood{number}"), format!("oDead{number}"));
+    for (number, value) in unreadable().iter().enumerate() {
+        let (good, expired) = (format!("oGood{number}"), format!("oExpired{number}"));
         harness.put_refresh(&good, value);
         harness.put_access(&good, format!("token{number}#{fresh}"));
         demo.me(&good).await.has_token(&format!("token{number}"));
-        harness.put_refresh(&dead, value);
-        harness.put_access(&dead, "token#1");
-        demo.me(&dead).await.is_rejected(401, "login_required");
+        harness.put_refresh(&expired, value);
+        harness.put_access(&expired, "token#1");
+        demo.me(&expired).await.is_rejected(401, "login_required");
         warned_once(&demo, &good).await;
-        warned_once(&demo, &dead).await;
+        warned_once(&demo, &expired).await;
     }
     assert_eq!(harness.refreshes(), 0);
 }
@@ -102,7 +102,7 @@ async fn a_refresh_value() {
 async fn a_record_of_the_key_layout() {
     let harness = Harness::new(Layout::Keys).await;
     let demo = harness.demo().await;
-    let mut records = garbage();
+    let mut records = unreadable();
     for record in [
         "9#a#1#2#r#3",
         "1#a#1",
@@ -124,7 +124,7 @@ async fn a_record_of_the_key_layout() {
                 .await
                 .is_rejected(401, "login_required");
         }
-        forgotten_strangers().await;
+        missing_tokens_expire().await;
     }
     for number in 0..records.len() {
         let user = format!("oUser{number}");

@@ -1,4 +1,5 @@
-//! Tests that a change in one process reaches the others at once, however long they cache.
+//! Tests of invalidation: a change in one process reaches the others at once, although their caches
+//! hold entries for an hour.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use crate::support::eventually;
 use crate::support::harness::{Age, Harness, Layout};
 use crate::support::http_client::Asked;
 
-/// Milliseconds, and room for a machine that is busy with other things.
+/// Time for an invalidation: milliseconds. The rest is for slow machines.
 const SOON: Duration = Duration::from_secs(10);
 
 async fn logged_out_everywhere(layout: Layout) {
@@ -22,7 +23,7 @@ async fn logged_out_everywhere(layout: Layout) {
         }
         let out = Asked::post("/logout?everywhere=true").header(USER_HEADER, user);
         assert_eq!(first.ask(out).await.status, 204);
-        eventually("the other knows", SOON, async || {
+        eventually("the other process rejects the user", SOON, async || {
             second.me(user).await.status == 401
         })
         .await;
