@@ -61,7 +61,7 @@ async fn a_callback_comes_many_times() {
         harness.record("oLin", &answer);
     }
     assert_eq!(harness.services.wechat.calls_to(EXCHANGE), 1);
-    harness.services.books_balance("oLin");
+    harness.services.assert_newest_pair_is_stored("oLin");
     harness.print(&row, false);
 }
 

@@ -210,13 +210,13 @@ impl Harness {
 
     /// Checks that Redis has the user's tokens that are valid at WeChat.
     #[track_caller]
-    pub fn books_balance(&self, user: &str) {
-        let known = self.wechat.current_pair(user);
-        let known = known.map(|pair| (pair.access_token, pair.refresh_token));
+    pub fn assert_newest_pair_is_stored(&self, user: &str) {
+        let newest = self.wechat.current_pair(user);
+        let newest = newest.map(|pair| (pair.access_token, pair.refresh_token));
         assert_eq!(
             self.stored(user),
-            known,
-            "what lies in Redis, and WeChat's tokens of {user}"
+            newest,
+            "the pair in Redis, and WeChat's newest pair of {user}"
         );
     }
 

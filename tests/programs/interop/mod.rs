@@ -94,7 +94,7 @@ async fn the_java_service_ignores_further_fields() {
     let answer = harness.demo.me(USER).await;
     answer.has_token(&harness.current(USER));
     assert_eq!(answer.json()["scope"], Value::Null);
-    harness.services.books_balance(USER);
+    harness.services.assert_newest_pair_is_stored(USER);
     assert_eq!(harness.services.refreshes(), 2);
 }
 
@@ -136,7 +136,7 @@ async fn short_lifetimes() {
     })
     .await;
     assert_eq!(harness.java_token(USER).await, as_it_was(&token));
-    harness.services.books_balance(USER);
+    harness.services.assert_newest_pair_is_stored(USER);
 }
 
 /// Tests a token response without a lifetime. The token expires at once for the other service, and
@@ -241,7 +241,7 @@ async fn in_turns(rotate: bool) {
                 renewals,
                 "{round}: one renewal each"
             );
-            harness.services.books_balance(user);
+            harness.services.assert_newest_pair_is_stored(user);
         }
     }
 }
@@ -286,7 +286,7 @@ async fn both_renew_at_once() {
             written,
             "what the other service wrote stays"
         );
-        harness.services.books_balance(USER);
+        harness.services.assert_newest_pair_is_stored(USER);
         assert_eq!(harness.services.refreshes(), 2);
     }
 }
@@ -517,7 +517,7 @@ async fn values_that_cannot_be_tokens_are_a_miss() {
             .me(&user)
             .await
             .has_token(&harness.current(&user));
-        harness.services.books_balance(&user);
+        harness.services.assert_newest_pair_is_stored(&user);
     }
     let log = harness.demo.log();
     assert_eq!(

@@ -214,7 +214,7 @@ async fn moving_between_layouts_loses_no_login() {
     }
     // The hashes are used again, and have the newest pair of each user.
     for user in &users {
-        fleet.harness.books_balance(user);
+        fleet.harness.assert_newest_pair_is_stored(user);
     }
     println!(
         "{} requests, {} renewals, no login lost",

@@ -102,7 +102,7 @@ async fn api_userinfo_replaces_a_rejected_token_once() {
         );
         let current = harness.wechat.current_pair("oUser").unwrap();
         demo.me("oUser").await.has_token(&current.access_token);
-        harness.books_balance("oUser");
+        harness.assert_newest_pair_is_stored("oUser");
     }
 }
 
@@ -123,7 +123,7 @@ async fn api_userinfo_retries_with_a_confirmed_token() {
             (harness.refreshes(), harness.wechat.calls_to(USERINFO)),
             (1, 2)
         );
-        harness.books_balance("oUser");
+        harness.assert_newest_pair_is_stored("oUser");
     }
 }
 
@@ -203,7 +203,7 @@ async fn logout_ends_one_session_or_all() {
             answer.header("set-cookie").contains("Max-Age=0"),
             "{answer:?}"
         );
-        harness.books_balance("oUser");
+        harness.assert_newest_pair_is_stored("oUser");
         demo.me("oUser").await.has_token(&pair.access_token);
 
         let answer = demo.ask(post("/logout?everywhere=true")).await;

@@ -70,7 +70,7 @@ async fn odd_names_work(layout: Layout) {
             assert_eq!(answer.field("user_id"), *user);
             assert_eq!(answer.field("openid"), *user, "the refresh returned it");
         }
-        harness.books_balance(user);
+        harness.assert_newest_pair_is_stored(user);
     }
     assert_eq!(harness.refreshes(), users.len() as u64);
 }

@@ -53,7 +53,7 @@ async fn killed_holder(layout: Layout) {
     assert!(harness.refreshes() <= 2, "{} calls", harness.refreshes());
     let current = harness.wechat.current_pair("oUser").unwrap();
     third.me("oUser").await.has_token(&current.access_token);
-    harness.books_balance("oUser");
+    harness.assert_newest_pair_is_stored("oUser");
 }
 
 /// The holder is stopped until WeChat has answered it and another service has written a newer pair.
@@ -85,7 +85,7 @@ async fn stopped_holder(layout: Layout) {
     let stored = (newer.access_token.clone(), newer.refresh_token.clone());
     assert_eq!(harness.stored("oUser"), Some(stored));
     assert_eq!(harness.refreshes(), 1);
-    harness.books_balance("oUser");
+    harness.assert_newest_pair_is_stored("oUser");
 }
 
 /// The user logs in before WeChat reads the old refresh token. The login revokes that token.
@@ -105,7 +105,7 @@ async fn stopped_holder_of_a_revoked_pair(layout: Layout) {
     holder.signal("CONT");
 
     waiting.await.unwrap().has_token(&newer.access_token);
-    harness.books_balance("oUser");
+    harness.assert_newest_pair_is_stored("oUser");
     assert_eq!(harness.refreshes(), 1);
 }
 
@@ -150,7 +150,7 @@ async fn stopped_for_longer_than_the_lease(layout: Layout) {
     for demo in [&holder, &other] {
         demo.me("oUser").await.has_token(&newer.access_token);
     }
-    harness.books_balance("oUser");
+    harness.assert_newest_pair_is_stored("oUser");
     assert_eq!(harness.refreshes(), 2);
 }
 
@@ -177,7 +177,7 @@ async fn client_that_hangs_up(layout: Layout) {
         harness.stored("oUser").unwrap().0 != old.access_token
     })
     .await;
-    harness.books_balance("oUser");
+    harness.assert_newest_pair_is_stored("oUser");
     assert_eq!(harness.refreshes(), 1);
 }
 
@@ -220,7 +220,7 @@ async fn terminated(layout: Layout, age: Age) {
         Age::Stale => answer.has_token(&old.access_token),
         _ => answer.has_token(&current.access_token),
     }
-    harness.books_balance("oUser");
+    harness.assert_newest_pair_is_stored("oUser");
     assert_eq!(harness.refreshes(), 1);
 }
 

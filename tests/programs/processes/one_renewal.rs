@@ -37,7 +37,7 @@ async fn many_requests_of_one_user(layout: Layout) {
         assert_eq!(answer.field("freshness"), "fresh");
     }
     assert_eq!(harness.refreshes(), 1);
-    harness.books_balance("oUser");
+    harness.assert_newest_pair_is_stored("oUser");
 }
 
 async fn many_users(layout: Layout) {
@@ -77,7 +77,7 @@ async fn many_users(layout: Layout) {
     assert_eq!(tokens.len(), USERS, "each user has another token");
     assert_eq!(harness.refreshes(), USERS as u64);
     for user in &users {
-        harness.books_balance(user);
+        harness.assert_newest_pair_is_stored(user);
     }
 }
 

@@ -95,7 +95,7 @@ impl Outage {
         .await;
         self.demo.me("oHeld").await.has_token(&self.held);
         self.demo.me("oOther").await.has_token(&self.other);
-        self.harness.books_balance("oExpired");
+        self.harness.assert_newest_pair_is_stored("oExpired");
         assert_eq!(self.harness.refreshes(), 1);
     }
 }

@@ -123,7 +123,7 @@ async fn a_thief_stays_out(layout: Layout) {
         }
         out(what).await;
     }
-    harness.books_balance(user);
+    harness.assert_newest_pair_is_stored(user);
 }
 
 #[tokio::test(flavor = "multi_thread")]

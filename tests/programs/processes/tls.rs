@@ -106,7 +106,7 @@ async fn tokens_are_read_over_tls() {
         harness.sign_in("oUser", Age::Expired).await;
         let answer = demo.me("oUser").await;
         answer.has_token(&harness.wechat.current_pair("oUser").unwrap().access_token);
-        harness.books_balance("oUser");
+        harness.assert_newest_pair_is_stored("oUser");
     }
 }
 

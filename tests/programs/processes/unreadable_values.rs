@@ -73,7 +73,7 @@ async fn an_access_value_beside_a_good_refresh_value() {
         let current = harness.wechat.current_pair(&user).unwrap();
         assert_ne!(current.access_token, pair.access_token);
         answer.has_token(&current.access_token);
-        harness.books_balance(&user);
+        harness.assert_newest_pair_is_stored(&user);
         assert_eq!(harness.refreshes(), number as u64 + 1);
         warned_once(&demo, &user).await;
     }

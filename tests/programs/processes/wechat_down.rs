@@ -85,7 +85,7 @@ async fn fails_and_recovers(fault: Fault, layout: Layout) {
     .await;
     let current = harness.wechat.current_pair("oExpired").unwrap();
     demo.me("oExpired").await.has_token(&current.access_token);
-    harness.books_balance("oExpired");
+    harness.assert_newest_pair_is_stored("oExpired");
     let log = demo.log();
     for secret in [
         &expired.refresh_token,
@@ -191,7 +191,7 @@ async fn a_login_elsewhere_ends_the_failure() {
         let newer = harness.sign_in("oUser", Age::Fresh).await;
         waiting.await.unwrap().has_token(&newer.access_token);
         demo.me("oUser").await.has_token(&newer.access_token);
-        harness.books_balance("oUser");
+        harness.assert_newest_pair_is_stored("oUser");
     }
 }
 
