@@ -1,6 +1,9 @@
-//! Tests of the layer: policies, identities, rejections, readiness, two accounts.
+//! Tests of the layer: policies, rejections, and the inner service.
 
+mod accounts;
+mod allocations;
 mod counts;
+mod identities;
 mod mounting;
 mod optional;
 mod preflights;
@@ -17,15 +20,13 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
-use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn};
+use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_wechat::client::UserTokenResponse;
 use tower_wechat::clock::Clock;
-use tower_wechat::credential::AppId;
-use tower_wechat::identity::ExtensionIdentity;
 use tower_wechat::simulator::{Fault, Simulator};
 use tower_wechat::{
-    CookieKeys, MemoryStore, Policy, Rejection, RequestHead, SessionCookie, TrustedHeader, UserId,
-    UserTokens, WechatClient, WechatLayer, WechatUser,
+    MemoryStore, Policy, Rejection, RequestHead, TrustedHeader, UserId, UserTokens, WechatClient,
+    WechatLayer, WechatUser,
 };
 
 /// Returns the tokens of a user whose access token has expired by the clock of this process. WeChat's
@@ -206,170 +207,6 @@ async fn optional_lets_anonymous_requests_pass() {
     }
     let response = service.oneshot(request_of(b"\xff")).await.unwrap();
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
-}
-
-#[tokio::test]
-async fn a_session_cookie_identifies_the_user_and_is_renewed() {
-    let users = users().await;
-    let clock = Clock::shifted();
-    let keys = CookieKeys::random().unwrap();
-    let session = SessionCookie::builder(users.app_id(), &keys).clock(clock.clone());
-    let session = session.build().unwrap();
-    let service = WechatLayer::new(users)
-        .identity(session.clone())
-        .layer(service_fn(user_and_token::<Body>));
-    let set_cookie = session.issue(&id("oA"));
-    let cookie = set_cookie
-        .to_str()
-        .unwrap()
-        .split(';')
-        .next()
-        .unwrap()
-        .to_owned();
-    let ask = || {
-        Request::builder()
-            .header("cookie", format!("x=y; {cookie}"))
-            .body(Body::empty())
-            .unwrap()
-    };
-    let response = service.clone().oneshot(ask()).await.unwrap();
-    assert!(response.headers().get("set-cookie").is_none());
-    assert_eq!(text(response).await, "oA token-a");
-    clock.advance(Duration::from_secs(16 * 86_400));
-    let response = service.clone().oneshot(ask()).await.unwrap();
-    let renewed = response.headers()["set-cookie"].to_str().unwrap();
-    assert!(renewed.starts_with("__Host-wechat_session=oA.") && !renewed.starts_with(&cookie));
-    clock.advance(Duration::from_secs(16 * 86_400));
-    let response = service.clone().oneshot(ask()).await.unwrap();
-    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-    // Other cookies in the header may consist of any bytes.
-    let mut cookies = "nick=\u{5f20}\u{4e09}; ".as_bytes().to_vec();
-    let fresh = session.issue(&id("oA"));
-    cookies.extend(fresh.to_str().unwrap().split(';').next().unwrap().bytes());
-    let request = Request::builder().header("cookie", HeaderValue::from_bytes(&cookies).unwrap());
-    let response = service
-        .oneshot(request.body(Body::empty()).unwrap())
-        .await
-        .unwrap();
-    assert_eq!(text(response).await, "oA token-a");
-}
-
-#[tokio::test]
-async fn no_session_is_renewed_in_a_cacheable_response() {
-    let clock = Clock::shifted();
-    let users = users().await;
-    let session = SessionCookie::builder(users.app_id(), &CookieKeys::random().unwrap());
-    let session = session.clock(clock.clone()).build().unwrap();
-    let set_cookie = session.issue(&id("oA"));
-    let cookie = set_cookie.to_str().unwrap().split(';').next().unwrap();
-    clock.advance(Duration::from_secs(16 * 86_400));
-    let public = async |_: Request<Body>| {
-        let response = Response::builder().header("cache-control", "public, max-age=60");
-        Ok::<_, Infallible>(response.body(Full::<Bytes>::default()).unwrap())
-    };
-    let service = WechatLayer::new(users)
-        .identity(session.clone())
-        .layer(service_fn(public));
-    let request = Request::builder()
-        .header("cookie", cookie)
-        .body(Body::empty())
-        .unwrap();
-    let response = service.oneshot(request).await.unwrap();
-    assert!(response.status().is_success());
-    assert!(response.headers().get("set-cookie").is_none());
-}
-
-#[tokio::test]
-async fn an_extension_or_a_closure_identifies_the_user() {
-    #[derive(Clone)]
-    struct SignedIn(&'static str);
-    let identity = ExtensionIdentity::new(|user: &SignedIn| UserId::new(user.0).ok());
-    let layer = WechatLayer::new(users().await).identity(identity);
-    let service = layer.layer(service_fn(user_and_token::<Body>));
-    let mut request = Request::new(Body::empty());
-    request.extensions_mut().insert(SignedIn("oA"));
-    assert_eq!(
-        text(service.clone().oneshot(request).await.unwrap()).await,
-        "oA token-a"
-    );
-    let response = service.oneshot(Request::new(Body::empty())).await.unwrap();
-    assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-
-    let layer = WechatLayer::new(users().await)
-        .identity(|head: &RequestHead<'_>| UserId::new(head.uri.path().strip_prefix('/')?).ok());
-    let request = Request::builder().uri("/oA").body(Body::empty()).unwrap();
-    let response = layer
-        .layer(service_fn(user_and_token::<Body>))
-        .oneshot(request)
-        .await
-        .unwrap();
-    assert_eq!(text(response).await, "oA token-a");
-}
-
-#[tokio::test]
-async fn two_accounts_on_one_route_do_not_overwrite_each_other() {
-    let inner = WechatLayer::new(users_of("wxa", "token-a").await).identity(header());
-    let outer = WechatLayer::new(users_of("wxb", "token-b").await).identity(header());
-    let service = ServiceBuilder::new().layer(outer).layer(inner).service_fn(
-        async |request: Request<Body>| {
-            let user = request.extensions().get::<WechatUser>().unwrap();
-            let token = |app: &str| {
-                let user = user.for_app(&AppId::new(app).unwrap()).unwrap();
-                user.access_token().expose().to_owned()
-            };
-            assert!(user.for_app(&AppId::new("wxc").unwrap()).is_none());
-            let text = format!("{} {} {}", user.app_id(), token("wxa"), token("wxb"));
-            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(text)))
-        },
-    );
-    assert_eq!(
-        text(service.oneshot(request_of("oA")).await.unwrap()).await,
-        "wxa token-a token-b"
-    );
-}
-
-#[tokio::test]
-async fn a_layer_of_another_account_keeps_the_outer_user() {
-    let a = WechatLayer::new(users_of("wxa", "token-a").await).identity(header());
-    let b = WechatLayer::new(users_of("wxb", "token-b").await).identity(header());
-    let service = ServiceBuilder::new()
-        .layer(b)
-        .layer(a.clone())
-        .layer(a)
-        .service_fn(async |request: Request<Body>| {
-            let user =
-                WechatUser::from_extensions(request.extensions(), &AppId::new("wxb").unwrap());
-            let text = user.map_or("lost".to_owned(), |user| user.id().to_owned());
-            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(text)))
-        });
-    assert_eq!(
-        text(service.oneshot(request_of("oA")).await.unwrap()).await,
-        "oA"
-    );
-}
-
-#[tokio::test]
-async fn accounts_do_not_share_users() {
-    let none = UserTokens::new(WechatClient::new("wxa", "s").unwrap(), MemoryStore::new());
-    let inner = WechatLayer::new(none)
-        .identity(header())
-        .policy(Policy::Optional);
-    let outer = WechatLayer::new(users_of("wxb", "token-b").await).identity(header());
-    let service = ServiceBuilder::new().layer(outer).layer(inner).service_fn(
-        async |request: Request<Body>| {
-            assert!(request.extensions().get::<WechatUser>().is_none());
-            let of = |app| {
-                WechatUser::from_extensions(request.extensions(), &AppId::new(app).unwrap())
-                    .is_some()
-            };
-            let text = format!("{} {}", of("wxa"), of("wxb"));
-            Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(text)))
-        },
-    );
-    assert_eq!(
-        text(service.oneshot(request_of("oA")).await.unwrap()).await,
-        "false true"
-    );
 }
 
 #[tokio::test]
@@ -565,68 +402,4 @@ async fn plain_hyper_serves_the_same() {
     );
     assert_eq!(simulator.calls_to("/sns/oauth2/refresh_token"), 1);
     serving.abort();
-}
-
-async fn empty<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
-    drop(request);
-    Ok(Response::new(Full::default()))
-}
-
-/// Returns the number of allocations of a request that does not wait. The first request is not counted,
-/// because it creates values that later requests reuse.
-fn allocations<S>(service: &mut S, mut request: impl FnMut() -> Request<Body>) -> u64
-where
-    S: Service<Request<Body>, Response = Response<Full<Bytes>>, Error = Infallible>,
-{
-    let mut counted = 0;
-    for _ in 0..2 {
-        let request = request();
-        let measured = allocation_counter::measure(|| {
-            let mut call = std::pin::pin!(service.call(request));
-            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-            assert!(call.as_mut().poll(&mut context).is_ready());
-        });
-        counted = measured.count_total;
-    }
-    counted
-}
-
-#[tokio::test]
-async fn a_cached_user_costs_one_allocation_for_extensions() {
-    let users = users().await;
-    let session = SessionCookie::new(users.app_id(), &CookieKeys::random().unwrap());
-    let set_cookie = session.issue(&id("oA"));
-    let cookie = set_cookie.to_str().unwrap().split(';').next().unwrap();
-    // The session cookie is among others, as browsers send it.
-    let cookies = format!("theme=dark; {cookie}; nick=\u{5f20}\u{4e09}");
-    let signed_in = || {
-        let cookies = HeaderValue::from_bytes(cookies.as_bytes()).unwrap();
-        let request = Request::builder().header("cookie", cookies);
-        request.body(Body::empty()).unwrap()
-    };
-
-    let (sender, receiver) = std::sync::mpsc::channel();
-    let mut telling = WechatLayer::new(users.clone())
-        .identity(header())
-        .layer(service_fn(move |request: Request<Body>| {
-            let user = request.extensions().get::<WechatUser>().cloned();
-            sender.send(user.unwrap()).unwrap();
-            empty(request)
-        }));
-    telling.call(request_of("oA")).await.unwrap();
-    let user = receiver.recv().unwrap();
-    let mut inserting = service_fn(move |mut request: Request<Body>| {
-        request.extensions_mut().insert(user.clone());
-        empty(request)
-    });
-    let extension = allocations(&mut inserting, || request_of("oA"));
-    assert!(extension > 0);
-
-    let inner = service_fn(empty::<Body>);
-    let mut by_header = WechatLayer::new(users.clone())
-        .identity(header())
-        .layer(inner);
-    assert!(allocations(&mut by_header, || request_of("oA")) <= extension);
-    let mut by_cookie = WechatLayer::new(users).identity(session).layer(inner);
-    assert!(allocations(&mut by_cookie, signed_in) <= extension);
 }
