@@ -17,3 +17,4 @@ mod restricted;
 mod scripts;
 mod sentinel;
 mod tls;
+mod url_parameters;

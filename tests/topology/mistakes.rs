@@ -17,7 +17,7 @@ use crate::support::sentinel_group::SentinelGroup;
 /// Time for a failed start: connecting fails after 3 s. The rest is for slow machines.
 const SOON: Duration = Duration::from_secs(20);
 
-const SECRET: &str = "s3cret-of-redis";
+pub const SECRET: &str = "s3cret-of-redis";
 
 /// The library refuses, and its sentence holds all of `says` and no password.
 pub async fn refused(builder: RedisStoreBuilder, kind: ErrorKind, says: &[&str]) {
@@ -34,7 +34,7 @@ pub async fn refused(builder: RedisStoreBuilder, kind: ErrorKind, says: &[&str])
 }
 
 /// And so does the demo, which ends.
-async fn demo_refuses(url: &str, says: &[&str]) {
+pub async fn demo_refuses(url: &str, says: &[&str]) {
     let ended = DemoProcess::start_in_vain(&variables(&[("REDIS_URL", url)])).await;
     assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
     assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
@@ -43,7 +43,7 @@ async fn demo_refuses(url: &str, says: &[&str]) {
     }
 }
 
-fn to(url: &str) -> RedisStoreBuilder {
+pub fn to(url: &str) -> RedisStoreBuilder {
     RedisStore::builder(url)
 }
 
@@ -190,7 +190,7 @@ async fn a_sentinel_that_names_a_replica() {
     refused(to(&url), ErrorKind::StoreUnavailable, &says).await;
 }
 
-async fn sign_in(store: RedisStore) {
+pub async fn sign_in(store: RedisStore) {
     let users = UserTokens::new(WechatClient::new("wx0", "secret").unwrap(), store);
     let grant = UserTokenResponse::new("token")
         .expires_in(7_200)
@@ -200,30 +200,6 @@ async fn sign_in(store: RedisStore) {
         .await
         .unwrap();
     users.health().await.unwrap();
-}
-
-#[tokio::test]
-async fn a_database_that_is_named_as_a_parameter() {
-    let redis = RedisServer::start();
-    let url = format!("redis://{}?db=2", redis.address());
-    sign_in(to(&url).layout(Layout::Keys).connect().await.unwrap()).await;
-    let keys_of = |database: u32| -> usize {
-        let mut connection = redis.connection();
-        let () = redis::cmd("SELECT")
-            .arg(database)
-            .query(&mut connection)
-            .unwrap();
-        connection
-            .keys::<_, Vec<String>>("wechat:wx0:user:*")
-            .unwrap()
-            .len()
-    };
-    assert_eq!((keys_of(0), keys_of(2)), (0, 1));
-    for (parameters, says) in [("/1?db=2", "two databases"), ("/?ssl=true", "no effect")] {
-        let url = format!("redis://:{SECRET}@{}{parameters}", redis.address());
-        refused(to(&url), ErrorKind::Configuration, &[says]).await;
-        demo_refuses(&url, &[says]).await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -460,56 +436,4 @@ async fn a_server_that_is_not_redis() {
             refused(builder, kind, &says).await;
         }
     }
-}
-
-/// Whatever parameters follow, a wrong URL does not lead to database 0 unnoticed.
-#[tokio::test]
-async fn urls_with_unknown_parameters() {
-    let nobody = free_port();
-    let at = format!(":{SECRET}@127.0.0.1:{nobody}");
-    for (url, says) in [
-        (format!("redis://{at}/?db=2&db=3"), "two databases"),
-        (format!("redis://{at}?db=3&db=2"), "two databases"),
-        (
-            format!("redis+sentinel://{at}/m?db=2&db=3"),
-            "two databases",
-        ),
-        (format!("redis+cluster://{at}?db=0&db=2"), "two databases"),
-        (
-            format!("redis+unix:///tmp/{nobody}?db=2&db=3"),
-            "two databases",
-        ),
-        (
-            format!("redis://{at}/?protocol=resp2&protocol=resp3"),
-            "two protocols",
-        ),
-        (format!("redis://{at}/#db2"), "?db=2"),
-        (format!("redis://{at}#2"), "?db=2"),
-        (format!("redis://{at}/2#"), "?db=2"),
-        (format!("rediss://{at}/2?db=2#db3"), "?db=2"),
-        (format!("redis+sentinel://{at}/m#db2"), "?db=2"),
-        (format!("redis+cluster://{at}#db2"), "?db=2"),
-        (format!("redis+unix:///tmp/{nobody}#db2"), "?db=2"),
-        (format!("redis://:{SECRET}#1@127.0.0.1:{nobody}/"), "%23"),
-        (format!("redis://{at}/?database=2"), "no effect, database"),
-        (
-            format!("redis+sentinel://{at}/m?master=x"),
-            "no effect, master",
-        ),
-        (format!("redis+cluster://{at}?ssl=true"), "no effect, ssl"),
-        (
-            format!("redis+unix:///tmp/{nobody}?db=2&timeout=3"),
-            "no effect, timeout",
-        ),
-        (format!("redis+sentinel://{at}/m/2/3"), "after its database"),
-        (format!("redis+cluster://{at}/0/2"), "after its database"),
-    ] {
-        let builder = to(&url).layout(Layout::Keys);
-        refused(builder, ErrorKind::Configuration, &[says]).await;
-        if url.starts_with("redis://") {
-            demo_refuses(&url, &[says]).await;
-        }
-    }
-    let same = format!("redis://{at}/2?db=2&db=2&protocol=2&protocol=resp2");
-    refused(to(&same), ErrorKind::StoreUnavailable, &["reached"]).await;
 }
