@@ -4,5 +4,6 @@ mod migrate;
 mod moves;
 mod program;
 mod reseal;
+mod stored_times;
 mod topologies;
 mod users;

@@ -1,9 +1,8 @@
-//! Tests of a move to the other layout: pairs of a Java service, absurd times, and users who log
-//! out meanwhile.
+//! Tests of a move to the other layout while users log out and in.
 
 use std::time::Duration;
 
-use redis::{Commands, Connection};
+use redis::Commands;
 use serde_json::Value;
 use tower_wechat::client::UserTokenResponse;
 use tower_wechat::simulator::Fault;
@@ -15,19 +14,19 @@ use crate::support::eventually;
 use crate::support::harness::{Age, Harness, Layout, now_ms, variables};
 use crate::support::http_client::Asked;
 
-const HASHES: [&str; 2] = ["user.wxUserAccessToken", "user.wxUserRefreshToken"];
+pub(super) const HASHES: [&str; 2] = ["user.wxUserAccessToken", "user.wxUserRefreshToken"];
 
-const HOUR: i64 = 3_600;
-const DAY: i64 = 24 * HOUR;
+pub(super) const HOUR: i64 = 3_600;
+pub(super) const DAY: i64 = 24 * HOUR;
 
-async fn migrate(harness: &Harness, to: &str) -> Value {
+pub(super) async fn migrate(harness: &Harness, to: &str) -> Value {
     on(harness, &["migrate", "--to", to, "--json"], &[])
         .await
         .result()
 }
 
 /// A service that reads the first of these layouts and writes all of them.
-async fn demo(harness: &Harness, layouts: &str) -> DemoProcess {
+pub(super) async fn demo(harness: &Harness, layouts: &str) -> DemoProcess {
     let mut environment = harness.environment();
     environment.extend(variables(&[
         ("REDIS_LAYOUT", layouts),
@@ -42,211 +41,13 @@ async fn log_out_everywhere(demo: &DemoProcess, user: &str) {
     assert!(answer.status < 400, "{answer:?}");
 }
 
-/// Returns the seconds until the copy of a user expires.
-fn copy_expires_in(redis: &mut Connection, harness: &Harness, user: &str) -> i64 {
-    redis.ttl(harness.key(user)).unwrap()
-}
-
-fn has_copy(harness: &Harness, user: &str) -> bool {
+pub(super) fn has_copy(harness: &Harness, user: &str) -> bool {
     harness.connection().exists(harness.key(user)).unwrap()
 }
 
 fn has_fields(harness: &Harness, user: &str) -> bool {
     let mut redis = harness.connection();
     HASHES.iter().any(|hash| redis.hexists(hash, user).unwrap())
-}
-
-/// Writes a pair as the Spring Boot service does: both hashes hold the access token's time.
-fn put_as_java_does(harness: &Harness, user: &str, ms: i64) {
-    harness.put_access(user, format!("access-{user}#{ms}"));
-    harness.put_refresh(user, format!("refresh-{user}#{ms}"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn copied_java_pairs_are_kept_for_a_month() {
-    let harness = Harness::new(Layout::Hashes).await;
-    let mut redis = harness.connection();
-    let now = now_ms();
-    let just_now = now + 105 * 60_000;
-    let users = [
-        ("oJustNow", just_now),
-        ("oDue", now - 60_000),
-        ("oYesterday", now - 24 * HOUR * 1_000),
-        ("oAWeekAgo", now - 7 * DAY * 1_000),
-    ];
-    for (user, ms) in users {
-        put_as_java_does(&harness, user, ms);
-    }
-    // The two times are taken one after the other, or one without the margin.
-    put_as_java_does(&harness, "oTwice", just_now);
-    harness.put_refresh("oTwice", format!("refresh#{}", just_now + 3));
-    put_as_java_does(&harness, "oWithoutMargin", just_now);
-    harness.put_refresh("oWithoutMargin", format!("refresh#{}", just_now + 900_000));
-    // The access token is gone.
-    harness.put_refresh("oAlone", format!("refresh#{just_now}"));
-    // Written by this crate: 30 days less the margin, ten of which are left.
-    harness.put_access("oOurs", format!("access#{just_now}"));
-    harness.put_refresh(
-        "oOurs",
-        format!("refresh#{}#openid=oOurs", now + 10 * DAY * 1_000),
-    );
-
-    let copied = migrate(&harness, "keys").await;
-    assert_eq!(
-        (&copied["written"], &copied["odd_times"]),
-        (&8.into(), &0.into()),
-        "{copied}"
-    );
-    for (user, ms) in users {
-        let lives = copy_expires_in(&mut redis, &harness, user);
-        let expected = (ms - now) / 1_000 + 31 * DAY;
-        assert!(
-            (expected - 60..=expected).contains(&lives),
-            "{user}: {lives}, {expected}"
-        );
-    }
-    for user in ["oTwice", "oWithoutMargin", "oAlone"] {
-        let lives = copy_expires_in(&mut redis, &harness, user);
-        assert!(
-            (31 * DAY..31 * DAY + 3 * HOUR).contains(&lives),
-            "{user}: {lives}"
-        );
-    }
-    let lives = copy_expires_in(&mut redis, &harness, "oOurs");
-    assert!((11 * DAY - 60..=11 * DAY).contains(&lives), "{lives}");
-
-    let again = migrate(&harness, "keys").await;
-    assert_eq!(
-        (&again["written"], &again["same"]),
-        (&0.into(), &10.into()),
-        "{again}"
-    );
-
-    // A copy of an earlier version, which ends in an hour, is made again.
-    let _: () = redis.expire(harness.key("oJustNow"), HOUR).unwrap();
-    assert_eq!(migrate(&harness, "keys").await["written"], 1);
-    assert!(copy_expires_in(&mut redis, &harness, "oJustNow") > 30 * DAY);
-    assert_eq!(migrate(&harness, "keys").await["written"], 0);
-}
-
-/// A copy of an expired pair would be a key that expires at once, and each run would copy it again.
-#[tokio::test(flavor = "multi_thread")]
-async fn expired_pairs_are_not_copied() {
-    let harness = Harness::new(Layout::Hashes).await;
-    harness.sign_in("oA", Age::Fresh).await;
-    put_as_java_does(&harness, "oDead", now_ms() - 40 * DAY * 1_000);
-    harness.put_access("oAlone", "token#1");
-    let copied = migrate(&harness, "keys").await;
-    assert_eq!(
-        (&copied["written"], &copied["dead"]),
-        (&1.into(), &2.into()),
-        "{copied}"
-    );
-    assert!(!has_copy(&harness, "oDead") && !has_copy(&harness, "oAlone"));
-}
-
-/// A service that writes both layouts keeps to the same rule as the program.
-#[tokio::test(flavor = "multi_thread")]
-async fn renewed_java_pairs_are_written_for_a_month() {
-    let harness = Harness::new(Layout::Hashes).await;
-    let both = demo(&harness, "hashes+keys").await;
-    let pair = harness.wechat.sign_in("oJava", "snsapi_userinfo");
-    harness.wechat.advance(pair.expires_in);
-    let ms = now_ms() - HOUR * 1_000;
-    harness.put_access("oJava", format!("{}#{ms}", pair.access_token));
-    harness.put_refresh("oJava", format!("{}#{ms}", pair.refresh_token));
-    assert_eq!(both.me("oJava").await.status, 200);
-    assert_eq!(harness.refreshes(), 1);
-    let lives = copy_expires_in(&mut harness.connection(), &harness, "oJava");
-    assert!(lives > 30 * DAY, "{lives}");
-    let copied = migrate(&harness, "keys").await;
-    assert_eq!(
-        (&copied["written"], &copied["same"]),
-        (&0.into(), &3.into()),
-        "{copied}"
-    );
-    // A process that reads the keys serves and renews the pair.
-    let keys = demo(&harness, "keys+hashes").await;
-    keys.me("oJava")
-        .await
-        .has_token(&harness.wechat.current_pair("oJava").unwrap().access_token);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn absurd_times_do_not_stop_a_move() {
-    let harness = Harness::new(Layout::Hashes).await;
-    let mut redis = harness.connection();
-    let soon = now_ms() + HOUR * 1_000;
-    let odd = [
-        i64::MAX,
-        i64::MAX - 1,
-        1_700_000_000_000_000_000,
-        10_000_000_000_000,
-        -1,
-        i64::MIN,
-    ];
-    for (at, ms) in odd.into_iter().enumerate() {
-        // In the refresh value, in the access value, and in a third part.
-        let (refresh, access, third) = (format!("r{at}"), format!("a{at}"), format!("t{at}"));
-        harness.put_access(&refresh, format!("access#{soon}"));
-        harness.put_refresh(&refresh, format!("refresh#{ms}"));
-        harness.put_access(&access, format!("access#{ms}"));
-        harness.put_refresh(&access, format!("refresh#{}", soon + DAY * 1_000));
-        harness.put_access(&third, format!("access#{soon}#{ms}"));
-        harness.put_refresh(&third, format!("refresh#{}", soon + DAY * 1_000));
-    }
-    for user in ["oA", "oB"] {
-        harness.sign_in(user, Age::Fresh).await;
-    }
-    let _: () = redis
-        .set("sys.wxAccessToken", format!("account#{}", i64::MAX))
-        .unwrap();
-    let copied = migrate(&harness, "keys").await;
-    assert_eq!(copied["written"], 6 * 3 + 2, "{copied}");
-    assert!(copied["odd_times"].as_u64() >= Some(12), "{copied}");
-    assert_eq!(
-        (&copied["unreadable"], &copied["left"]),
-        (&0.into(), &0.into()),
-        "{copied}"
-    );
-    let keys: Vec<String> = redis.keys(harness.key("*")).unwrap();
-    assert_eq!(keys.len(), 20);
-    for key in keys {
-        let lives: i64 = redis.ttl(&key).unwrap();
-        assert!((DAY..=33 * DAY).contains(&lives), "{key}: {lives}");
-    }
-    let again = migrate(&harness, "keys").await;
-    assert_eq!(again["written"], 0, "{again}");
-    // The move back.
-    let _: () = redis.del(&HASHES).unwrap();
-    let back = migrate(&harness, "hashes").await;
-    assert_eq!(
-        (&back["written"], &back["unreadable"]),
-        (&20.into(), &0.into()),
-        "{back}"
-    );
-    assert_eq!(migrate(&harness, "hashes").await["written"], 0);
-}
-
-/// A service that writes both layouts renews a user whose stored times are absurd.
-#[tokio::test(flavor = "multi_thread")]
-async fn absurd_times_do_not_stop_a_service() {
-    let harness = Harness::new(Layout::Hashes).await;
-    let both = demo(&harness, "hashes+keys").await;
-    for (user, ms) in [
-        ("oMax", i64::MAX),
-        ("oMin", i64::MIN),
-        ("oNanos", 1_700_000_000_000_000_000),
-    ] {
-        let pair = harness.wechat.sign_in(user, "snsapi_userinfo");
-        harness.put_access(user, format!("{}#{ms}", pair.access_token));
-        harness.put_refresh(user, format!("{}#{ms}", pair.refresh_token));
-        let answer = both.me(user).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
-        answer.has_token(&harness.wechat.current_pair(user).unwrap().access_token);
-        let lives = copy_expires_in(&mut harness.connection(), &harness, user);
-        assert!((DAY..=33 * DAY).contains(&lives), "{user}: {lives}");
-    }
 }
 
 /// A process that has not begun to move deletes from the hashes only.
