@@ -72,8 +72,8 @@ async fn sign_in(
 }
 
 async fn me(user: WechatUser) -> Html<String> {
-    // A form, because a sign-out must be a POST request: browsers may open links in advance, and other
-    // sites can make a browser open a link.
+    // A form, because a sign-out must be a POST request. Browsers may open links in advance, and
+    // other sites can make a browser open a link.
     Html(format!(
         "hello {}\n<form method=post action=/sign-out><button>Sign out</button></form>",
         user.id()

@@ -1,8 +1,9 @@
 //! Entry points of the fuzzers: each takes bytes as another party could send them, and checks the
 //! properties that must hold.
 //!
-//! `cargo fuzz` compiles them (`--cfg fuzzing`), and so do this crate's tests, which replay the
-//! corpora and a bounded number of mutations on the stable toolchain. They are not part of the API.
+//! `cargo fuzz` compiles the entry points (`--cfg fuzzing`), and so do this crate's tests. The
+//! tests replay the corpora and a bounded number of mutations on the stable toolchain. The entry
+//! points are not part of the API.
 
 mod bearer;
 mod fixtures;

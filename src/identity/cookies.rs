@@ -9,7 +9,7 @@ use memchr::memchr;
 const MAX_VALUE_BYTES: usize = 1_024;
 
 /// Maximum number of cookies with one name that are read. Browsers send several cookies of one name
-/// if they were set for different paths or domains, and other hosts of the domain can put theirs
+/// if they were set for different paths or domains. Other hosts of the domain can put their cookies
 /// first. A header of 64 KiB has no room for more sessions of this crate's length.
 const MAX_SAME_NAME: usize = 1_024;
 

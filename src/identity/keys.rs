@@ -88,8 +88,8 @@ impl fmt::Debug for CookieKeys {
     }
 }
 
-/// HMAC-SHA256 with the key of one purpose. The key is hashed in advance, so that a message of up
-/// to 55 bytes costs two blocks, however long the name of the purpose is.
+/// HMAC-SHA256 with the key of one purpose. The key is hashed in advance. A message of up to 55
+/// bytes therefore costs two blocks, however long the name of the purpose is.
 #[derive(Clone)]
 pub(crate) struct KeyedMac(HmacSha256);
 

@@ -151,7 +151,7 @@ pub enum Identity<'a> {
 
 /// The user of a request.
 ///
-/// The type has no public methods: an identity that wraps another one passes the user on unchanged,
+/// The type has no public methods. An identity that wraps another one passes the user on unchanged,
 /// because the user also contains the state of the session.
 ///
 /// ```

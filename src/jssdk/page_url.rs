@@ -11,8 +11,8 @@ use crate::error::{Error, ErrorKind};
 ///
 /// Pages send it as `"/api/jssdk?url=" + encodeURIComponent(location.href.split("#")[0])`. Without
 /// `encodeURIComponent` the URL ends at its first `&`, and its escapes are decoded once too often.
-/// Its signature is then right on some pages and wrong on others: often right on the page itself,
-/// and wrong once WeChat has added `?from=…&isappinstalled=0` to a link that was shared.
+/// Its signature is then right on some pages and wrong on others. It is often right on the page
+/// itself, and wrong once WeChat has added `?from=…&isappinstalled=0` to a shared link.
 ///
 /// An encoded URL is returned decoded, and other parameters of the query are ignored. A URL that is not
 /// encoded is returned only if it is certainly complete: it contains no escape, and no parameter follows
@@ -98,9 +98,9 @@ fn url_parameter(query: &str) -> Result<(&str, bool), Error> {
 /// Returns `true` if a client has encoded this value as one parameter.
 ///
 /// All encoders escape `&`, and nearly all escape `=`, which `encodeURIComponent` does too. Some
-/// leave `:`, `/` and `?` alone, as RFC 3986 allows in a query; the escaped `=` or `&` of the page's
-/// own query, or its escaped `?`, then shows that the value is encoded. A plain `=` after an escaped
-/// `?` is accepted only if no other parameter follows.
+/// leave `:`, `/` and `?` alone, as RFC 3986 allows in a query. An escaped `?`, `=` or `&` of the
+/// page's own query then shows that the value is encoded. A plain `=` after an escaped `?` is
+/// accepted only if no other parameter follows.
 ///
 /// | encoder | escapes |
 /// |---|---|

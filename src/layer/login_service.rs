@@ -17,9 +17,9 @@ use crate::identity::{Identify, RequestHead};
 
 /// Service that handles the paths of a [`Login`](crate::Login), and responds to other requests with 404.
 ///
-/// [`WechatLayer::login_service`] creates it, for services without axum whose layer does not receive every
-/// request. If it is the fallback of a router, it also detects callbacks that a proxy has sent to a wrong
-/// path: it returns an error page and logs the two paths.
+/// [`WechatLayer::login_service`] creates it, for services without axum whose layer does not
+/// receive every request. As the fallback of a router, it also detects callbacks that a proxy has
+/// sent to a wrong path. It then returns an error page and logs the two paths.
 ///
 /// ```
 /// use std::convert::Infallible;

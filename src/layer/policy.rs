@@ -27,15 +27,16 @@ use super::{WechatLayer, WechatUser};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Policy {
-    /// The layer rejects the request: with a redirect to WeChat if a browser opens a page and the layer
-    /// has a login, else with 401 and a JSON body.
+    /// The layer rejects the request with 401 and a JSON body. If a browser opens a page and the
+    /// layer has a login, the layer redirects it to WeChat instead.
     #[default]
     Required,
     /// The request reaches the handler without a [`WechatUser`].
     ///
-    /// This includes requests of anonymous visitors, of users who have not granted the scope of
-    /// [`require_scope`](WechatLayer::require_scope), and of users whose token has expired while WeChat
-    /// or the store fails. A request waits for its token for one second at most.
+    /// This includes requests of anonymous visitors, and of users who have not granted the scope of
+    /// [`require_scope`](WechatLayer::require_scope). It also includes users whose token has
+    /// expired while WeChat or the store fails. A request waits for its token for one second at
+    /// most.
     ///
     /// A handler that takes a [`WechatUser`] rejects such a request as the layer would have.
     Optional,

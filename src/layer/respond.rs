@@ -26,8 +26,8 @@ impl<I, R> Shared<I, R> {
         self.render_with_login(rejection, head, RedirectTarget::Wechat)
     }
 
-    /// Marks the rejection of a user who lacks a scope as declined, if this browser has returned from
-    /// WeChat within the last minute without the scope.
+    /// Marks the scope of a rejection as declined, if this browser has returned from WeChat within
+    /// the last minute without that scope.
     ///
     /// The session also contains the granted scope. But users of other identities have no session,
     /// and WeChat does not always return the granted scope.
@@ -76,8 +76,8 @@ impl<I, R> Shared<I, R> {
         merge_handler_headers(response, rendered)
     }
 
-    /// Renders a rejection. If the layer has a login and the user has to log in, redirects page loads and
-    /// forms to the login, and adds the login's URL to other responses.
+    /// Renders a rejection. If the layer has a login and the user has to log in, page loads and
+    /// forms are redirected to the login. Other responses receive the login's URL.
     fn render_with_login<B>(
         &self,
         rejection: Rejection,

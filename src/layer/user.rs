@@ -90,8 +90,8 @@ pub struct WechatUser {
 
 /// The mark in the extensions of a request that passed a layer without a user.
 ///
-/// With this mark the extractors distinguish such a request from one whose route has no layer, and return
-/// the rejection that the layer would have returned.
+/// The mark shows that the route has a layer. The extractors return the rejection that this layer
+/// would have returned.
 #[derive(Clone)]
 pub(crate) struct AnonymousRequest {
     /// The rejection that a handler returns if it requires a user.

@@ -205,9 +205,10 @@ impl<I, R> WechatLayer<I, R> {
 
     /// Sets the scope that users must have granted. Default: none, every user passes.
     ///
-    /// A user who has not granted it is asked for it: a page load is redirected to WeChat, another request
-    /// receives 401 with a `login_url` for this scope. A user who declines receives 403. Users pass if
-    /// the stored tokens do not show what they granted; other services may store such tokens.
+    /// A user who has not granted it is asked for it. A page load is redirected to WeChat, and any
+    /// other request receives 401 with a `login_url` for this scope. A user who declines receives
+    /// 403. Users pass if the stored tokens do not show what they granted; other services may store
+    /// such tokens.
     ///
     /// Under [`Policy::Optional`] the request passes without its user. A handler that takes a
     /// [`WechatUser`] rejects it, and asks the user for the scope.

@@ -137,16 +137,17 @@ impl LoginBuilder {
     /// own session, and their ids are not openids. Such a user grants access once, and the layer
     /// finds the tokens by the user's id from then on. The store keeps the openid with the tokens.
     /// If the identity returns no user, the tokens are stored under the openid. If the identity
-    /// returns a user, the login rejects the virtual user of a snapshot page (快照页), because virtual
-    /// tokens must not replace those of a real user.
+    /// returns a user, the login rejects the virtual user of a snapshot page (快照页). Otherwise
+    /// virtual tokens could replace those of a real user.
     ///
-    /// Do not set this if a [`SessionCookie`] is the identity: the cookie of a previous user would
-    /// then decide under which id the tokens of the next user are stored.
+    /// Do not set this if a [`SessionCookie`] is the identity. The next user's tokens could then be
+    /// stored under the id in the cookie of a previous user.
     ///
     /// `build` fails if
     /// [`dangerous_allow_missing_state_cookie`](Self::dangerous_allow_missing_state_cookie) is set
-    /// too. With both, a signed-in user who opens a link to the callback of an attacker's login
-    /// would store the attacker's WeChat account under the user's own id.
+    /// too. With both, an attacker could send a signed-in user a link to the callback of the
+    /// attacker's login. The login would then store the attacker's WeChat account under the user's
+    /// id.
     ///
     /// ```
     /// use tower_wechat::{
@@ -237,9 +238,9 @@ impl LoginBuilder {
     /// Sets how often a failed login of one browser is repeated automatically within a minute,
     /// before the user gets an error page. Default: 2.
     ///
-    /// A login is repeated if WeChat rejects its code, if its code would reduce what the user has
-    /// granted, or if a reloaded callback has lost its session. Values above 10 count as 10,
-    /// because a browser remembers its last 10 logins.
+    /// A login is repeated if WeChat rejects its code, or if its code would reduce what the user
+    /// has granted. It is also repeated if a reloaded callback has lost its session. Values above
+    /// 10 count as 10, because a browser remembers its last 10 logins.
     pub fn max_retries(self, retries: usize) -> Self {
         self.set(|settings| settings.max_retries = retries)
     }

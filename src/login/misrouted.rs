@@ -16,8 +16,9 @@ use crate::navigation::{Initiator, initiator, is_navigation};
 use crate::store::LoginCodeKey;
 
 /// Number of page loads that repeat a login within a minute, without a callback, after which the
-/// login counts as a loop. By then, the browser has visited WeChat up to three times: once for the
-/// page that it first requested, and twice for the page to which a proxy diverts the callback.
+/// login counts as a loop. By then, the browser has visited WeChat up to three times. The first
+/// visit is for the page that it requested, and two are for the page to which a proxy diverts the
+/// callback.
 pub(super) const MAX_MISSED_CALLBACKS: u8 = 2;
 
 /// Number of repeats after which the login counts as a loop regardless of the request's headers. No
@@ -49,7 +50,7 @@ impl LoginHandler {
     }
 
     /// Binds the code of a misrouted callback to its login, so that no other login can use the
-    /// code: the logs of proxies may contain it.
+    /// code. The logs of proxies may contain it.
     fn bind_misrouted_code(&self, uri: &Uri, login_id: u64) {
         let Ok((Some(code), _)) = parse_code_and_state(uri) else {
             return;
@@ -84,8 +85,8 @@ impl LoginHandler {
     }
 
     /// Returns `true` if this page load seems to be a callback without its path and query, rather
-    /// than a person's reload. Older web views do not send the headers that distinguish the two;
-    /// for them only a number of repeats that no person reaches counts as a loop.
+    /// than a person's reload. Older web views do not send the headers that distinguish the two.
+    /// For them, only a number of repeats that no person reaches counts as a loop.
     pub(super) fn seems_to_miss_callback(
         &self,
         attempt: &LoginAttempt,

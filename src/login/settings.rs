@@ -153,8 +153,8 @@ impl LoginSettings {
 
 impl LoginSettings {
     /// Returns `true` if a request's path is `own`, one of the login's paths. The request's path
-    /// may have the prefix of the public URL or lack it (a proxy may strip the prefix), and may end
-    /// with a slash.
+    /// may lack the prefix of the public URL, because a proxy may strip the prefix. It may end with
+    /// a slash.
     #[inline]
     pub(super) fn is_own_path(&self, path: &str, own: &str) -> bool {
         let plain = |path| str::strip_suffix(path, '/').unwrap_or(path);

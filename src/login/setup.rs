@@ -17,9 +17,10 @@ use crate::users::UserTokens;
 ///
 /// - redirects page loads without a user to WeChat's authorize page, and answers all other requests
 ///   without a user with 401 and a `login_url`;
-/// - answers `/wechat/callback`, where WeChat sends users back: the layer checks that this browser
-///   began the login, exchanges the code once even if copies of the request arrive, stores the
-///   user's tokens, sets the session cookie and redirects the browser to the requested page;
+/// - answers `/wechat/callback`, to which WeChat sends users back. The layer checks that this
+///   browser began the login, and exchanges the code once even if copies of the request arrive. It
+///   stores the user's tokens, sets the session cookie and redirects the browser to the requested
+///   page;
 /// - answers `/wechat/login?return_to=PATH`, which begins a login from a link or a script;
 /// - serves the [files](super::LoginBuilder::verification_file) by which WeChat verifies your domain.
 ///
@@ -62,9 +63,9 @@ use crate::users::UserTokens;
 ///
 /// A short-lived cookie binds a login to the browser that began it. By default, the layer rejects a
 /// callback without that cookie before it spends the code. An attacker therefore cannot sign other
-/// people in with a link to a callback, and a server that fetches the callback ahead of the user
-/// (WeChat's servers do) spends nothing. A web view that loses cookies on the way to WeChat and
-/// back cannot log in.
+/// people in with a link to a callback. WeChat's servers, which fetch the callback ahead of the
+/// user, do not spend the code. A web view that loses cookies on the way to WeChat and back cannot
+/// log in.
 ///
 /// [`dangerous_allow_missing_state_cookie`](super::LoginBuilder::dangerous_allow_missing_state_cookie)
 /// lets such web views log in, at these risks:

@@ -105,8 +105,8 @@ impl AccountTokenIssuer {
                 self.supersede(&old.value, now);
             }
         }
-        // At most half of the lifetime. If a test sets a lifetime of five minutes, all of it would
-        // otherwise count as the last minutes, and each call would return another token.
+        // At most half of the lifetime. Otherwise all of a lifetime of five minutes would count as
+        // the last minutes, and each call would return another token.
         let last_minutes = settings
             .account_token_overlap
             .min(settings.account_token_lifetime / 2);

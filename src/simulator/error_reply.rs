@@ -22,8 +22,8 @@ impl WechatErrorReply {
         }
     }
 
-    /// Returns the error for a token that this account never issued: 40001 for a well-formed token,
-    /// such as another account's, and 40014 for a text that cannot be a token.
+    /// Returns the error for a token that this account never issued. It is 40001 for a well-formed
+    /// token, such as another account's, and 40014 for a text that cannot be a token.
     pub(super) fn unknown_token(token: &str) -> Self {
         let is_well_formed = token.split_once('_').is_some_and(|(prefix, rest)| {
             (1..=4).contains(&prefix.len())
@@ -62,8 +62,8 @@ impl WechatErrorReply {
     }
 }
 
-/// Returns WeChat's text for an errcode: the one seen in replies if it is known, and otherwise the
-/// one of the global list of error codes.
+/// Returns WeChat's text for an errcode: the one seen in replies, if it is known. Otherwise it is
+/// the one of the global list of error codes.
 fn errmsg_for(errcode: i64) -> &'static str {
     match errcode {
         -1000 | -1 => "system error",

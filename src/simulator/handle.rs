@@ -183,8 +183,9 @@ impl Simulator {
         self.shared.lock().calls.clear();
     }
 
-    /// Adds a fault. One fault applies to each call: the oldest fault of its path that has a number
-    /// of [times](Fault::times), or else the newest fault of its path.
+    /// Adds a fault. At most one fault applies to a call. Faults with a number of
+    /// [times](Fault::times) apply first, the oldest before the others. Without such a fault, the
+    /// newest one of the path applies.
     pub fn inject(&self, fault: Fault) {
         self.shared.lock().faults.add(fault);
     }

@@ -1,8 +1,8 @@
 //! The settings of the simulated WeChat, which a test may change while it runs.
 //!
 //! `settings!` has the one list of all settings. It defines the struct, the defaults, the JSON of
-//! `GET /_sim/settings` and the patch of `POST /_sim/settings`, so that no setting can be missing in
-//! one of them.
+//! `GET /_sim/settings` and the patch of `POST /_sim/settings`. So no setting can be missing in one
+//! of them.
 
 use std::{net::IpAddr, time::Duration};
 

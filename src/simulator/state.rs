@@ -20,7 +20,7 @@ use super::{
 };
 
 /// The error for an access token of the wrong kind: a user's token in a call for the account, or
-/// the account's token in a call for a user.
+/// the reverse.
 const WRONG_KIND_OF_TOKEN: WechatErrorReply = WechatErrorReply::new(40001);
 
 /// Maximum number of different paths whose calls are counted. It bounds the memory if a client

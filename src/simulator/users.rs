@@ -105,8 +105,8 @@ impl SimulatedUser {
     }
 }
 
-/// All users in the order of their addition, and the active user: the user who is logged in to WeChat when
-/// a browser opens the authorize page.
+/// All users in the order of their addition, and the active user. The active user is logged in to
+/// WeChat when a browser opens the authorize page.
 #[derive(Debug)]
 pub(super) struct UserDirectory {
     all: Vec<SimulatedUser>,

@@ -1,5 +1,5 @@
-//! Two peaks of load: ten thousand requests at the same moment for expired tokens (a herd), and the
-//! first requests to a process after its start.
+//! Two peaks of load: a herd of ten thousand concurrent requests for expired tokens, and the first
+//! requests to a process after its start.
 
 use std::time::Duration;
 

@@ -97,8 +97,8 @@ impl SessionCookie {
         })
     }
 
-    /// Logs that a request has sessions of two users, at most once a minute, because every
-    /// host that can set this cookie can cause such requests.
+    /// Logs that a request has sessions of two users, at most once a minute. Every host that can
+    /// set this cookie can cause such requests.
     #[cold]
     fn log_user_conflict(&self, now: Timestamp) {
         let limiter = &self.0.log_limiter;

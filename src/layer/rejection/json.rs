@@ -76,10 +76,11 @@ impl Rejection {
     /// Returns a response for a handler that cannot serve its request. In axum,
     /// [`Error`](crate::Error) and the extractors' rejections return the same response.
     ///
-    /// Its body is `{"error": CODE, "message": TEXT}`. The layer around the handler replaces the body: it
-    /// renders the rejection in the application's own form
-    /// ([`WechatLayer::reject`](crate::WechatLayer::reject)), and adds the URL of the login or a redirect
-    /// to it. With several layers around the handler, the innermost one does this.
+    /// Its body is `{"error": CODE, "message": TEXT}`. The layer around the handler replaces the
+    /// body with one of the application's own form
+    /// ([`WechatLayer::reject`](crate::WechatLayer::reject)). It also adds the URL of the login, or
+    /// a redirect to the login. With several layers around the handler, the innermost one does
+    /// this.
     ///
     /// Headers that the handler adds are kept. If the handler sets another status, the layer leaves the
     /// response as it is.

@@ -20,8 +20,8 @@ use crate::identity::RequestHead;
 /// For redirects and files the layer adds status and headers to the rendered response.
 ///
 /// The renderer receives the head of the request. After a handler has taken the request, the layer
-/// knows only a part of it: the method, the URI that the browser requested, and the headers `Accept`,
-/// `Cookie`, `Referer`, `Sec-Fetch-Mode` and `X-Requested-With`.
+/// retains only a part of the head. It has the method, the URI that the browser requested, and the
+/// headers `Accept`, `Cookie`, `Referer`, `Sec-Fetch-Mode` and `X-Requested-With`.
 ///
 /// Closures implement this trait, for bodies of any type:
 ///

@@ -33,8 +33,8 @@ impl LoginHandler {
     /// Performs all checks of a callback that are possible before its code is spent.
     ///
     /// The state is verified first: a state of this application names the login, to which a code
-    /// can be bound. The cookie is verified before the code is looked at, so that a server that
-    /// fetches the URL ahead of the user, without the user's cookies, does not spend the code.
+    /// can be bound. The cookie is verified before the code is used. A server that fetches the URL
+    /// ahead of the user, without the user's cookies, therefore does not spend the code.
     pub(super) fn check_callback(
         &self,
         head: &RequestHead<'_>,
@@ -97,9 +97,9 @@ impl LoginHandler {
         }
     }
 
-    /// Answers a callback of a login that has already signed its user in: a reload, the back
-    /// button, or WeChat's second request, which may have another code. `fingerprint` is that of
-    /// the spent code.
+    /// Answers a callback of a login that has already signed its user in. Its cause is a reload,
+    /// the back button, or WeChat's second request, which may have another code. `fingerprint` is
+    /// that of the spent code.
     fn answer_duplicate(
         &self,
         code: String,

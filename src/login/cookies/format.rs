@@ -4,8 +4,8 @@
 //! issue, its flags and the length of its page. `PAGES` are the pages one after the other, with `^`
 //! for each semicolon.
 //!
-//! The history is `BASE64`: the MAC and then, for each login, its truncated id, the time of its
-//! end, its flags and the fingerprint of its code.
+//! The history is `BASE64`. It encodes the MAC and then, for each login, its truncated id, the time
+//! of its end, its flags and the fingerprint of its code.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

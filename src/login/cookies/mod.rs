@@ -12,8 +12,8 @@
 //!
 //! `TAG` is derived from the AppID and the callback's path, so that several accounts can share a
 //! host. With https the names begin with `__Host-`: no other host of the domain can set such a
-//! cookie. The history is separate from the slots, because the reply to a callback already contains
-//! the page in its `Location`, and proxies accept at most 4 KiB of headers by default.
+//! cookie. The history is separate from the slots to keep the reply to a callback small. Its
+//! `Location` already contains the page, and proxies accept at most 4 KiB of headers by default.
 
 mod attempt;
 mod browser;

@@ -270,8 +270,8 @@ impl Exchange {
         };
         metrics::count_login(outcome.as_str());
         Span::current().record("result", outcome.as_str());
-        // A success is written even if the lease has expired: a code can succeed only once, so that
-        // no other process can have a better outcome. A failure is written by the owner only.
+        // A success is written even if the lease has expired. A code can succeed only once, so no
+        // other process can have a better outcome. A failure is written by the owner only.
         let owner = match outcome {
             ExchangeOutcome::SignedIn(_) => None,
             ExchangeOutcome::CodeSpent | ExchangeOutcome::Failed(_) => Some(owner),

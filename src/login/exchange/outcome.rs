@@ -70,7 +70,7 @@ impl ExchangeOutcome {
     }
 
     /// Reads an outcome from the store. A text that cannot be read was written by a later version
-    /// of this crate; it counts as a spent code, so that the login is retried.
+    /// of this crate. It counts as a spent code, so that the login is retried.
     pub(crate) fn from_json(text: &str) -> Self {
         match serde_json::from_str(text) {
             Ok(StoredOutcome::SignedIn(signed_in)) if UserId::check(&signed_in.user).is_ok() => {

@@ -33,9 +33,8 @@ type OutcomeReceiver = watch::Receiver<Option<ExchangeOutcome>>;
 pub(in crate::login) struct RunningExchanges(Mutex<HashMap<CallbackKey, OutcomeReceiver>>);
 
 impl RunningExchanges {
-    /// Returns the receiver of the outcome for a callback: of the running exchange of its copies,
-    /// or of a new one, for which it calls `start`. Returns `None` if too many exchanges are
-    /// running.
+    /// Returns the receiver of the outcome for a callback. If no copy of the callback has a running
+    /// exchange, calls `start` to begin one. Returns `None` if too many exchanges are running.
     pub(in crate::login) fn join_or_start(
         self: &Arc<Self>,
         key: CallbackKey,

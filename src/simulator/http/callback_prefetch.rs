@@ -1,4 +1,4 @@
-//! The request that WeChat's servers send to the callback: they were seen to open the URLs that
+//! The request that WeChat's servers send to the callback. They were seen to open the URLs that
 //! their users open, from other addresses and without cookies.
 
 use std::time::Duration;

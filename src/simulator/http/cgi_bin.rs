@@ -274,8 +274,8 @@ pub(super) async fn clear_quota(
     })
 }
 
-/// `POST /cgi-bin/clear_quota/v2`, with appid and appsecret in the query, as in the example of its
-/// documentation, or in a JSON body, as in the table of its documentation.
+/// `POST /cgi-bin/clear_quota/v2`, with appid and appsecret in the query or in a JSON body. Its
+/// documentation has the query in its example, and the body in its table.
 pub(super) async fn clear_quota_v2(
     shared: SharedSimulator,
     method: Method,
