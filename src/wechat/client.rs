@@ -14,7 +14,8 @@ use super::user_info::{Language, UserInfo};
 use crate::credential::{AccessToken, AppId, AppSecret, RefreshToken};
 use crate::error::{Error, ErrorKind, RecommendedAction};
 
-/// The longest code that is sent, in bytes. WeCom documents 512, Official Accounts document none.
+/// Maximum number of bytes of a login code. WeCom documents 512 bytes, and the documentation of
+/// Official Accounts states no maximum.
 const MAX_CODE_BYTES: usize = 2_048;
 
 /// The HTTP client of WeChat's API, for one account (公众号).
@@ -29,7 +30,7 @@ const MAX_CODE_BYTES: usize = 2_048;
 /// - [`ErrorKind::WechatUnavailable`]: no reply, an invalid reply, or "system busy".
 /// - [`ErrorKind::TokenRefused`]: WeChat rejected the access token of this call.
 /// - [`ErrorKind::LoginRequired`]: the code or refresh token is invalid, or the scope is too small.
-/// - [`ErrorKind::WechatConfig`]: only the operator can help.
+/// - [`ErrorKind::WechatConfig`]: WeChat rejected the account; only the operator can fix it.
 /// - [`ErrorKind::WechatRefused`]: any other errcode.
 ///
 /// The text, the `Debug` output and the sources of an error contain no secret, code or token.
@@ -90,8 +91,8 @@ impl WechatClient {
 
     /// Exchanges the code of a login for the user's tokens (`sns/oauth2/access_token`).
     ///
-    /// A code works once, within five minutes. So this call tries the next host only if the request
-    /// was certainly not sent. If the reply was lost, the error has the kind
+    /// WeChat accepts a code once, within five minutes. This call therefore tries the next host
+    /// only if the request was certainly not sent. If the reply was lost, the error has the kind
     /// [`ErrorKind::WechatUnavailable`] and the action [`RecommendedAction::LogIn`].
     ///
     /// # Errors
@@ -166,8 +167,8 @@ impl WechatClient {
     /// Returns the user's profile (`sns/userinfo`), for a token of the scope `snsapi_userinfo`.
     ///
     /// # Errors
-    /// Those of [`WechatClient`]. A token of the scope `snsapi_base` (48001) and an openid other than
-    /// the token's (40003) are [`ErrorKind::LoginRequired`]. A reply with another openid is
+    /// Those of [`WechatClient`]. A token of the scope `snsapi_base` (48001) and an openid other
+    /// than the token's (40003) are [`ErrorKind::LoginRequired`]. A reply with another openid is
     /// [`ErrorKind::WechatUnavailable`].
     pub async fn user_info(
         &self,
@@ -195,8 +196,9 @@ impl WechatClient {
     /// Issues a new access token of the account (`cgi-bin/token`).
     ///
     /// Each call issues a new token, after which the former one works for five more minutes. The
-    /// daily quota of a new account is 2,000 calls. Neither is so for
-    /// [`stable_account_token`](Self::stable_account_token).
+    /// daily quota of a new account is 2,000 calls.
+    /// [`stable_account_token`](Self::stable_account_token) returns a valid token again instead,
+    /// and has a larger quota.
     ///
     /// # Errors
     /// Those of [`WechatClient`].
@@ -230,7 +232,7 @@ impl WechatClient {
         });
         let mut call = self.account_token_request("cgi-bin/stable_token");
         call.body = Some(body.to_string().into_bytes());
-        // Each forced call revokes a token and counts towards the 20 of a day.
+        // Each forced call revokes a token, and WeChat allows 20 such calls a day.
         call.retryable = !force;
         self.inner
             .transport

@@ -52,16 +52,17 @@ pub(super) fn recommended_action(errcode: i64, endpoint: Endpoint) -> Recommende
         // The call carries only the refresh token, so the errcode concerns that token.
         (40001 | 40014 | 42001, UserRefresh) => RecommendedAction::LogIn,
 
-        // The code: bad, used, missing, expired.
+        // The login code is invalid, used, missing or expired.
         (40029 | 40163 | 41008 | 42003, CodeExchange) => RecommendedAction::LogIn,
-        // The only code that the refresh documents, with a text about codes.
+        // The only errcode that WeChat documents for the refresh call, with the text "invalid
+        // code".
         (40029, UserRefresh) => RecommendedAction::LogIn,
 
-        // The refresh token: bad, missing, expired; void since the user changed the password.
+        // The refresh token is invalid, missing, expired, or revoked by a change of the password.
         (40030 | 41003 | 42002, UserRefresh) => RecommendedAction::LogIn,
         (42007, CodeExchange | UserRefresh | UserCall) => RecommendedAction::LogIn,
 
-        // The openid is not one of this token.
+        // The openid does not belong to the token.
         (40003, UserRefresh | UserCall) => RecommendedAction::LogIn,
         (40003, _) => RecommendedAction::FixRequest,
 
@@ -71,30 +72,35 @@ pub(super) fn recommended_action(errcode: i64, endpoint: Endpoint) -> Recommende
         (50001, CodeExchange | UserRefresh | UserCall) => RecommendedAction::LogIn,
         (50001, _) => RecommendedAction::ContactOperator,
 
-        // Quota of the day, limit of the minute.
+        // The quota of the day or the limit of the minute is exceeded.
         (45009 | 45011, _) => RecommendedAction::BackOff,
 
-        // AppID and AppSecret: bad AppID, bad secret, frozen secret, no AppID, no secret.
+        // The AppID is invalid, the AppSecret is invalid or frozen, or one of them is missing.
         (40013 | 40125 | 40243 | 41002 | 41004, _) => RecommendedAction::ContactOperator,
-        // IP: not on the whitelist, not registered, waits for the administrator, was refused.
+        // The IP address is not on the whitelist or not registered, or the administrator has not
+        // confirmed it or has rejected it.
         (40164 | 45035 | 61004 | 89501 | 89503 | 89506 | 89507, _) => {
             RecommendedAction::ContactOperator
         }
-        // Account: has not authorised, API banned, clear_quota spent, token API barred, frozen.
+        // The account has not authorized the call, may not use the API or the token API, has used
+        // up `clear_quota`, or is frozen.
         (43007 | 48004 | 48006 | 50004 | 50007, _) => RecommendedAction::ContactOperator,
-        // Third-party platform: relation to the account, API not granted, codes, unpublished.
+        // Third-party platform: the account has not authorized the platform or the API, an
+        // authorization code is invalid, or the platform is not published.
         (61003 | 61007 | 61009 | 61010 | 61011 | 61023 | 61028, _) => {
             RecommendedAction::ContactOperator
         }
-        // Its ticket expired or is invalid: WeChat pushes a new one every ten minutes.
+        // Third-party platform: its ticket expired or is invalid. WeChat pushes a new ticket every
+        // ten minutes.
         (61005 | 61006, _) => RecommendedAction::Retry,
 
-        // High risk, blacklist, restricted.
+        // The user is a high risk, on the blacklist, or restricted.
         (40226 | 43019 | 50002, _) => RecommendedAction::DenyUser,
 
-        // grant_type, API path; access_token or openid missing.
+        // The grant_type or the API path is wrong, or the access token or the openid is missing.
         (40002 | 40066 | 41001 | 41009, _) => RecommendedAction::FixRequest,
-        // GET, POST or HTTPS wanted; empty or unreadable body; wrong kind of token.
+        // The call requires GET, POST or HTTPS, its body is empty or cannot be parsed, or its token
+        // is of the wrong kind.
         (43001..=43003 | 44002 | 47001 | 61014 | 61015 | 61024, _) => RecommendedAction::FixRequest,
 
         _ => RecommendedAction::PassThrough,
@@ -127,9 +133,9 @@ pub(super) fn retry_delay(errcode: i64, now: Timestamp) -> Option<Duration> {
     }
 }
 
-/// Time after which renewals call WeChat again after a spent quota (45009). Renewals do not
-/// wait for midnight: the operator may clear the quota earlier, and WeChat also uses this errcode
-/// for shorter limits.
+/// Maximum time for which renewals are suppressed after a spent quota (45009): one minute. Renewals
+/// do not wait until midnight, because the operator may clear the quota earlier. WeChat also uses
+/// this errcode for shorter limits.
 const QUOTA_RETRY_DELAY: Duration = Duration::from_secs(60);
 
 /// Returns the error with the time for which renewals of its account are suppressed: its own retry

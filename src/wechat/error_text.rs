@@ -8,7 +8,7 @@ use crate::clock::Timestamp;
 use crate::credential::AppId;
 use crate::error::{Error, ErrorKind};
 
-/// The longest part of an errmsg that an error contains, in characters.
+/// Maximum number of characters of an errmsg in an error, so that the error stays one log line.
 const MAX_ERRMSG_CHARS: usize = 200;
 
 /// Returns what the operator has to do, for errcodes where a short text can say it.
@@ -48,7 +48,8 @@ fn operator_advice(errcode: i64, errmsg: &str, app_id: &AppId) -> Option<String>
     })
 }
 
-/// Returns the first IP address in a text such as `invalid ip 1.2.3.4 ipv6 ::ffff:1.2.3.4, not in …`.
+/// Returns the first IP address in a text such as `invalid ip 1.2.3.4 ipv6 ::ffff:1.2.3.4, not in
+/// …`.
 fn find_ip(errmsg: &str) -> Option<IpAddr> {
     errmsg
         .split(|c: char| !(c.is_ascii_hexdigit() || matches!(c, '.' | ':')))
@@ -79,13 +80,13 @@ pub(crate) struct ErrorContext<'a> {
     pub(crate) now: Timestamp,
 }
 
-/// Creates the error for an errcode other than 0.
+/// Creates the error of a call that WeChat answered with an errcode other than 0.
 pub(crate) fn error_from_errcode(errcode: i64, errmsg: &str, context: &ErrorContext<'_>) -> Error {
     let action = recommended_action(errcode, context.endpoint);
     let kind = error_kind(errcode, action);
     let rid = find_rid(errmsg);
     let mut text = format!("{}: errcode {errcode}", context.path);
-    // The rid follows the errmsg. Within the errmsg it would be redacted, as it looks like a token.
+    // The rid is removed here and appended after the redaction, because it looks like a token.
     let shown = match rid {
         Some(rid) => errmsg.replacen(&format!("rid: {rid}"), "", 1),
         None => errmsg.to_owned(),

@@ -10,7 +10,8 @@ use super::transport::ApiRequest;
 use crate::credential::AccessToken;
 use crate::error::{Error, ErrorKind, RecommendedAction};
 
-/// The longest part of serde's error text that an error contains, in characters.
+/// Maximum number of characters of serde's error text in an error, so that the error stays one log
+/// line.
 const MAX_JSON_ERROR_CHARS: usize = 120;
 
 impl WechatClient {
@@ -36,8 +37,8 @@ impl WechatClient {
     ///
     /// # Errors
     /// Those of [`WechatClient`]. A reply that cannot be parsed as `T` is
-    /// [`ErrorKind::WechatUnavailable`]. A path with characters other than letters, digits, `/`, `.`,
-    /// `_` and `-` is [`ErrorKind::BadRequest`].
+    /// [`ErrorKind::WechatUnavailable`]. A path with characters other than letters, digits, `/`,
+    /// `.`, `_` and `-` is [`ErrorKind::BadRequest`].
     pub async fn get_json<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -50,11 +51,12 @@ impl WechatClient {
         self.call_json(&call).await
     }
 
-    /// Calls an API by POST with `access_token=` in the query and a JSON body, and parses the reply as
-    /// `T`. Use `serde_json::Value` to accept any reply.
+    /// Calls an API by POST with `access_token=` in the query and a JSON body, and parses the reply
+    /// as `T`. Use `serde_json::Value` to accept any reply.
     ///
     /// A POST may have an effect, so the call tries the next host only if the request was certainly
-    /// not sent. If the reply was lost, the error has the action [`RecommendedAction::PassThrough`].
+    /// not sent. If the reply was lost, the error has the action
+    /// [`RecommendedAction::PassThrough`].
     ///
     /// # Errors
     /// Those of [`get_json`](Self::get_json). A body that cannot be serialized is
@@ -113,7 +115,8 @@ fn endpoint_of(path: &str) -> Endpoint {
     }
 }
 
-/// Checks that a path cannot end early or lead elsewhere, in a URL and in a log.
+/// Checks that a path has no `..`, and no characters that would end the path in a URL or change a
+/// log line. Returns the path without a slash at its start.
 fn check_path(path: &str) -> Result<&str, Error> {
     let path = path.strip_prefix('/').unwrap_or(path);
     let plain =

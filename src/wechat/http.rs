@@ -13,8 +13,8 @@ pub(super) const API_URL: &str = "https://api.weixin.qq.com";
 /// are needed.
 const MAX_IDLE_CONNECTIONS: usize = 8;
 
-/// Time after which an idle connection is closed. Shorter than the server's own limit, because a
-/// request on a connection that the server has just closed would be lost.
+/// Time after which an idle connection is closed: 15 seconds. Shorter than the servers' own limits,
+/// because a request on a connection that the server has just closed is lost.
 const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A base URL of WeChat's API or of a token center.

@@ -1,8 +1,8 @@
 //! The HTTP client of WeChat's API.
 //!
-//! A call asks each configured host at most once and does not retry. Back-off, leases and stores are
-//! outside this module. The client repairs replies that are not the JSON which WeChat documents. Its
-//! errors and logs contain no secret, although this API carries secrets in query strings.
+//! A call sends at most one request to each configured host. Back-off, leases and stores are
+//! outside this module. The client repairs replies that are not the JSON which WeChat documents.
+//! Its errors and logs contain no secret, although this API carries secrets in query strings.
 
 mod builder;
 mod client;

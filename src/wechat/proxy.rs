@@ -36,7 +36,8 @@ pub(super) fn parse_proxy(text: &str) -> Result<ForwardProxy, Error> {
         "http" => 80,
         "https" => 443,
         "socks5" | "socks5h" => 1080,
-        // Without the scheme: in `user:password@host`, the "scheme" is the user name.
+        // The error omits the scheme, because in `user:password@host` the user name is parsed as
+        // it.
         _ => {
             let why = "does not begin with http://, https://, socks5:// or socks5h://";
             return Err(wrong(why.to_owned()));

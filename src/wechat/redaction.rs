@@ -8,8 +8,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 /// The text that replaces a secret.
 const REDACTED: &str = "***";
 
-/// The length from which a run of letters, digits, `_` and `-` is redacted, in characters. WeChat's
-/// tokens are longer, and words are shorter.
+/// Minimum length of a run of letters, digits, `_` and `-` that is redacted, in characters.
+/// WeChat's tokens are longer, and words are shorter.
 const MIN_TOKEN_LIKE_CHARS: usize = 20;
 
 /// The characters that are escaped in a query value: all but the unreserved ones of RFC 3986.

@@ -29,8 +29,8 @@ pub struct UserTokenResponse {
     /// The lifetime of the access token in seconds, exactly as in the reply. It may be zero,
     /// negative or implausible. `None` if the reply has none.
     pub expires_in: Option<i64>,
-    /// The refresh token, which expires after 30 days. `None` if the reply has none or an empty one:
-    /// an earlier refresh token then remains valid.
+    /// The refresh token, which expires after 30 days. `None` if the reply has none or an empty
+    /// one: an earlier refresh token then remains valid.
     pub refresh_token: Option<RefreshToken>,
     /// The user of the tokens. Always present after a code exchange.
     pub openid: Option<String>,
@@ -38,8 +38,8 @@ pub struct UserTokenResponse {
     pub scope: Option<String>,
     /// The user's id across all apps of one Open Platform account, if there is one.
     pub unionid: Option<String>,
-    /// `true` for the virtual user of a snapshot page (快照页, `is_snapshotuser: 1`). Its openid means
-    /// nothing elsewhere and must not be stored.
+    /// `true` for the virtual user of a snapshot page (快照页, `is_snapshotuser: 1`). The openid of a
+    /// virtual user identifies no real user and must not be stored.
     pub snapshot: bool,
 }
 
@@ -167,8 +167,8 @@ impl AccountTokenResponse {
 pub struct JsapiTicketResponse {
     /// The ticket.
     pub ticket: AccessToken,
-    /// The lifetime in seconds, exactly as in the reply. WeChat was seen to return 7,200 for a ticket
-    /// that it had issued before, so the remaining time may be shorter.
+    /// The lifetime in seconds, exactly as in the reply. WeChat returns 7,200 even for a ticket
+    /// that it issued before, so the remaining time may be shorter.
     pub expires_in: Option<i64>,
 }
 

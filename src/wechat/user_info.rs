@@ -37,8 +37,9 @@ impl Language {
 
 /// The profile of a user, from `sns/userinfo`.
 ///
-/// It serializes with WeChat's field names. All fields but the openid may be empty. Since October
-/// 2021 WeChat returns neither sex nor region, and the profile of a snapshot user is invented.
+/// A profile serializes with WeChat's field names. All fields but the openid may be empty. Since
+/// October 2021 WeChat returns neither sex nor region. The profile of a snapshot user is not that
+/// of a real user.
 ///
 /// ```
 /// fn greeting(user: &tower_wechat::client::UserInfo) -> String {
@@ -60,8 +61,8 @@ pub struct UserInfo {
     pub city: String,
     /// Empty since October 2021.
     pub country: String,
-    /// URL of the avatar, whose last path segment is its size: 0 (640 px), 46, 64, 96 or 132.
-    /// Empty for a user without an avatar. The URL becomes invalid when the user changes the avatar.
+    /// URL of the avatar, whose last path segment is its size: 0 (640 px), 46, 64, 96 or 132. Empty
+    /// for a user without an avatar. The URL becomes invalid when the user changes the avatar.
     pub headimgurl: String,
     /// Privileges such as `chinaunicom`.
     pub privilege: Vec<String>,
