@@ -175,8 +175,8 @@ impl AccountTokens {
         self.get().await.map(drop)
     }
 
-    /// Stops the prefetch task, and waits up to `timeout` for a running renewal, so that a new token
-    /// reaches the store before the process ends. Returns `true` if the renewal has ended.
+    /// Stops the prefetch task, and waits up to `timeout` for a running renewal, so that a new
+    /// token reaches the store before the process ends. Returns `true` if the renewal has ended.
     ///
     /// Call it after the server has stopped accepting requests.
     pub async fn shutdown(&self, timeout: Duration) -> bool {

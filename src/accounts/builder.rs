@@ -29,26 +29,28 @@ const STABLE_RENEW_MARGIN: Duration = Duration::from_secs(5 * 60);
 /// layout has the same value.
 const PLAIN_RENEW_MARGIN: Duration = Duration::from_secs(15 * 60);
 
-/// Default calls per day and process under [`TokenMode::Stable`]. WeChat's documentation allows the
-/// account 500,000.
+/// Default calls per day and process under [`TokenMode::Stable`]: a small part of the 500,000 that
+/// WeChat's documentation allows the account.
 const STABLE_DAILY_QUOTA: u32 = 10_000;
 
-/// Default calls per day and process under [`TokenMode::Plain`]. WeChat's documentation allows the
-/// account 2,000.
+/// Default calls per day and process under [`TokenMode::Plain`]: half of the 2,000 that WeChat's
+/// documentation allows the account.
 const PLAIN_DAILY_QUOTA: u32 = 1_000;
 
 /// Maximum number of cache entries. An account has one token.
 const CACHE_CAPACITY: usize = 16;
 
-/// Maximum cache TTL of tokens from `cgi-bin/token`. Such a token becomes invalid five minutes
-/// after a process has fetched the next one, so each process must read the store before that.
+/// Maximum cache TTL of tokens from `cgi-bin/token`: four minutes. Such a token becomes invalid
+/// five minutes after a process has fetched the next one, so each process must read the store
+/// before that.
 const MAX_PLAIN_CACHE_TTL: Duration = Duration::from_secs(4 * 60);
 
-/// Maximum cache TTL of tokens from a token center. The center may use `cgi-bin/token`, and its own
-/// cache may already have served the token for some time.
+/// Maximum cache TTL of tokens from a token center: two minutes. The center may use
+/// `cgi-bin/token`, and its own cache may already have served the token for some time.
 const MAX_CENTER_CACHE_TTL: Duration = Duration::from_secs(120);
 
-/// Minimum interval between two requests to a token center, for a cache TTL below this.
+/// Minimum interval between two requests to a token center: one second. Applies if the cache TTL is
+/// shorter.
 const MIN_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Builder of [`AccountTokens`], created by [`AccountTokens::builder`].
@@ -155,8 +157,8 @@ impl AccountTokensBuilder {
         self
     }
 
-    /// Sets the time before its expiry at which the token is due for renewal. All services that
-    /// share a Redis must use the same value.
+    /// Sets the time before the token's expiry at which the token is due for renewal. All services
+    /// that share a Redis must use the same value.
     ///
     /// Default: 300 seconds under [`TokenMode::Stable`], because WeChat returns the same token
     /// until then. 900 seconds under [`TokenMode::Plain`].

@@ -55,7 +55,7 @@ impl BearerSecrets {
             ..accepted_secret(secret)?
         };
         let mut accepted = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        // Without this, the list grows without limit in a service that never calls `replace`.
+        // Expired secrets are removed here, because a service may never call `replace`.
         accepted.retain(|secret| secret.is_valid(now));
         accepted.push(added);
         Ok(())

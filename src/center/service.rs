@@ -21,10 +21,12 @@ use crate::error::Error;
 use crate::jssdk::{JsConfig, page_url};
 use crate::tickets::Tickets;
 
-/// Maximum size of a request body. WeChat recommends storage for 512 characters of a token.
+/// Maximum size of a request body: 8 KiB. The body contains one token, and WeChat recommends
+/// storage for tokens of 512 characters.
 const MAX_BODY_BYTES: usize = 8 * 1024;
 
-/// Maximum time until a request body has arrived.
+/// Maximum time until a request body has arrived: five seconds. Bounds the time for which a slow
+/// client holds a request open.
 const BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl<B> Service<Request<B>> for TokenCenter

@@ -75,8 +75,8 @@ impl AccessToken {
         std::str::from_utf8(self.split_memory().0).unwrap_or_default()
     }
 
-    /// Returns the first 16 hexadecimal digits of the text's SHA-256. In a log or a support case
-    /// they distinguish two secrets, and the secret cannot be computed from them.
+    /// Returns the first 16 hexadecimal digits of the text's SHA-256. The digits distinguish two
+    /// secrets in a log or a support case, and the secret cannot be computed from them.
     pub fn fingerprint(&self) -> String {
         fingerprint(self.expose())
     }

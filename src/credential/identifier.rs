@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind};
 
-/// The longest accepted AppID or user id, in bytes.
+/// Maximum number of bytes of an AppID or a user id. WeChat's AppIDs have 18 bytes and its openids
+/// 28; applications may choose longer user ids.
 const MAX_IDENTIFIER_BYTES: usize = 256;
 
 /// The reason why a text is not an identifier.

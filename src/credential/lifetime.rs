@@ -5,16 +5,19 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 
-/// Lifetime of a token whose `expires_in` is missing, zero or negative.
+/// Lifetime of a token whose `expires_in` is missing, zero or negative: one minute. Such a token is
+/// usable, and due for renewal at once.
 pub(crate) const FALLBACK_LIFETIME: Duration = Duration::from_secs(60);
 
-/// Lifetime of WeChat's tokens by its documentation. Replaces an implausible `expires_in`.
+/// Lifetime of access tokens in WeChat's documentation: two hours. Replaces an implausible
+/// `expires_in`.
 pub(crate) const STANDARD_LIFETIME: Duration = Duration::from_secs(7_200);
 
-/// The longest plausible `expires_in`, that of a refresh token.
+/// Maximum plausible `expires_in`: 30 days, the lifetime of a refresh token.
 const MAX_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3_600);
 
-/// Renewals of tokens obtained together are spread over one fifth of their margin.
+/// Divisor of the renewal margin. Renewals of tokens that were obtained together are spread over
+/// the quotient: three minutes for a margin of 15.
 const JITTER_DIVISOR: u32 = 5;
 
 /// The state of a credential at one moment.

@@ -1,5 +1,5 @@
-//! What the store keeps of one credential: [`Record`], which owns its texts, and [`RecordView`],
-//! which borrows them from a stored text.
+//! The stored form of a credential: [`Record`], which owns its texts, and [`RecordView`], which
+//! borrows them from a stored text.
 //!
 //! Most reads of the store find a fresh token and copy only the token from the view. A renewal or
 //! a comparison copies the whole view into a [`Record`].
@@ -53,8 +53,8 @@ pub struct UserDetails {
     pub scope: Option<Box<str>>,
     /// The unionid, for accounts bound to an Open Platform account.
     pub unionid: Option<Box<str>>,
-    /// The time of the last logout from all sessions, if there was one. A session is void if it
-    /// began at an earlier login, and remains void after the next login.
+    /// The time of the user's last logout everywhere, if there was one. Sessions of earlier logins
+    /// are revoked, and stay revoked after the next login.
     pub sessions_valid_from: Option<Timestamp>,
 }
 

@@ -129,9 +129,9 @@ impl BearerSecret {
     }
 }
 
-/// The kind of keys in a list, and its limits. Errors name both.
+/// The kind of the keys in a list, and their minimum length. Error texts contain both.
 pub(crate) struct KeyList {
-    /// Name of one key, such as `cookie key`.
+    /// Name of one key in error texts, such as `cookie key`.
     pub(crate) name: &'static str,
     /// Minimum length of a key, in bytes.
     pub(crate) min_bytes: usize,

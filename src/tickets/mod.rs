@@ -16,8 +16,8 @@ use crate::jssdk::{AllowedHosts, JsConfig};
 use crate::provider::{CacheEntry, CredentialProvider, ProviderConfig, RenewalTiming, StoreAccess};
 use crate::store::CredentialKind;
 
-/// Time before its expiry at which a ticket is due for renewal. An early request has no drawback,
-/// because WeChat returns the current ticket again.
+/// Time before a ticket's expiry at which the ticket is due for renewal: five minutes. An early
+/// request has no drawback, because WeChat returns the current ticket again.
 const RENEW_MARGIN: Duration = Duration::from_secs(5 * 60);
 
 /// Maximum number of cache entries. An account has one ticket.
@@ -142,8 +142,8 @@ impl Tickets {
     ///
     /// # Errors
     /// The errors of [`get`](Self::get), and
-    /// [`ErrorKind::BadRequest`](crate::ErrorKind::BadRequest): the URL has another host, contains a
-    /// user name or a control character, or is not http or https.
+    /// [`ErrorKind::BadRequest`](crate::ErrorKind::BadRequest): the URL has another host, contains
+    /// a user name or a control character, or is not http or https.
     pub async fn js_config(&self, url: &str) -> Result<JsConfig, Error> {
         self.0.hosts.check(url)?;
         let ticket = self.get().await?;

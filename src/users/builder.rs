@@ -11,14 +11,15 @@ use crate::provider::{CredentialProvider, ProviderConfig, RenewalTiming, StoreAc
 use crate::store::{CredentialKind, Store};
 use crate::wechat::WechatClient;
 
-/// Default time between the renewal of a token and its expiry. The Spring Boot service of the
-/// published layout has the same value.
+/// Default time between the renewal point of a token and its expiry: 15 minutes. The Spring Boot
+/// service of the published layout has the same value.
 const RENEW_MARGIN: Duration = Duration::from_secs(15 * 60);
 
-/// Default maximum number of users in the cache.
+/// Default maximum number of users in the cache: one million, which take about 240 MB.
 const CACHE_CAPACITY: usize = 1_000_000;
 
-/// Maximum number of virtual users in the cache. Their pages are closed within minutes.
+/// Maximum number of virtual users in the cache. Few are active at a time, because users close
+/// snapshot pages within minutes.
 const SNAPSHOT_CACHE_CAPACITY: usize = 10_000;
 
 /// Builder of [`UserTokens`], created by [`UserTokens::builder`].
@@ -72,8 +73,8 @@ impl UserTokensBuilder {
         }
     }
 
-    /// Sets the time before its expiry at which a token is due for renewal. All services that share
-    /// a Redis must use the same value. Default: 15 minutes.
+    /// Sets the time before a token's expiry at which the token is due for renewal. All services
+    /// that share a Redis must use the same value. Default: 15 minutes.
     pub fn renew_margin(mut self, margin: Duration) -> Self {
         self.settings.margin = margin;
         self

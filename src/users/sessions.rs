@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Default maximum time that a session lasts after its login, including all extensions.
+/// Default maximum time that a session lasts after its login, including all extensions: 90 days.
 pub(crate) const DEFAULT_MAX_SESSION_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3_600);
 
 /// Time that the session of a virtual user of a snapshot page (快照页) lasts. It is never extended.

@@ -288,7 +288,7 @@ impl UserTokens {
         let session_lifetime = self.max_session_lifetime();
         let work = async move {
             // Write the time of the logout before the deletion. A login right after the deletion
-            // must find it, because the login's record carries that time.
+            // must find this time, because the login stores it in its record.
             let (name, now) = (
                 provider.credential_key(user.as_str()),
                 provider.clock().now(),
