@@ -22,19 +22,20 @@ impl Backoff {
         self.next = next;
     }
 
-    /// Waits exactly as long as the back-off says. For a loop that no other process runs with it.
+    /// Waits for the current wait of the back-off, without jitter. For loops that do not run in
+    /// several processes at the same moment.
     pub(crate) async fn wait(&mut self) {
         tokio::time::sleep(self.advance()).await;
     }
 
-    /// Waits between 75 % and 125 % of what the back-off says, so that processes which began to
-    /// wait at the same moment do not all try again at the same moment.
+    /// Waits between 75 % and 125 % of the current wait of the back-off, so that processes that
+    /// began to wait at the same moment do not all try again at the same moment.
     pub(crate) async fn wait_with_jitter(&mut self) {
         let wait = self.advance().mul_f64(0.75 + 0.5 * fastrand::f64());
         tokio::time::sleep(wait).await;
     }
 
-    /// Returns the wait that is due, and doubles the next one.
+    /// Returns the current wait, and doubles it for the next call, up to the maximum.
     fn advance(&mut self) -> Duration {
         let wait = self.next;
         self.next = wait.saturating_mul(2).min(self.max);
@@ -43,7 +44,7 @@ impl Backoff {
 }
 
 /// Returns the wait after `failures` failed tries in a row: `first` after one failure, twice as
-/// long after each further one, `max` at most. Jitter takes away up to a quarter of it.
+/// long after each further one, `max` at most. Jitter shortens the wait by up to a quarter.
 pub(crate) fn delay_after(failures: u32, first: Duration, max: Duration) -> Duration {
     let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(10));
     doubled.min(max).mul_f64(1.0 - 0.25 * fastrand::f64())

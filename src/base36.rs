@@ -29,7 +29,7 @@ impl fmt::Display for Base36 {
 
 /// Parses the output of [`Base36`].
 pub(crate) fn parse_base36(text: &str) -> Option<i64> {
-    // Times have eight digits. Twelve digits cannot overflow.
+    // A current timestamp has eight digits. The short form has up to twelve, which cannot overflow.
     if let Some(number) = parse_short(text.as_bytes()) {
         return Some(number);
     }

@@ -64,7 +64,7 @@ impl ErrorKind {
     }
 }
 
-/// Action that helps when a call of WeChat's API fails: see
+/// Recommended action after a failed call of WeChat's API: see
 /// [`Error::recommended_action`](crate::Error::recommended_action).
 ///
 /// The errcodes named here are WeChat's global return codes (全局返回码). One number may have
@@ -90,19 +90,19 @@ pub enum RecommendedAction {
     /// WeChat does not accept the access token: report it, then call once more with its successor.
     /// 40001, 40014 and 42001 on calls that carry a token.
     RenewToken,
-    /// Only the user can fix it, by logging in again: an invalid, used or expired code (40029,
-    /// 40163, 41008, 42003); a revoked or expired refresh token (40030, 42002, 42007, 41003); an
-    /// openid that does not belong to the token (40003); a scope that was not granted (48001 on the
-    /// user's profile, 50001). These lists name the frequent errcodes, not all.
+    /// Only the user can fix the cause, by logging in again: an invalid, used or expired code
+    /// (40029, 40163, 41008, 42003); a revoked or expired refresh token (40030, 42002, 42007,
+    /// 41003); an openid that does not belong to the token (40003); a scope that was not granted
+    /// (48001 on the user's profile, 50001). These lists name the frequent errcodes, not all.
     ///
     /// With [`ErrorKind::WechatUnavailable`](crate::ErrorKind::WechatUnavailable) it means that the
     /// response to a code exchange was lost. WeChat may have accepted the code, so do not use it
     /// again.
     LogIn,
-    /// Only the operator of the account can fix it: a wrong AppID or AppSecret (40013, 40125, 40001
-    /// on a request for a token), an IP outside the whitelist (40164, 61004, 89501, 89503, 89506,
-    /// 89507), a frozen secret or account (40243, 50007), an API that the account may not use
-    /// (48001, 48004, 50004). Do not retry at once.
+    /// Only the operator of the account can fix the cause: a wrong AppID or AppSecret (40013,
+    /// 40125, 40001 on a request for a token), an IP outside the whitelist (40164, 61004, 89501,
+    /// 89503, 89506, 89507), a frozen secret or account (40243, 50007), an API that the account may
+    /// not use (48001, 48004, 50004). Do not retry at once.
     ContactOperator,
     /// Stop until the window has passed: 45011 until the next minute, 45009 until midnight in
     /// Beijing. [`Error::retry_after`](crate::Error::retry_after) returns the wait.
@@ -113,8 +113,8 @@ pub enum RecommendedAction {
     /// Deny access to the user: blocked as high risk (40226), blacklisted (43019), restricted
     /// (50002).
     DenyUser,
-    /// An errcode that does not concern tokens, or that this crate does not know: the caller
-    /// decides. Also a call whose response was lost and that must not be repeated automatically.
+    /// The caller decides: the errcode does not concern tokens, or this crate does not list it.
+    /// Also for a call whose response was lost and that must not be repeated automatically.
     PassThrough,
 }
 

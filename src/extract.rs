@@ -14,7 +14,8 @@ use crate::layer::{AnonymousRequest, Rejection, WechatAccount, WechatUser};
 /// The rejection of a handler that takes a [`WechatUser`], for a request without one.
 ///
 /// The layer renders it as under [`Policy::Required`](crate::Policy::Required): with
-/// [`WechatLayer::reject`](crate::WechatLayer::reject), and with a redirect to the login or its URL.
+/// [`WechatLayer::reject`](crate::WechatLayer::reject), and with a redirect to the login or its
+/// URL.
 ///
 /// ```
 /// use axum::response::{IntoResponse, Response};
@@ -53,8 +54,8 @@ impl<S: Sync> FromRequestParts<S> for WechatUser {
 }
 
 /// Extracts the user of a page that is also served without one, under
-/// [`Policy::Optional`](crate::Policy::Optional). Outside of a layer the extractor rejects the request
-/// with 500, as [`WechatUser`] does; it does not return `None`.
+/// [`Policy::Optional`](crate::Policy::Optional). Outside of a layer the extractor rejects the
+/// request with 500, as [`WechatUser`] does; it does not return `None`.
 impl<S: Sync> OptionalFromRequestParts<S> for WechatUser {
     type Rejection = WechatUserRejection;
 
@@ -70,7 +71,8 @@ impl<S: Sync> OptionalFromRequestParts<S> for WechatUser {
     }
 }
 
-/// The rejection of a handler that takes an [`AccountToken`] or a [`JsConfig`], if neither can be had.
+/// The rejection of a handler that takes an [`AccountToken`] or a [`JsConfig`], if the layer cannot
+/// provide it.
 ///
 /// ```
 /// use axum::response::{IntoResponse, Response};
@@ -101,7 +103,7 @@ impl IntoResponse for WechatAccountRejection {
     }
 }
 
-/// Returns the account that a layer inserted into the request. Logs an error without one.
+/// Returns the account that a layer inserted into the request. Logs an error if there is none.
 fn account_from_parts(parts: &Parts) -> Result<WechatAccount, WechatAccountRejection> {
     let account = parts.extensions.get::<WechatAccount>();
     account.cloned().ok_or_else(|| {
@@ -124,7 +126,8 @@ impl<S: Sync> FromRequestParts<S> for AccountToken {
     }
 }
 
-/// Extracts the JS-SDK signature of the page that made the request; see [`WechatAccount::js_config`].
+/// Extracts the JS-SDK signature of the page that made the request; see
+/// [`WechatAccount::js_config`].
 impl<S: Sync> FromRequestParts<S> for JsConfig {
     type Rejection = WechatAccountRejection;
 
@@ -134,9 +137,9 @@ impl<S: Sync> FromRequestParts<S> for JsConfig {
     }
 }
 
-/// Lets handlers return the crate's errors. The layer around the handler renders an error like its own
-/// rejections: in the application's form, and with the login's URL or a redirect if the user has to log
-/// in.
+/// Lets handlers return the crate's errors. The layer around the handler renders an error like its
+/// own rejections: in the application's form, and with the login's URL or a redirect if the user
+/// has to log in.
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         Rejection::from(&self).response().map(Body::from)

@@ -2,8 +2,8 @@
 //!
 //! # Ready
 //!
-//! A process is ready if it can read and write in the store now, because logins and renewals need both.
-//! These conditions make a process not ready, and the JSON contains the reason:
+//! A process is ready if it can read and write in the store now, because logins and renewals need
+//! both. These conditions make a process not ready, and the JSON contains the reason:
 //!
 //! | Redis | reply |
 //! |---|---|
@@ -15,11 +15,12 @@
 //! | does not permit a command to this user | `NOPERM` |
 //! | has a key of another type under the configured name of a hash | `WRONGTYPE` |
 //!
-//! The check runs each command that a login or a renewal needs, on a key that only the check uses. It also
-//! deletes a field that does not exist from each configured hash.
+//! The check runs each command that a login or a renewal needs, on a key that only the check uses.
+//! It also deletes a field that does not exist from each configured hash.
 //!
-//! A process that is not ready may still serve some users: see [`ServiceLevel`]. The account's token and
-//! the state of WeChat do not affect readiness, because they are the same for all processes.
+//! A process that is not ready may still serve some users: see [`ServiceLevel`]. The account's
+//! token and the state of WeChat do not affect readiness, because they are the same for all
+//! processes.
 //!
 //! ```
 //! use tower_wechat::{UserTokens, health};
@@ -45,13 +46,13 @@ use crate::users::UserTokens;
 /// Health of a process: the state of the store and of the account's token. Returned by [`health`].
 ///
 /// The JSON of a process that is ready is `{"status": "ok", "store": "ok", "serves": "everyone",
-/// "account_token": "alive", "account_token_expires_in_secs": 6000}`. That of a process that is not ready is
-/// `{"status": "unavailable", "store": "store_unavailable", "serves": "stored_tokens", "reason":
-/// "the memory of Redis is full, and it refuses writes", …}`.
+/// "account_token": "alive", "account_token_expires_in_secs": 6000}`. That of a process that is not
+/// ready is `{"status": "unavailable", "store": "store_unavailable", "serves": "stored_tokens",
+/// "reason": "the memory of Redis is full, and it refuses writes", …}`.
 ///
-/// `store` is the [code](crate::ErrorKind::code) of the store's error, `serves` is the [`ServiceLevel`], and
-/// `account_token` is `unavailable` if the process has no token of the account. The JSON contains no
-/// secret and no address.
+/// `store` is the [code](crate::ErrorKind::code) of the store's error, `serves` is the
+/// [`ServiceLevel`], and `account_token` is `unavailable` if the process has no token of the
+/// account. The JSON contains no secret and no address.
 ///
 /// ```
 /// use tower_wechat::{Error, UserTokens, health};
@@ -102,8 +103,8 @@ pub enum AccountTokenHealth {
 pub enum ServiceLevel {
     /// All users. They can log in, and their tokens are renewed.
     Everyone,
-    /// Users with a usable token in the store or in memory. The store rejects writes, so users cannot log
-    /// in and tokens are not renewed.
+    /// Users with a usable token in the store or in memory. The store rejects writes, so users
+    /// cannot log in and tokens are not renewed.
     StoredTokens,
     /// Users with a usable token in the memory of this process. The store is unreachable.
     CachedTokens,
@@ -121,8 +122,8 @@ impl ServiceLevel {
 }
 
 impl Health {
-    /// Returns `true` if the process can read and write in the store, and so should receive requests. The
-    /// account's token is not needed, because users can be served without it.
+    /// Returns `true` if the process can read and write in the store, and so should receive
+    /// requests. The account's token is not needed, because users can be served without it.
     pub fn is_ready(&self) -> bool {
         self.store.is_ok()
     }
@@ -137,11 +138,12 @@ impl Health {
     }
 }
 
-/// Checks that the store can be read and written, and reads the state of the account's token from the
-/// cache.
+/// Checks that the store can be read and written, and reads the state of the account's token from
+/// the cache.
 ///
-/// Each command takes at most the store's timeout (1 second). A result is reused for one second, unless
-/// reads failed. The check does not call WeChat, because an outage of WeChat must not restart processes.
+/// Each command takes at most the store's timeout (1 second). A result is reused for one second,
+/// unless reads failed. The check does not call WeChat, because an outage of WeChat must not
+/// restart processes.
 ///
 /// ```
 /// use axum::Json;

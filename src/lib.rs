@@ -1,10 +1,10 @@
 //! Middleware for the back ends of WeChat Official Accounts (公众号 H5): the WeChat user of a request,
 //! and a fresh access token of that user, in every handler.
 //!
-//! [`WechatLayer`] is a [Tower](https://docs.rs/tower) layer. For each request it resolves the WeChat
-//! user, reads that user's web-authorization `access_token` from memory or from Redis, and inserts a
-//! [`WechatUser`] into the request's extensions. Tokens are renewed ahead of time, by one process of
-//! many.
+//! [`WechatLayer`] is a [Tower](https://docs.rs/tower) layer. For each request it resolves the
+//! WeChat user, reads that user's web-authorization `access_token` from memory or from Redis, and
+//! inserts a [`WechatUser`] into the request's extensions. Of all processes that share a store, one
+//! renews a token ahead of its expiry.
 //!
 //! ```no_run
 //! use axum::{Router, routing::get};
@@ -28,12 +28,12 @@
 //! # Ok(()) }
 //! ```
 //!
-//! With this set-up, a page that is opened in WeChat logs its user in and then loads. A script's request
-//! without a session receives 401 with the URL of the login.
+//! With this set-up, a page that is opened in WeChat logs its user in and then loads. A script's
+//! request without a session receives 401 with the URL of the login.
 //!
-//! A token is *fresh* until 15 minutes before its expiry, then *stale*, then *expired*. Fresh and stale
-//! tokens are served at once. [`guide::failures`] lists the response to a request in each situation, also
-//! while WeChat, Redis or a process fails.
+//! A token is *fresh* until 15 minutes before its expiry, then *stale*, then *expired*. Fresh and
+//! stale tokens are served at once. [`guide::failures`] lists the response to a request in each
+//! situation, also while WeChat, Redis or a process fails.
 //!
 //! # Guides
 //!
@@ -54,21 +54,22 @@
 //!
 //! # Guarantees
 //!
-//! These hold for each user's token, with any number of processes, even if any of them crashes at any
-//! point:
+//! These hold for each user's token, with any number of processes, even if any of them crashes at
+//! any point:
 //!
 //! - **One renewal.** Concurrent requests and processes cause one call to WeChat.
 //! - **The newest wins.** A slow renewal never overwrites the token of a later login or renewal.
-//! - **Nothing is lost.** Tokens that WeChat has issued reach the store even if the client disconnects.
-//!   Call [`UserTokens::shutdown`] before the process ends.
+//! - **Nothing is lost.** Tokens that WeChat has issued reach the store even if the client
+//!   disconnects. Call [`UserTokens::shutdown`] before the process ends.
 //! - **Stale tokens are served** while they are renewed, and while WeChat or Redis is unreachable.
-//! - **Failures are sorted.** A revoked refresh token leads to a login, a transient failure to retries with
-//!   back-off, a failure that only the operator can fix to a pause and one log line.
+//! - **Failures are sorted.** A revoked refresh token leads to a login, a transient failure to
+//!   retries with back-off, a failure that only the operator can fix to a pause and one log line.
 //! - **Reports are compared.** A thousand calls with a token that WeChat rejects cause one renewal
 //!   ([`WechatUser::with_token`]).
-//! - **Followers are bounded.** A request that waits for the renewal of another process holds no connection
-//!   and no thread, and fails at its deadline.
-//! - **Clocks may differ.** Servers whose clocks differ by a minute serve users without a visible effect.
+//! - **Followers are bounded.** A request that waits for the renewal of another process holds no
+//!   connection and no thread, and fails at its deadline.
+//! - **Clocks may differ.** Servers whose clocks differ by a minute serve users without a visible
+//!   effect.
 //!
 //! # Modules
 //!
@@ -110,7 +111,7 @@
 //! TLS to WeChat and to Redis uses rustls. If the application has not installed a crypto provider
 //! for rustls, the crate installs *ring* when it builds its first client.
 #![cfg_attr(docsrs, feature(doc_cfg))]
-// Nothing that input or the network can reach may panic; tests may.
+// Code that input or the network can reach must not panic. Tests may panic.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 mod accounts;

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use crate::clock::{Timestamp, duration_millis};
 
-/// Time for which further lines of one kind are suppressed after a line, unless the caller sets
-/// another.
+/// Time for which further lines of one kind are suppressed after a line: one minute. Callers of
+/// [`LogLimiter::allow_line_every`] set another interval.
 const INTERVAL: Duration = Duration::from_secs(60);
 
-/// Decides which log lines are written: one of each kind in each interval. A kind is a name that the
+/// Limiter of log lines: allows one line of each kind in each interval. A kind is a name that the
 /// caller chooses. The limiter counts the lines that it suppresses, and the next line can report
 /// their number.
 #[derive(Debug)]
@@ -36,8 +36,9 @@ impl Default for LogLimiter {
 }
 
 impl LogLimiter {
-    /// Returns the number of lines of this kind that were suppressed since the last one, if a line may
-    /// be written now: one a minute. Otherwise returns `None` and counts this line as suppressed.
+    /// Returns the number of lines of this kind that were suppressed since the last one, if a line
+    /// may be written now: one a minute. Otherwise returns `None` and counts this line as
+    /// suppressed.
     pub(crate) fn allow_line(&self, kind: &'static str) -> Option<u64> {
         self.allow_line_every(kind, INTERVAL)
     }
@@ -69,7 +70,8 @@ impl LogLimiter {
         let due = last
             .logged_at_millis
             .saturating_add(duration_millis(interval));
-        // A wall clock that was set back must not silence the log until it has caught up.
+        // A wall clock that was set back is earlier than the last line. The line is then allowed;
+        // otherwise the log would be suppressed until the clock reaches its old time.
         if (last.logged_at_millis..due).contains(&now) {
             last.suppressed = last.suppressed.saturating_add(1);
             return None;

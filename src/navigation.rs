@@ -10,10 +10,10 @@ use crate::identity::RequestHead;
 ///
 /// A page load is a `GET` or `HEAD` that passes these checks, in this order:
 ///
-/// 1. It has no header by which a script library marks its requests, and no
-///    `X-Requested-With: XMLHttpRequest`. Other values of that header are allowed, because Android web
-///    views put the name of their app there.
-/// 2. If it has `Sec-Fetch-Mode`, the value is `navigate`. That decides.
+/// 1. It has no header by which a script library marks its requests, and its `X-Requested-With` is
+///    not `XMLHttpRequest`. Other values of that header are allowed, because Android web views put
+///    the name of their app there.
+/// 2. If it has `Sec-Fetch-Mode`, the value is `navigate`. The third check is then omitted.
 /// 3. Without `Sec-Fetch-Mode` (older web views), it has no other `Sec-Fetch-*` header, a form can
 ///    have sent its body, and its `Accept` contains `text/html`. `*/*` alone is not enough.
 pub(crate) fn is_navigation(head: &RequestHead<'_>) -> bool {
@@ -39,7 +39,7 @@ const SCRIPT_HEADERS: [&str; 7] = [
 
 const COMMON_HEADERS_COUNT: usize = 4;
 
-/// Headers that browsers send with most requests, and that decide about nearly all of them.
+/// Headers that browsers send with most requests. They are enough to recognize nearly all requests.
 const COMMON_HEADERS: [HeaderName; COMMON_HEADERS_COUNT] = [
     ACCEPT,
     HeaderName::from_static("sec-fetch-mode"),
@@ -59,13 +59,14 @@ const FORM_CONTENT_TYPES: [&str; 3] = [
 
 /// A copy of the headers by which this module recognizes a request.
 ///
-/// [`is_navigation`] and [`is_form_submission`] return the same for a head with this copy as for the
-/// original head.
+/// For the requests of browsers, [`is_navigation`] and [`is_form_submission`] return the same for a
+/// head with this copy as for the original head. The copy omits script libraries' headers beside
+/// `Sec-Fetch-Mode: navigate`, a combination that no browser sends.
 pub(crate) struct NavigationHeaders {
     /// The first values of [`COMMON_HEADERS`], in that order.
     common: [Option<HeaderValue>; COMMON_HEADERS_COUNT],
-    /// Further values of `Accept`, and the headers that are not common. Empty for nearly every request,
-    /// so that the copy allocates nothing.
+    /// Further values of `Accept`, and the headers that are not common. Empty for nearly every
+    /// request, so that the copy allocates nothing.
     more: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -81,8 +82,9 @@ impl NavigationHeaders {
         if accept.is_some() {
             more.extend(all(ACCEPT).skip(1));
         }
-        // Sec-Fetch-Mode decides alone, and a request with neither header is a script's. The other
-        // headers matter only for older browsers.
+        // The other headers matter only for older browsers. A request with `Sec-Fetch-Mode` is
+        // recognized by that header, and one with neither `Sec-Fetch-Mode` nor `Accept` is no page
+        // load.
         if mode.is_none() && accept.is_some() {
             let body = [CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING];
             let names = SCRIPT_HEADERS.into_iter().chain(OTHER_FETCH_METADATA);
@@ -119,8 +121,8 @@ fn expects_page(head: &RequestHead<'_>) -> bool {
         return false;
     }
     if let Some(mode) = text("sec-fetch-mode") {
-        // Scripts cannot set this header. It also decides for an application that opens a page in its
-        // web view with a body that no form sends.
+        // Scripts cannot set this header. The body is not checked, because an application may open
+        // a page in its web view with a body that no form sends.
         return mode.eq_ignore_ascii_case("navigate");
     }
     let has_fetch_metadata = OTHER_FETCH_METADATA
@@ -168,7 +170,7 @@ pub(crate) fn is_wechat_browser(headers: &HeaderMap) -> bool {
     agent.contains("micromessenger") && !agent.contains("wxwork")
 }
 
-/// The origin of the page from which a browser was sent to this request.
+/// The origin of the page whose link, form or redirect caused a request of a browser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Initiator {
     /// Another origin, by a link or a redirect.
@@ -189,7 +191,8 @@ pub(crate) fn initiator(headers: &HeaderMap) -> Option<Initiator> {
     })
 }
 
-/// Returns the first value of a header, or `None` if it contains characters other than visible ASCII.
+/// Returns the first value of a header, or `None` if it contains characters other than visible
+/// ASCII.
 pub(crate) fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }

@@ -3,7 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash};
 
-/// Capacity that is never released.
+/// Capacity down to which tables shrink: 1,024 entries. Releasing the rest would save little memory
+/// and cost allocations.
 pub(crate) const MIN_CAPACITY: usize = 1_024;
 
 /// Shrinks a map whose capacity is much larger than its length.
@@ -20,8 +21,8 @@ pub(crate) fn shrink_set<K: Eq + Hash, S: BuildHasher>(set: &mut HashSet<K, S>) 
     }
 }
 
-/// Returns `true` if less than an eighth of the capacity is used. A shrunk table is half full at
-/// most, so it does not grow or shrink again at once.
+/// Returns `true` if the capacity exceeds four times [`MIN_CAPACITY`] and less than an eighth of it
+/// is used. A shrunk table is half full at most, so it does not grow or shrink again at once.
 fn is_oversized(length: usize, capacity: usize) -> bool {
     capacity > 4 * MIN_CAPACITY && length < capacity / 8
 }
