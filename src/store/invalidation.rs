@@ -14,11 +14,13 @@ use super::CredentialKey;
 use crate::clock::Timestamp;
 use crate::credential::{AccessToken, Lifetime, Record};
 
-/// Interval of [`Event::Synced`], which confirms that a subscriber has missed no invalidation.
+/// Interval of [`Event::Synced`], which confirms that a subscriber has missed no invalidation. A
+/// subscription that no longer delivers messages is noticed within two intervals.
 pub(crate) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Number of events that wait for one slow subscriber. If more arrive, the oldest are lost and the
-/// subscriber receives [`Event::Lagged`].
+/// subscriber receives [`Event::Lagged`]. The number is large, because a subscriber then reads all
+/// its records again.
 const EVENT_BUFFER: usize = 4_096;
 
 /// A fingerprint of a stored token: the first 64 bits of a hash over the token, its lifetime and
@@ -87,7 +89,7 @@ pub struct Invalidation {
 /// An event of a [`Subscription`].
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// The subscription is active. Entries that were read before may be stale.
+    /// The subscription is active. Cache entries from before this event may be stale.
     Subscribed,
     /// A process wrote a credential.
     Invalidated(Arc<Invalidation>),
@@ -142,8 +144,8 @@ impl Subscription {
         }
     }
 
-    /// Creates a subscription to the writes of this process. It creates [`Event::Synced`] itself,
-    /// whenever no event waits.
+    /// Creates a subscription to the writes of this process. The subscription itself creates
+    /// [`Event::Synced`], once in each [`HEARTBEAT_INTERVAL`] and only when no other event waits.
     pub(super) fn from_local(receiver: broadcast::Receiver<Event>) -> Self {
         Self {
             receiver,

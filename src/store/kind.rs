@@ -5,7 +5,8 @@
 pub enum CredentialKind {
     /// The access token and refresh token of a user.
     User,
-    /// The access token of a virtual user of a snapshot page (快照页). It expires with the token.
+    /// The access token of a virtual user of a snapshot page (快照页). The record expires with the
+    /// token.
     SnapshotUser,
     /// The interface access token of an account.
     AccountToken,

@@ -27,7 +27,7 @@ pub(super) struct Contents {
     leases: ExpiringMap<CredentialKey, LeaseOwner>,
     /// The refresh token of each deleted pair.
     tombstones: ExpiringMap<CredentialKey, Zeroizing<Vec<u8>>>,
-    /// The used part of each quota, by account and purpose.
+    /// The number of uses of each quota, by account and purpose.
     quotas: ExpiringMap<(AppId, Box<str>), u32>,
     codes: ExpiringMap<LoginCodeKey, CodeState>,
     /// The login to which each code is bound.

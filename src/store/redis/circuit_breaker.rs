@@ -47,7 +47,8 @@ const QUEUE_FACTOR: u32 = 4;
 /// reply.
 const ERROR_REPLY_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The time to wait before a retry, for errors of this module.
+/// The time after which the errors of this module recommend a retry. The circuit probes Redis
+/// several times within it.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The circuits of one store. See the module for their states.
@@ -62,8 +63,9 @@ pub(super) struct CircuitBreaker {
     log_limiter: LogLimiter,
 }
 
-/// One circuit. All orderings on its fields are `Relaxed`: each field is read by itself, no other
-/// memory is published through it, and a late view of it lets a few commands run or fail more.
+/// One circuit. All orderings on its fields are `Relaxed`: each field is read by itself, and no
+/// other memory is published through it. If a task reads an old value, only a few more commands run
+/// or fail.
 #[derive(Debug)]
 struct Circuit {
     /// Milliseconds since the creation of the breaker until which commands are rejected; 0 if the

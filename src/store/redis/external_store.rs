@@ -19,8 +19,9 @@ use crate::store::{
     BoxFuture, CredentialKind, CredentialReader, CredentialSlot, Expected, StoredRecord,
 };
 
-/// Tolerated difference between the expiry of a key and its TTL, because the clocks of this process
-/// and Redis differ.
+/// Tolerated difference between the expiry that this process computes from the TTL of a key, and
+/// the expiry in Redis. Their clocks may run at different speeds, and the reply with the TTL takes
+/// time.
 const KEY_END_TOLERANCE: Duration = Duration::from_secs(1);
 
 /// A read-only store with one slot, which another system writes.

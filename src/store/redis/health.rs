@@ -95,7 +95,7 @@ impl RedisStore {
         result
     }
 
-    /// Runs the commands of a login and a renewal on the key of checks.
+    /// Runs the commands of a login and a renewal on the key of health checks.
     async fn check_script(&self, key: &str, uses_hashes: bool) -> Result<(), Error> {
         let mut call = scripts::CHECK.key(key);
         call.arg(duration_millis(KEY_TTL))

@@ -2,7 +2,7 @@
 //! of a field is the time of its first use.
 //!
 //! Every process reads the registry when it connects. A process that lacks one of the keys would
-//! not find the tokens of some users, so its start fails.
+//! not find the tokens of some users, so its start-up fails.
 
 use redis::aio::ConnectionLike;
 use redis::{AsyncCommands, RedisError};

@@ -160,8 +160,9 @@ impl Sealer {
 
     /// Rejects a renewal if a stored value is sealed with a key that this process does not have.
     ///
-    /// Another process can read that value, so it must not be replaced from partial knowledge. A
-    /// login does not call this function: it is newer than every stored value (newest wins).
+    /// Another process can read that value, so this process must not replace a value that it cannot
+    /// read. A login does not call this function, because it is newer than every stored value
+    /// (newest wins).
     pub(super) fn check_replaceable(
         &self,
         slot: &CredentialSlot,

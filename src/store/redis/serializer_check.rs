@@ -1,8 +1,8 @@
 //! Detection of keys and fields that Java's own serialization has written.
 //!
 //! A Spring service whose `RedisTemplate` has no string serializers writes serialized names. This
-//! crate does not find its users under such names, and never sees an undecodable value. When a user
-//! is not found, the store therefore searches for such names, with a minimum interval.
+//! crate does not find the users of that service, and reads no value that it could report. When a
+//! user is not found, the store therefore searches for such names, with a minimum interval.
 
 use std::time::Duration;
 

@@ -16,8 +16,9 @@ async fn load_and_acquire(
 }
 
 /// A migration from hashes to keys. `before` and `after` use one layout. The processes of the steps
-/// between them read one layout and write both. None of the four renews while another holds the
-/// lease, and each reads what the two in the middle write.
+/// between them read one layout and write both. Such a process does not renew while any other of
+/// the four holds the lease, and no other renews while that process holds it. All four read what
+/// the two in the middle write.
 #[tokio::test]
 async fn dual_write_updates_both_layouts_and_holds_both_leases() {
     let server = RedisServer::start();

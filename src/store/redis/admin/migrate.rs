@@ -33,8 +33,8 @@ enum CopyDecision {
 }
 
 /// Copies every record of the store's layout into the other layout, unless the other layout holds a
-/// newer record. Also removes copies whose record was deleted later. Leaves the store's layout as
-/// it is.
+/// newer record. Also removes copies whose record was deleted later, unless services may already
+/// use the copies. Leaves the store's layout as it is.
 ///
 /// Each write is one atomic step that compares the values in both layouts, and runs only while no
 /// process holds the lease of the record. So no copy replaces a newer record. Another run writes

@@ -17,7 +17,8 @@ use crate::store::{CredentialKey, CredentialKind, CredentialSlot, LeaseOwner};
 /// attempts are left to [`retry_busy`].
 pub(super) const MAX_ATTEMPTS: usize = 5;
 
-/// Maximum time to retry records whose lease is held. It is longer than a lease lasts.
+/// Maximum time to retry records whose lease is held. It is longer than the default duration of a
+/// lease, which is 10 seconds.
 pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// Time between two retries of the records whose lease is held.

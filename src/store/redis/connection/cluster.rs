@@ -39,10 +39,11 @@ use crate::store::redis::hash_tag::hash_tag_range;
 /// within the timeout, the older login may be kept until WeChat rejects its token.
 const MAX_RETRIES: u32 = 12;
 
-/// Minimum and maximum delay before a retry, in milliseconds.
+/// Minimum and maximum delay before a retry, in milliseconds. Both are short, so that a command can
+/// be retried several times within its timeout.
 const RETRY_DELAY_MS: (u64, u64) = (10, 200);
 
-/// Minimum time between two attempts to replace the connection.
+/// Minimum time between two attempts to replace the connection, however many commands fail.
 const RECONNECT_DELAY: Duration = Duration::from_millis(500);
 
 /// Maximum time for an attempt to replace the connection.

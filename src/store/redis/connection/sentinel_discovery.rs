@@ -19,7 +19,8 @@ use crate::store::redis::connection::errors::{
 use crate::store::redis::connection::start_up::unreachable_error;
 use crate::store::redis::connection::url::{format_address, format_addresses};
 
-/// Time after the first reply in which other Sentinels may name a newer configuration.
+/// Time after the first reply in which other Sentinels may name a newer configuration. It is short,
+/// so that an unreachable Sentinel hardly delays a fail-over.
 const STRAGGLER_WAIT: Duration = Duration::from_millis(200);
 
 /// The Sentinels of a URL, and the name of the group of servers.
@@ -147,7 +148,7 @@ impl Sentinels {
         })
     }
 
-    /// Returns the error of a query that no Sentinel has answered, with its remedy.
+    /// Returns the error of a query for which no Sentinel has returned a primary, with its remedy.
     async fn lookup_error(&self, error: Option<&RedisError>) -> Error {
         let (shown, group) = (&self.display, &self.group);
         let Some(error) = error else {

@@ -27,7 +27,7 @@ pub(in crate::store::redis) enum Topology {
     Cluster(Vec<ConnectionAddr>),
 }
 
-/// A parsed URL.
+/// A parsed Redis URL: the servers, how to log in to them, and whether to use TLS.
 #[derive(Debug, Clone)]
 pub(in crate::store::redis) struct RedisUrl {
     pub(in crate::store::redis) topology: Topology,

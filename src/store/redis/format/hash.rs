@@ -94,8 +94,9 @@ mod tests {
         }
     }
 
-    /// Splits a value as the published service does: `value.split("#")`, which drops empty
-    /// strings at the end, then the first part, and the second by `Long.parseLong`.
+    /// Reads a value as the published service does. Java's `value.split("#")` drops empty strings
+    /// at the end. The service uses the first part, and parses the second part with
+    /// `Long.parseLong`.
     fn java_reads(value: &str) -> Option<(String, i64)> {
         let mut parts: Vec<&str> = value.split('#').collect();
         while parts.last().is_some_and(|part| part.is_empty()) {

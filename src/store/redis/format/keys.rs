@@ -357,7 +357,7 @@ mod tests {
                 SealBinding { kind: &other, ..here },
                 SealBinding { user: &other, ..here },
                 SealBinding { key: &other, ..here },
-                // The same letters, otherwise divided.
+                // The user and the key are exchanged, so the letters are the same.
                 SealBinding { user: &key, key: &user, ..here },
             ] {
                 let moved = (there.app, there.kind, there.user, there.key)
