@@ -55,8 +55,8 @@ pub async fn me(user: WechatUser) -> Json<Me> {
 /// `GET /api/userinfo`: returns the user's profile. If WeChat rejects the token, `with_token` renews it and
 /// repeats the call once.
 ///
-/// If the user has not granted the scope of the profile, the layer asks for it. WeChat may be the first to
-/// report that (errcode 48001).
+/// If the user has not granted the scope of the profile, the layer asks for it. If the stored token
+/// does not contain its scope, the call to WeChat reports the lack (errcode 48001).
 pub async fn userinfo(user: WechatUser) -> Result<Json<UserInfo>, Error> {
     let wechat = user.users().wechat();
     let info = user.with_token(|token: UserToken| async move {

@@ -138,8 +138,8 @@ impl WechatAccount {
     /// parameter `url` of the request (read by [`jssdk::page_url`](crate::jssdk::page_url)), or the
     /// `Referer` without that parameter.
     ///
-    /// Some scripts must send `url`, because browsers shorten the `Referer` to the origin, which looks
-    /// like the URL of the start page:
+    /// Some scripts must send `url`, because browsers shorten their `Referer` to the origin, or
+    /// omit it. An origin alone looks like the URL of the start page:
     ///
     /// - scripts of a page of another origin; without `url` their request fails;
     /// - scripts of a page whose `Referrer-Policy` is `origin`, `strict-origin` or `no-referrer`.

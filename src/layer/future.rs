@@ -68,7 +68,8 @@ pin_project! {
     ///
     /// # `HandlingLogin`
     ///
-    /// The first state of a callback. The login exchanges the code. Its reply ends the future.
+    /// The first state of a request to the login that waits for the store or for WeChat, such as a
+    /// callback whose code is exchanged. The reply of the login ends the future.
     ///
     /// # `Ready`
     ///

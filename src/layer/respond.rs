@@ -26,11 +26,11 @@ impl<I, R> Shared<I, R> {
         self.render_with_login(rejection, head, RedirectTarget::Wechat)
     }
 
-    /// Marks the scope of a rejection as declined, if this browser has returned from WeChat within
-    /// the last minute without that scope.
+    /// Marks the scope of a rejection as declined for a page load, if this browser has completed a
+    /// login that asked for that scope within the last minute.
     ///
-    /// The session also contains the granted scope. But users of other identities have no session,
-    /// and WeChat does not always return the granted scope.
+    /// A session also shows that its user has declined the scope. But users of other identities
+    /// have no session, and WeChat does not always return the granted scope.
     fn with_scope_declined(&self, mut rejection: Rejection, head: &RequestHead<'_>) -> Rejection {
         if let (Some(scope), Some(login)) = (rejection.scope, &self.login) {
             rejection.scope_declined |=

@@ -240,7 +240,7 @@ impl LoginBuilder {
     ///
     /// A login is repeated if WeChat rejects its code, or if its code would reduce what the user
     /// has granted. It is also repeated if a reloaded callback has lost its session. Values above
-    /// 10 count as 10, because a browser remembers its last 10 logins.
+    /// 10 count as 10, because the login cookies of a browser contain its last 10 logins.
     pub fn max_retries(self, retries: usize) -> Self {
         self.set(|settings| settings.max_retries = retries)
     }

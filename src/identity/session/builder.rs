@@ -14,7 +14,7 @@ use crate::users::sessions::{DEFAULT_MAX_SESSION_LIFETIME, note_session_lifetime
 /// Default time that a session lasts after it was issued.
 pub(super) const DEFAULT_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3_600);
 
-/// Upper limit of the maximum lifetime: processes remember logouts everywhere for that long.
+/// Upper limit of the maximum lifetime: processes keep logouts everywhere for that long.
 const MAX_LIFETIME_LIMIT: Duration = Duration::from_secs(3_650 * 24 * 3_600);
 
 /// Builder of a [`SessionCookie`].
@@ -94,8 +94,8 @@ impl SessionCookieBuilder {
     /// Sets how long a session lasts after its login, however often it is issued again. Values
     /// above ten years count as ten years. Default: 90 days.
     ///
-    /// A process remembers logouts everywhere for the longest of these times that it has seen, and
-    /// for 90 days at least. All processes that share a store should set the same value.
+    /// A process keeps logouts everywhere for the longest of these times that it has seen, and for
+    /// 90 days at least. All processes that share a store should set the same value.
     pub fn max_lifetime(mut self, max_lifetime: Duration) -> Self {
         self.max_lifetime = max_lifetime.min(MAX_LIFETIME_LIMIT);
         self

@@ -6,7 +6,7 @@
 //! - `ISSUED` is when the session was issued, in seconds.
 //! - `FLAGS` is empty, or has `s` for a snapshot page's virtual user and `v` for a declined scope.
 //! - `AGE` is the number of seconds from the login to `ISSUED`.
-//! - `LOGOUT` is the last logout everywhere that the login knew of, in milliseconds.
+//! - `LOGOUT` is the user's last logout everywhere before the login, in milliseconds.
 //!
 //! Older sessions end with `ISSUED` or `ISSUED.FLAGS`. Their login is the time when they were
 //! issued.
@@ -35,9 +35,9 @@ pub(crate) struct Session {
     pub(crate) recent_login: bool,
     /// Time of the login. Sessions that are issued again keep it.
     pub(crate) logged_in_at: Option<Timestamp>,
-    /// The user's last logout everywhere that the login knew of, if the session contains it.
-    /// Sessions that are issued again keep it. A later logout ends the session, even if the
-    /// servers' clocks differ.
+    /// The user's last logout everywhere before the login, if the session contains it. Sessions
+    /// that are issued again keep it. A later logout ends the session, even if the servers' clocks
+    /// differ.
     pub(crate) last_known_logout: Option<Timestamp>,
 }
 

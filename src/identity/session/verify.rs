@@ -130,7 +130,7 @@ impl VerifiedSession<'_> {
     }
 
     /// Returns the order of sessions of one user. The last known logout comes first, because a
-    /// logout everywhere ends the sessions that do not know of it. Ties are decided by the login,
+    /// logout everywhere ends the sessions that do not contain it. Ties are decided by the login,
     /// then by the issue.
     fn recency(&self) -> (Option<Timestamp>, Timestamp, Timestamp) {
         (

@@ -11,8 +11,8 @@
 //! - The query or the state is invalid, or the user denied access: a failure page.
 //! - The browser did not begin this login, or the login has expired: a failure page. The code stays
 //!   unspent. Before the reply, the store binds the code to this login.
-//! - The login has already signed its user in: a redirect to the page if the browser has a session,
-//!   otherwise *Retrying*.
+//! - The login has already signed its user in: a redirect to the page if the browser has a session.
+//!   Without a session, the same code leads to *Retrying*, and another code to a failure page.
 //!
 //! ## Exchanging
 //!

@@ -63,7 +63,7 @@ impl LoginHandler {
         let session = self.0.session_cookie.issue_with(&user, session);
         let lost_scope = signed_in.had_more && attempt.scope == Scope::Base;
         let mut reply = if lost_scope && context.has_state_cookie {
-            // The user is signed in, and grants again what the former tokens covered.
+            // The user is signed in. WeChat asks for the scope that the former tokens covered.
             self.begin_attempt(Scope::UserInfo, attempt.return_to, context.browser_logins)
         } else {
             let cookies = self.changed_cookie_headers(&context.browser_logins);

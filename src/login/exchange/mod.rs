@@ -78,8 +78,8 @@ use crate::wechat::UserTokenResponse;
 /// Duration of the lease of a code: 10 s, because a call to WeChat takes 8 s at most by default.
 const CODE_LEASE: Duration = Duration::from_secs(10);
 
-/// Time for which the store keeps the outcome of a code that WeChat does not know. It is short,
-/// because clients can send any number of made-up codes.
+/// Time for which the store keeps the outcome of a code that WeChat rejects as unknown. It is
+/// short, because clients can send any number of made-up codes.
 const INVALID_CODE_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Time for which an unspent code is bound to its login: a minute more than the five minutes
@@ -160,8 +160,8 @@ impl Exchange {
         outcome
     }
 
-    /// Binds the code to this login. Returns an outcome if another login has sent the code, or if
-    /// this login has sent too many codes.
+    /// Binds the code to this login. Returns a failure if another login has sent the code, if this
+    /// login has sent too many codes, or if the store fails.
     async fn admit_code(&self) -> Result<(), ExchangeOutcome> {
         let store = self.users.token_store();
         let binding = store.bind_code(&self.code_key, self.login_id, RESULT_LIFETIME);
@@ -307,7 +307,7 @@ impl Exchange {
     }
 
     /// Stores the tokens before the outcome is sent (promises: newest wins, nothing lost). If the
-    /// store does not respond, retries until the deadline.
+    /// store does not respond, retries for [`STORE_RETRY_TIMEOUT`].
     async fn store_tokens(&self, response: &UserTokenResponse) -> ExchangeOutcome {
         let app = &self.code_key.app;
         let Some(Ok(user)) = response.openid.as_deref().map(UserId::new) else {
