@@ -24,8 +24,8 @@ use crate::credential::Record;
 use crate::error::{Error, ErrorKind};
 use crate::store::{CommitResult, MIN_TOMBSTONE_TTL, StoredRecord};
 
-/// Maximum time for which the commit of a granted pair is retried: one minute, for a store that is
-/// unavailable or a lease that was lost (nothing lost). The tombstone of a pair must outlast it.
+/// Maximum time for which the commit of a granted pair is retried (nothing lost): one minute, while
+/// the store is unavailable or another process holds the lease. A tombstone must exist longer.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(60);
 
 // A process that retries its commit must still find the tombstone of the pair that it replaces.

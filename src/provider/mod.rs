@@ -241,8 +241,8 @@ impl CredentialProvider {
             // The store may have executed the write although its reply is an error.
             Err(_) => drop(provider.cache.invalidate(id)),
         }
-        // After the cache: a call that starts now with an older snapshot finds it outdated, and a
-        // call that started earlier is in the table and is detached here.
+        // After the cache. A call that starts from now on finds in the cache that an older snapshot
+        // is outdated. A call that started earlier is in the table, and is detached here.
         provider.calls.detach(id);
         provider.update_cached_gauge();
         outcome?;

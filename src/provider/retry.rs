@@ -5,8 +5,9 @@
 //! - Calling: one call to WeChat is in progress. Ends with a new record, or with a failure that no
 //!   retry fixes. A transient failure leads to Backing off.
 //! - Backing off: waits, then reads the store. Leads to Calling. Ends if the store holds a newer
-//!   record, if another call has opened the circuit of the account, or if the wait would exceed
-//!   the renewal timeout.
+//!   record or if another call has opened the circuit of the account. Does not begin if the wait
+//!   would exceed the renewal timeout: the store is read once more, and the renewal ends with a
+//!   newer record or with the failure.
 //!
 //! The end leads to a commit (new record), to a deletion (the refresh token is revoked or expired),
 //! or to the release of the lease.

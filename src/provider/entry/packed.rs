@@ -1,8 +1,7 @@
 //! The bytes of a cache entry: one allocation for the token and all other facts.
 //!
-//! A process may cache a million users. One allocation for all the facts about a user takes half
-//! the memory of one allocation for each fact, and a request waits for one cache miss instead of
-//! for four.
+//! A process may cache a million users. One allocation for a whole entry takes half the memory of
+//! one allocation for each fact. A request then waits for one processor cache miss instead of four.
 //!
 //! # Layout
 //!

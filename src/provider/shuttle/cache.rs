@@ -1,7 +1,8 @@
 //! The cache alone, compared with the content of the store.
 //!
-//! An entry that the cache serves is no older than any write that its process made or received as
-//! an invalidation, and no older than a detected loss. In the end the cache agrees with the store.
+//! The cache serves no entry that is older than a write that its process made or received as an
+//! invalidation. After a detected loss of an invalidation, it serves no entry that was read before.
+//! In the end the cache agrees with the store.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
