@@ -27,8 +27,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Maximum time by which a signed value may have been issued in the future, because the clocks of
-/// the processes that sign and verify it may differ.
+/// Maximum time by which a signed value may have been issued in the future. The clocks of the
+/// process that signs it and of the process that verifies it may differ.
 pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// Length of a day.

@@ -2,7 +2,7 @@
 //! and a fresh access token of that user, in every handler.
 //!
 //! [`WechatLayer`] is a [Tower](https://docs.rs/tower) layer. For each request it resolves the
-//! WeChat user, reads that user's web-authorization `access_token` from memory or from Redis, and
+//! WeChat user and reads that user's web-authorization `access_token` from memory or from Redis. It
 //! inserts a [`WechatUser`] into the request's extensions. Of all processes that share a store, one
 //! renews a token ahead of its expiry.
 //!
@@ -62,8 +62,9 @@
 //! - **Nothing is lost.** Tokens that WeChat has issued reach the store even if the client
 //!   disconnects. Call [`UserTokens::shutdown`] before the process ends.
 //! - **Stale tokens are served** while they are renewed, and while WeChat or Redis is unreachable.
-//! - **Failures are sorted.** A revoked refresh token leads to a login, a transient failure to
-//!   retries with back-off, a failure that only the operator can fix to a pause and one log line.
+//! - **Failures are sorted.** A revoked refresh token leads to a login, and a transient failure to
+//!   retries with back-off. A failure that only the operator can fix leads to a pause and one log
+//!   line.
 //! - **Reports are compared.** A thousand calls with a token that WeChat rejects cause one renewal
 //!   ([`WechatUser::with_token`]).
 //! - **Followers are bounded.** A request that waits for the renewal of another process holds no

@@ -76,8 +76,9 @@ impl RateLimiter {
         }
     }
 
-    /// Acquires a permit, or returns the time to wait: the remainder of the interval after this
-    /// process's last use, or a whole interval if the store or the count of the day denies the use.
+    /// Acquires a permit, or returns the time to wait. This is the remainder of the interval after
+    /// this process's last use. If the store or the count of the day denies the use, it is a whole
+    /// interval.
     ///
     /// The local lock is not held while the store answers, because a lock must not be held across
     /// an `await`. Two callers of one process may therefore both pass the local check. The store

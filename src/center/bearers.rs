@@ -34,9 +34,9 @@ impl BearerSecrets {
         Ok(Self(RwLock::new(accepted_secrets(secrets)?)))
     }
 
-    /// Replaces all secrets, including those with an expiry. The secrets are validated before the
-    /// lock is taken, so an invalid secret leaves the accepted ones unchanged, and no request sees
-    /// a part of the new ones.
+    /// Replaces all secrets, including those with an expiry. An invalid secret leaves the accepted
+    /// ones unchanged, because all are validated before the lock is taken. No request sees only a
+    /// part of the new secrets.
     pub(super) fn replace(&self, secrets: impl Iterator<Item = BearerSecret>) -> Result<(), Error> {
         let accepted = accepted_secrets(secrets)?;
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = accepted;

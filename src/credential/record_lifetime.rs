@@ -36,9 +36,9 @@ pub(crate) const MAX_KEY_TTL: Duration =
 
 /// Returns `true` if the stored time `due` can be the expiry of a refresh token.
 ///
-/// `renew_at` is the renewal point of the access token beside it. A time before that point, or at
-/// most the lifetime of an access token after it, comes from a service that stores only the access
-/// token's time.
+/// `renew_at` is the renewal point of the access token in the same record. A stored time that is at
+/// most the lifetime of an access token (two hours) later than this point is not the refresh
+/// token's: some services store the access token's time in its place.
 pub(crate) fn is_refresh_expiry(due: Timestamp, renew_at: Timestamp) -> bool {
     due.is_plausible() && due > renew_at.saturating_add(STANDARD_LIFETIME)
 }

@@ -91,8 +91,8 @@ impl WechatClientBuilder {
     /// unreachable, timed out or returned no valid reply. Default: none.
     ///
     /// WeChat names `https://api2.weixin.qq.com` for disaster recovery, and the access points `sh`,
-    /// `sz` and `hk.api.weixin.qq.com`. A call that must not be sent twice, such as the exchange of
-    /// a code, tries the next URL only if the request was certainly not sent.
+    /// `sz` and `hk.api.weixin.qq.com`. Some calls must not be sent twice, such as the exchange of
+    /// a code. Such a call tries the next URL only if the request was certainly not sent.
     pub fn fallback_api_urls<U: Into<String>>(mut self, urls: impl IntoIterator<Item = U>) -> Self {
         self.fallback_api_urls = urls.into_iter().map(Into::into).collect();
         self
@@ -146,8 +146,8 @@ impl WechatClientBuilder {
         self
     }
 
-    /// Sets the clock. If WeChat rejects a call because of a limit, the client computes from this
-    /// clock the time until the next minute or until midnight in Beijing. Default: the system
+    /// Sets the clock. After WeChat rejected a call because of a limit, the client computes the
+    /// time until the limit ends, at the next minute or at midnight in Beijing. Default: the system
     /// clock.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
