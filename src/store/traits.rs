@@ -215,7 +215,7 @@ pub trait QuotaStore: fmt::Debug + Send + Sync + 'static {
 #[allow(unnameable_types)]
 pub trait RevocationStore: fmt::Debug + Send + Sync + 'static {
     /// Stores `at` for `ttl`. If the stored time is not earlier than `at`, stores one millisecond
-    /// after the stored time, so that two logouts of one user never have the same time.
+    /// after the stored time. So two logouts of one user never have the same time.
     fn set_revoked_at<'a>(
         &'a self,
         key: &'a CredentialKey,

@@ -39,8 +39,8 @@ pub enum Layout {
 ///
 /// **Two accounts that share a Redis in [`Layout::Hashes`] need `{appid}` in each of these names,
 /// except in the prefix.** The published names contain no AppID. Without `{appid}`, the second
-/// account reads what the first one has written, so **one account uses the token, the ticket and
-/// the users' tokens of the other**. The stored values contain no AppID either, so only WeChat
+/// account reads what the first one has written. **One account then uses the token, the ticket and
+/// the users' tokens of the other.** The stored values contain no AppID either, so only WeChat
 /// notices the mistake. Keys below the prefix, and so all keys of [`Layout::Keys`], always contain
 /// the AppID.
 ///

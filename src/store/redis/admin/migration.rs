@@ -146,9 +146,9 @@ impl Migration<'_> {
         )
     }
 
-    /// Writes the keys of the target layout in one step, if both layouts still hold the values of
-    /// `facts` and no process holds a lease of the record. Publishes `message` to the services of
-    /// the account.
+    /// Writes the keys of the target layout in one step. Writes nothing if a layout no longer holds
+    /// the values of `facts`, or if a process holds a lease of the record. Publishes `message` to
+    /// the services of the account.
     pub(super) async fn write_target<'v>(
         &self,
         slot: &CredentialSlot,

@@ -73,8 +73,8 @@ pub struct Summary {
 /// A callback for the progress of a task.
 pub type ProgressFn<'a> = &'a mut (dyn FnMut(&Summary) + Send);
 
-/// What a task has done with one record. Each outcome has a counter in [`Summary`], whose fields
-/// describe the outcomes.
+/// The result of the work of a task on one record. Each result has a counter in [`Summary`], whose
+/// fields describe the results.
 pub(super) enum RecordOutcome {
     Written,
     WrittenWithImplausibleTime,

@@ -1,9 +1,9 @@
 //! Connection to a Redis Cluster, which is replaced when replies stay away.
 //!
 //! The client library follows moved slots and drops nodes that close their connections. It does not
-//! notice a node that keeps its connections and does not reply, and continues to send commands to
-//! it after a replica has taken over. So a timeout requests a new connection, which reads the list
-//! of nodes again.
+//! notice a node that keeps its connections open and does not reply. The library continues to send
+//! commands to that node after a replica has taken over. So a timeout requests a new connection,
+//! which reads the list of nodes again.
 //!
 //! # States
 //!

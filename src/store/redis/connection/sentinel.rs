@@ -161,8 +161,8 @@ impl SentinelConnection {
             return reply;
         }
         // A replica rejects the first write of a script or transaction, so nothing has been written
-        // yet, and the new primary cannot run the command twice. After a broken connection the
-        // command may have run, so the caller gets that error and decides.
+        // yet. The command therefore takes effect only once, at the new primary. After a broken
+        // connection the command may have run, so the caller gets that error and decides.
         let mut active = self.active().await?;
         active.connection.send_packed_command(command).await
     }

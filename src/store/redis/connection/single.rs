@@ -1,5 +1,5 @@
-//! Connection to one address, which is replaced when replies stay away, when the server rejects the
-//! handshake, and when another server has taken over behind the address.
+//! Connection to one address. It is replaced when replies stay away, when the server rejects the
+//! handshake, and when another server has taken over the address.
 //!
 //! # States
 //!
@@ -11,11 +11,11 @@
 //!   After [`UNANSWERED_LIMIT`] the next command replaces the connection.
 //! - *Rejected* (`rejected_at`): the server has rejected the handshake. After
 //!   [`HANDSHAKE_RETRY_DELAY`] the next command replaces the connection.
-//! - *Demoted* (`is_demoted`): the server has replied as a replica does, or reports that role. A
-//!   host name, a virtual IP or the endpoint of a managed Redis may lead to the new primary by now,
-//!   while connections to the old one stay open. Once the connection is [`MIN_SWITCH_INTERVAL`]
-//!   old, the next command replaces it and notifies subscribers. The rejected command is sent once
-//!   more on the new connection.
+//! - *Demoted* (`is_demoted`): the server has replied as a replica does, or reports that role. The
+//!   address may lead to the new primary by now, for example if it is a virtual IP. Connections to
+//!   the old primary stay open nevertheless. Once the connection is [`MIN_SWITCH_INTERVAL`] old,
+//!   the next command replaces it and notifies subscribers. The rejected command is sent once more
+//!   on the new connection.
 //!
 //! A replacement increments `generation` and returns to *in use*. Replies of an older generation
 //! change nothing but `unanswered_since`.
@@ -256,7 +256,8 @@ impl Inner {
             return reply;
         }
         // A replica rejects the first write of a script or transaction, so nothing has been written
-        // yet, and the new primary cannot run the command twice. Boxed, because it is rare.
+        // yet. The command therefore takes effect only once, at the new primary. This future is
+        // boxed, because a repetition is rare.
         Box::pin(self.command_once(command)).await.0
     }
 

@@ -46,7 +46,7 @@ type HmacSha256 = Hmac<Sha256>;
 pub enum SealingMode {
     /// Reads sealed and plain values, and writes plain values. This is the first step of
     /// introducing sealing, until all processes have the keys. It is also the first step of
-    /// removing it.
+    /// removing sealing.
     Open,
     /// Reads sealed and plain values, and writes sealed values.
     #[default]

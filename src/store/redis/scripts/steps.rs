@@ -22,8 +22,8 @@ pub(in super::super) enum Step {
     /// or 2 and the current values (changed).
     AcquireLease,
     /// Writes the values if the current ones are the expected ones, and releases the lease (newest
-    /// wins). If a tombstone names the replaced refresh token, the script also writes if the values
-    /// are missing, and while another owner holds the lease (nothing lost).
+    /// wins). If a tombstone names the replaced refresh token, the script also writes into an empty
+    /// slot, and while another owner holds the lease (nothing lost).
     ///
     /// `ARGV`: owner, replaced refresh token (may be empty), value of the tombstones (empty deletes
     /// them), their TTL in milliseconds. Then for each key: field, expected value, new value (`-`
@@ -266,8 +266,8 @@ mod tests {
         Step::ReleaseLeases,
     ];
 
-    /// Returns the numbers of keys of all layouts, with and without a dual write, and those of the
-    /// tasks of operators, which may need no leases or tombstones.
+    /// Returns the numbers of keys of all layouts, with and without a dual write. Also returns
+    /// those of the tasks of operators, which may need no leases or tombstones.
     fn key_counts() -> Vec<KeyCounts> {
         let (names, app) = (RedisNames::default(), AppId::new("wx0").unwrap());
         let mut all_counts = Vec::new();
