@@ -35,7 +35,7 @@ pub(crate) fn text_after_prefix<'a>(
 
 /// Returns the cookies that start with `prefix`, without the prefix.
 ///
-/// The function compares prefixes instead of parsing all cookies, which costs three times as much.
+/// The function compares prefixes, because parsing all cookies would cost three times as much.
 /// Other cookies may contain any bytes: browsers send the cookies of Chinese pages unencoded.
 fn bytes_after_prefix<'a>(headers: &'a HeaderMap, prefix: &str) -> impl Iterator<Item = &'a [u8]> {
     headers

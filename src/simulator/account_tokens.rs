@@ -64,7 +64,8 @@ pub(super) struct AccountTokenIssuer {
 }
 
 impl AccountTokenIssuer {
-    /// `cgi-bin/token`: each call issues a new token. The last one remains valid for the overlap.
+    /// `cgi-bin/token`: each call issues a new token. The former token remains valid for the
+    /// overlap.
     pub(super) fn token(
         &mut self,
         settings: &SimulatorSettings,

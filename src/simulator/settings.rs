@@ -234,8 +234,8 @@ settings! {
     /// WeChat's servers were seen to do. Only for `http://` callbacks. Default: `false`.
     callback_twice: bool, callback_twice = false;
 
-    /// Allowed host names of a `redirect_uri` (网页授权域名), compared exactly. Other hosts get error
-    /// page 10003. Default: `None`, which allows any host.
+    /// Allowed host names of a `redirect_uri` (网页授权域名), compared as a whole, in any letter case.
+    /// Other hosts get error page 10003. Default: `None`, which allows any host.
     redirect_hosts: Option<Vec<String>>, redirect_hosts = None;
 
     /// Addresses that may fetch the account's token. Others get 40164. Default: `None`, which allows

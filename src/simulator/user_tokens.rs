@@ -9,8 +9,8 @@ use super::{
     settings::SimulatorSettings,
 };
 
-/// Time for which a used or expired code is kept after its expiry. Its next use gets the errcode for
-/// a used code, and not the one for an unknown code.
+/// Time for which a code is kept after its expiry: one day. During that time, a used code gets
+/// 40163, and not 40029 as an unknown or expired code does.
 const CODE_RETENTION: Duration = Duration::from_secs(24 * 3600);
 
 /// The user and scope for which a code or a pair was issued.
@@ -28,7 +28,7 @@ struct AuthorizationCode {
     used: bool,
 }
 
-/// The valid tokens of one user.
+/// The current tokens of one user, which may have expired.
 #[derive(Debug, Clone)]
 pub(super) struct TokenPair {
     pub(super) authorization: Authorization,

@@ -28,10 +28,10 @@ use crate::users::sessions::SNAPSHOT_SESSION_LIFETIME;
 /// Identity that reads the user of a request from a signed cookie.
 ///
 /// The cookie's value contains the user's id, the times of the issue and of the login, and an
-/// HMAC-SHA256. It also contains the user's last logout everywhere before the login, if it is
-/// known. The key of the HMAC is derived from the application's key for this cookie's name and this
-/// AppID. No other value that was signed with the same key is therefore accepted. The value
-/// contains no secret, but it signs in everybody who has it: keep it out of logs, like a token.
+/// HMAC-SHA256. It also contains the time after which a logout everywhere ends the session. The key
+/// of the HMAC is derived from the application's key for this cookie's name and this AppID. No
+/// other value that was signed with the same key is therefore accepted. The value contains no
+/// secret, but it signs in everybody who has it: keep it out of logs, like a token.
 ///
 /// The cookie is `HttpOnly`, `SameSite=Lax` and, by default, `Secure`. With `Secure` its name
 /// begins with `__Host-`. Browsers accept such a cookie from this host only, so no other host of

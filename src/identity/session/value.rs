@@ -6,7 +6,8 @@
 //! - `ISSUED` is when the session was issued, in seconds.
 //! - `FLAGS` is empty, or has `s` for a snapshot page's virtual user and `v` for a declined scope.
 //! - `AGE` is the number of seconds from the login to `ISSUED`.
-//! - `LOGOUT` is the user's last logout everywhere before the login, in milliseconds.
+//! - `LOGOUT` is a time in milliseconds, usually that of the user's last logout everywhere before
+//!   the login. A logout everywhere after that time ends the session.
 //!
 //! Older sessions end with `ISSUED` or `ISSUED.FLAGS`. Their login is the time when they were
 //! issued.
@@ -35,9 +36,9 @@ pub(crate) struct Session {
     pub(crate) recent_login: bool,
     /// Time of the login. Sessions that are issued again keep it.
     pub(crate) logged_in_at: Option<Timestamp>,
-    /// The user's last logout everywhere before the login, if the session contains it. Sessions
-    /// that are issued again keep it. A later logout ends the session, even if the servers' clocks
-    /// differ.
+    /// A logout everywhere after this time ends the session. After a login, this is the user's last
+    /// logout everywhere before it, so that the servers' clocks may differ. Sessions that are
+    /// issued again keep it.
     pub(crate) last_known_logout: Option<Timestamp>,
 }
 

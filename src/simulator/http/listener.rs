@@ -48,7 +48,8 @@ impl axum::serve::Listener for BreakableListener {
         loop {
             match self.inner.accept().await {
                 Ok((stream, address)) => {
-                    // Otherwise a small reply waits for the acknowledgement of the last one.
+                    // Without this option, a small reply waits for the acknowledgement of the one
+                    // before.
                     let _ = stream.set_nodelay(true);
                     let connection = BreakableConnection {
                         stream,
