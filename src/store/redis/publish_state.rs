@@ -18,7 +18,8 @@ use super::scripts::PublishMode;
 ///   `cache_ttl`. A server may also reject only the command inside the script. The reply of the
 ///   script reports this each time, and a separate command publishes that invalidation too.
 /// - Paused: for [`REJECTED_RETRY_DELAY`] after the server has rejected the separate command too,
-///   for example because the ACL user lacks permission for the channel. Writes publish nothing.
+///   for example because the ACL user lacks permission for the channel. No separate command is sent
+///   during the pause, so writes are not published.
 ///
 /// The flags are independent of other memory, so `Relaxed` is enough. A task that reads an old
 /// value makes one more attempt, which the server rejects again.

@@ -117,8 +117,8 @@ fn address_of(node: &Value, seed: &ConnectionAddr) -> Option<ConnectionAddr> {
     Some(address)
 }
 
-/// Returns an error if no node can be reached at its announced address. The node that has just
-/// replied is not tried again.
+/// Returns an error if no node can be reached at its announced address. Tries no node if the node
+/// that has just replied announces the address of `seed`.
 async fn check_nodes(
     connector: &Connector,
     seed: &ConnectionAddr,

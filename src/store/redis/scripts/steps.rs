@@ -31,7 +31,7 @@ pub(in super::super) enum Step {
     /// keeps the remaining TTL). Then the channel (may be empty) and the message.
     ///
     /// Returns 1 (written), 3 (written, but not published), 0 (another owner holds the lease), or 2
-    /// and the current values (changed).
+    /// and the current values (changed; the lease is released too).
     Commit,
     /// Writes the values without a comparison or a lease, and deletes the tombstones (newest wins).
     ///
