@@ -117,8 +117,8 @@ fn address_of(node: &Value, seed: &ConnectionAddr) -> Option<ConnectionAddr> {
     Some(address)
 }
 
-/// Returns an error if no node can be reached at its announced address. Tries no node if the node
-/// that has just replied announces the address of `seed`.
+/// Returns an error if no node can be reached at its announced address. Makes no attempt if one of
+/// the announced addresses is `seed`, which has just replied.
 async fn check_nodes(
     connector: &Connector,
     seed: &ConnectionAddr,
