@@ -4,12 +4,13 @@
 //! # States of the account's circuit
 //!
 //! - Closed: calls are allowed. An error that only the operator can fix opens the circuit.
-//! - Open: calls fail with that error for 30 seconds, or for as long as the errcode asks if that is
-//!   longer. Calls are then allowed again. A further operator error opens the circuit again, and a
+//! - Open: calls fail with that error for 30 seconds, or for its `retry_after` if that is longer.
+//!   Calls are then allowed again. A further operator error opens the circuit again, and a
 //!   granted credential closes it.
 //!
-//! Each errcode is logged once when it opens the circuit. It is logged again if the circuit stayed
-//! closed for ten times its duration.
+//! An errcode that opens the circuit is logged once. It is logged again after one of these events:
+//! WeChat granted a credential, another errcode opened the circuit, or the circuit was not open for
+//! five minutes.
 
 use std::ops::Range;
 use std::sync::PoisonError;
@@ -20,13 +21,15 @@ use crate::backoff::delay_after;
 use crate::clock::Timestamp;
 use crate::error::Error;
 
-/// Wait after the first failure. Doubles with each further failure.
+/// Wait after the first failure: half a second. It doubles with each further failure.
 const MIN_BACK_OFF: Duration = Duration::from_millis(500);
 
-/// Maximum wait between two tries.
+/// Maximum wait between two tries: 30 seconds. Renewals succeed at most this long after the end of
+/// an outage.
 const MAX_BACK_OFF: Duration = Duration::from_secs(30);
 
-/// Time for which the circuit of an account stays open, unless the errcode asks for more.
+/// Minimum time for which the circuit of an account stays open: 30 seconds. A longer `retry_after`
+/// of the error replaces it.
 const OPEN_CIRCUIT_FOR: Duration = Duration::from_secs(30);
 
 /// Maximum number of credentials whose failures are tracked. Bounds the memory. A credential that
@@ -46,7 +49,8 @@ pub(super) struct FailureTracker {
 #[derive(Clone)]
 struct Suppression {
     failures: u32,
-    /// Period of the suppression. The start handles wall clocks that were set back.
+    /// Start of the suppression. Before it, the suppression has no effect: the wall clock was then
+    /// set back.
     since: Timestamp,
     until: Timestamp,
     error: Error,
@@ -93,14 +97,14 @@ impl FailureTracker {
     }
 
     /// Records the number of consecutive failures of a credential. Suppresses further calls for the
-    /// back-off of that number, or for as long as the error asks if that is longer.
+    /// back-off of that number, or for the `retry_after` of the error if that is longer.
     pub(super) fn record_failure(&self, id: &str, failures: u32, error: &Error, now: Timestamp) {
         let wait = back_off(failures).max(error.retry_after().unwrap_or_default());
         self.insert(id, failures, error.clone(), now..now.saturating_add(wait));
     }
 
-    /// Suppresses calls for a credential during `pause`, because another call would return nothing
-    /// new.
+    /// Suppresses calls for a credential during `pause`, because another call would return the same
+    /// token.
     pub(super) fn suppress(&self, id: &str, pause: Duration, error: Error, now: Timestamp) {
         self.insert(id, 0, error, now..now.saturating_add(pause));
     }
