@@ -27,8 +27,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// Maximum time by which a signed value may have been issued in the future. The clocks of the
-/// process that signs it and of the process that verifies it may differ.
+/// Maximum time by which a signed value may have been issued in the future: five minutes. The
+/// clocks of the process that signs it and of the process that verifies it may differ.
 pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// Length of a day.
@@ -204,7 +204,7 @@ impl Clock {
     }
 }
 
-/// Maximum distance of a deadline: ten years.
+/// Maximum distance of a deadline: ten years. No deadline of this crate needs more.
 const MAX_DEADLINE: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
 
 /// Returns the deadline `duration` from now on the monotonic clock, ten years from now at most. An

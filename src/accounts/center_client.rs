@@ -23,11 +23,11 @@ use crate::wechat::{
 /// normally takes milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Timeout of a request. A center replies within its load timeout (5 seconds), and the lease of the
-/// renewal lasts longer.
+/// Timeout of a request: six seconds. A center replies within its load timeout (5 seconds by
+/// default), and the lease of the renewal lasts longer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(6);
 
-/// Maximum size of a reply. Real replies have a few hundred bytes.
+/// Maximum size of a reply: 64 KiB. Real replies have a few hundred bytes.
 const MAX_REPLY_BYTES: usize = 64 * 1024;
 
 /// Maximum number of characters of the center's error message in an error of this crate. Bounds the

@@ -19,7 +19,7 @@ use crate::store::{Quota, Store};
 /// # States of the last use
 ///
 /// - **None**: no permit was acquired in the last `min_interval`. The next
-///   [`acquire`](Self::acquire) asks the store, and counts a new use.
+///   [`acquire`](Self::acquire) counts a new use, in the store and in memory.
 /// - **Spent**: a permit of this interval is in use, or its call succeeded. The next `acquire` is
 ///   denied until the interval ends. The state is then *none*.
 /// - **Failed**: a permit of this interval was dropped without confirmation. The next `acquire`

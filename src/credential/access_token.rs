@@ -11,7 +11,8 @@ use super::secret_bytes::SecretBytes;
 /// Number of bytes of the length prefix, which says where the text ends.
 const LENGTH_BYTES: usize = size_of::<u32>();
 
-/// Maximum number of bytes of a token. WeChat's documentation asks for room for 512 characters.
+/// Maximum number of bytes of a token: four times the 512 characters for which WeChat's
+/// documentation recommends storage.
 const MAX_TOKEN_BYTES: usize = 2_048;
 
 /// An access token of a user or of the account, or a `jsapi_ticket`. Cheap to clone.

@@ -21,11 +21,11 @@ use crate::clock::Timestamp;
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
-/// Lifetime of a refresh token, by WeChat's documentation of web authorization (网页授权).
+/// Lifetime of a refresh token: 30 days, by WeChat's documentation of web authorization (网页授权).
 pub(crate) const REFRESH_TOKEN_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3_600);
 
-/// Time after the stored expiry in which the refresh token is still sent to WeChat: clocks may
-/// differ, and WeChat decides.
+/// Time after the stored expiry in which the refresh token is still sent to WeChat: one day. Clocks
+/// may differ, and only WeChat decides whether the token is valid.
 pub(crate) const REFRESH_GRACE: Duration = DAY;
 
 /// The longest lifetime of a key without a renewal: 32 days, the lifetime of a refresh token and

@@ -1,4 +1,4 @@
-//! Memory that several handles share and that is wiped after the last of them.
+//! Memory that several handles share, and that is overwritten when the last handle is dropped.
 
 use std::ops::Deref;
 use std::sync::Arc;

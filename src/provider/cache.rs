@@ -35,8 +35,8 @@ use crate::clock::{Clock, Timestamp};
 use crate::credential::AccessToken;
 use crate::store::RecordVersion;
 
-/// Time for which a user without a token is cached as absent. Bounds the load on the store by
-/// requests with invented ids.
+/// Time for which a user without a token is cached as absent: one second. Bounds the load on the
+/// store by requests with invented ids.
 const NEGATIVE_TTL: Duration = Duration::from_secs(1);
 
 /// Maximum number of ids in the negative cache. Bounds the memory that requests with invented ids
@@ -52,7 +52,8 @@ const SHARDS: usize = 256;
 /// capacity at once.
 const MAX_CAPACITY: usize = 100_000_000;
 
-/// Divisor of the capacity: the quotient is the number of entries that the library expects.
+/// Divisor of the capacity. The quotient is the expected number of entries, for which the library
+/// reserves memory beside the entries; see [`Cache::new`].
 const EXPECTED_ITEMS_DIVISOR: usize = 12;
 
 /// Cache of one engine. Most requests read it and nothing else.

@@ -15,14 +15,15 @@ pub(crate) enum RenewalTiming {
     AfterRenewalTime,
 }
 
-// The builders of users' and accounts' tokens document these defaults.
+// The builders of users' and accounts' tokens document these defaults. The renewal timeout is four
+// fifths of the lease duration.
 const DEFAULT_CACHE_TTL: Duration = Duration::from_secs(60);
 const DEFAULT_LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_LEASE_DURATION: Duration = Duration::from_secs(10);
 const DEFAULT_RENEWAL_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Bounds of the lease duration. A store cannot keep a lease of zero length. A process that crashed
-/// must not block the others for longer than the maximum.
+/// Bounds of the lease duration: 100 milliseconds and one hour. A store cannot keep a lease of zero
+/// length. A process that crashed must not block the others for longer than the maximum.
 const MIN_LEASE_DURATION: Duration = Duration::from_millis(100);
 const MAX_LEASE_DURATION: Duration = Duration::from_secs(3_600);
 

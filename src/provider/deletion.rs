@@ -25,7 +25,8 @@ use crate::store::{CommitResult, LeaseResult, StoredRecord};
 /// successor commits it in this time, because the wait between two of its tries is shorter.
 const SUCCESSOR_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Interval between two reads of the store during that wait.
+/// Interval between two reads of the store during [`SUCCESSOR_TIMEOUT`]: 50 milliseconds, so that a
+/// commit of the successor soon ends the wait.
 const SUCCESSOR_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 impl RenewalTask<'_> {

@@ -12,7 +12,8 @@ use super::state::CredentialProvider;
 /// so that the entry is read again while it is still valid.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The store is read again when the cache entry is valid for less than this.
+/// Remaining validity of the cache entry below which the store is read again: three seconds. This
+/// leaves two further checks if the read fails.
 const REFRESH_BEFORE: Duration = Duration::from_secs(3);
 
 /// Prefetch task. Dropping this aborts the task, but not a call that it started (nothing lost).

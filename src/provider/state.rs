@@ -101,7 +101,7 @@ pub(super) struct ProviderState {
 }
 
 /// Time after which a caller receives the unexpired token of this process instead of waiting longer
-/// for the store.
+/// for the store: 100 milliseconds. Reads normally take less than a few milliseconds.
 pub(super) const SLOW_STORE_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// Maximum number of concurrent renewals of one process. Bounds the open connections to WeChat when

@@ -9,8 +9,8 @@ use crate::clock::{Clock, Timestamp};
 use crate::error::{Error, ErrorKind};
 use crate::wechat::UserInfo;
 
-/// Maximum time for which a cached profile is served. A user may change the avatar at any time,
-/// and the URL of the old avatar then stops working.
+/// Maximum time for which a cached profile is served: ten minutes. A user may change the avatar at
+/// any time, and the URL of the old avatar then stops working.
 const PROFILE_TTL: Duration = Duration::from_secs(10 * 60);
 
 /// Maximum number of cached profiles. Bounds the memory; a full cache evicts the least used ones.

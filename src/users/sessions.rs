@@ -6,7 +6,8 @@ use std::time::Duration;
 /// Default maximum time that a session lasts after its login, including all extensions: 90 days.
 pub(crate) const DEFAULT_MAX_SESSION_LIFETIME: Duration = Duration::from_secs(90 * 24 * 3_600);
 
-/// Time that the session of a virtual user of a snapshot page (快照页) lasts. It is never extended.
+/// Lifetime of the session of a virtual user of a snapshot page (快照页): two hours, as long as the
+/// user's token. The session is never extended.
 pub(crate) const SNAPSHOT_SESSION_LIFETIME: Duration = Duration::from_secs(2 * 3_600);
 
 /// Maximum lifetime of all sessions that this process issues, in seconds. Accesses are `Relaxed`,

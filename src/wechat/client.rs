@@ -24,8 +24,8 @@ const MAX_CODE_BYTES: usize = 2_048;
 /// ends within the total timeout. The client itself neither backs off nor retries.
 ///
 /// # Errors
-/// All calls return the same kinds of errors. [`Error::kind`] and [`Error::recommended_action`] say
-/// what to do. [`Error::errcode`] and [`Error::rid`] come from WeChat's reply.
+/// All calls return the same kinds of errors. [`Error::kind`] and [`Error::recommended_action`]
+/// describe the remedy. [`Error::errcode`] and [`Error::rid`] come from WeChat's reply.
 ///
 /// - [`ErrorKind::WechatUnavailable`]: no reply, an invalid reply, or "system busy".
 /// - [`ErrorKind::TokenRefused`]: WeChat rejected the access token of this call.

@@ -10,7 +10,7 @@ use crate::error::Error;
 const EXAMPLE_HINT: &str =
     "set a URL such as http://user:password@proxy.internal:3128 or socks5://proxy.internal:1080";
 
-/// The longest user name and password of SOCKS5, in bytes (RFC 1929).
+/// Maximum number of bytes of a user name and of a password of SOCKS5 (RFC 1929).
 const MAX_SOCKS_CREDENTIAL_BYTES: usize = 255;
 
 /// Environment variables in which other programs look for their proxy.

@@ -32,7 +32,7 @@ use crate::credential::AppId;
 use crate::error::{Error, ErrorKind, RecommendedAction};
 use crate::metrics;
 
-/// The largest reply that is read, in bytes. WeChat's replies have a few kilobytes.
+/// Maximum size of a reply: 1 MiB. WeChat's replies have a few kilobytes.
 const MAX_REPLY_BYTES: usize = 1024 * 1024;
 
 /// Maximum number of characters of an invalid reply in an error. The start of a page is enough to

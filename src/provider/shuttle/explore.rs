@@ -11,7 +11,7 @@ use tokio::runtime::Runtime;
 /// another number.
 const DEFAULT_SCHEDULES: usize = 400;
 
-/// Number of preemptions in a schedule of PCT.
+/// Number of preemptions in a schedule of PCT. Most concurrency errors need one or two.
 const PREEMPTIONS: usize = 3;
 
 thread_local! {
