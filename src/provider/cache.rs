@@ -165,7 +165,8 @@ impl Cache {
     /// running read of another version is not cached.
     pub(super) fn on_invalidation(&self, id: &str, version: Option<RecordVersion>) {
         let key = self.key(id);
-        // Under the lock, so that no other thread sees the recorded write beside the old entry.
+        // The lock is held for the event and the entry, so that no other thread sees the recorded
+        // write beside the old entry.
         let mut history = self.lock_shard(key);
         history.writes.push(key, WriteEvent::Remote(version));
         if version.is_some() {
@@ -383,8 +384,8 @@ impl Cache {
     /// store. Keeps it for outages, because the report may be wrong.
     pub(super) fn invalidate_if_token(&self, id: &str, invalid_token: &AccessToken) {
         let key = self.key(id);
-        // Under the lock, so that no thread inserts a newer entry between the comparison and the
-        // insertion below, which would overwrite it.
+        // The lock is held from the comparison to the insertion. Otherwise another thread could
+        // insert a newer entry in between, which the insertion would overwrite.
         let _history = self.lock_shard(key);
         if let Some(entry) = self
             .peek(key, id)

@@ -5,8 +5,8 @@ use std::time::Duration;
 /// Point in the lifetime of a credential at which its renewal starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RenewalTiming {
-    /// Before the renewal point, with jitter, so that tokens obtained together are not renewed
-    /// together.
+    /// Before the renewal point, with jitter. Tokens that were obtained together are then not
+    /// renewed together.
     Jittered,
     /// At the renewal point.
     AtRenewalTime,

@@ -24,8 +24,7 @@ use crate::error::Error;
 /// Wait after the first failure: half a second. It doubles with each further failure.
 const MIN_BACK_OFF: Duration = Duration::from_millis(500);
 
-/// Maximum wait between two tries: 30 seconds. Renewals succeed at most this long after the end of
-/// an outage.
+/// Maximum wait between two tries: 30 seconds, so that renewals resume soon after an outage.
 const MAX_BACK_OFF: Duration = Duration::from_secs(30);
 
 /// Minimum time for which the circuit of an account stays open: 30 seconds. A longer `retry_after`

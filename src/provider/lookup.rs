@@ -79,7 +79,8 @@ impl CredentialProvider {
         let provider = &self.0;
         let id = &*slot.key.id;
         let unexpired = provider.cache.unexpired_at(key, id, now);
-        // Before the read: a write that is recorded from now on may be newer than its result.
+        // The stamp is taken before the read, because a write that is recorded from now on may be
+        // newer than the result of the read.
         let stamp = provider.cache.stamp_of(key);
         let timeout = unexpired
             .as_ref()

@@ -231,7 +231,8 @@ impl CredentialProvider {
             let message = "a login without an access token cannot be stored";
             return Err(Error::new(ErrorKind::BadRequest, message));
         };
-        // Before the write: from its start on, the store may differ from the entry in the cache.
+        // The entry is invalidated before the write, because the store may differ from the entry as
+        // soon as the write has started.
         let stamp = provider.cache.invalidate(id);
         let outcome = writer.overwrite(&slot, &record).await;
         match &outcome {
@@ -241,8 +242,9 @@ impl CredentialProvider {
             // The store may have executed the write although its reply is an error.
             Err(_) => drop(provider.cache.invalidate(id)),
         }
-        // After the cache. A call that starts from now on finds in the cache that an older snapshot
-        // is outdated. A call that started earlier is in the table, and is detached here.
+        // The call is detached after the change of the cache. A call that starts from now on finds
+        // in the cache that an older snapshot is outdated. A call that started earlier is in the
+        // table, and is detached here.
         provider.calls.detach(id);
         provider.update_cached_gauge();
         outcome?;
@@ -262,7 +264,7 @@ impl CredentialProvider {
         let outcome = writer
             .overwrite(&provider.slot(id), &Record::default())
             .await;
-        // The cache before the table, for the reason given in `store_record`.
+        // The cache is changed before the call is detached, for the reason given in `store_record`.
         provider.cache.invalidate(id);
         provider.calls.detach(id);
         provider.update_cached_gauge();

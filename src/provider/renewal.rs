@@ -255,7 +255,7 @@ impl<'a> RenewalTask<'a> {
                         .cache
                         .insert_absent_if_unchanged(&self.call.id, now, stamp);
                 }
-                // Without an unexpired token in the store, the report does not matter.
+                // If the store has no unexpired token, the error does not depend on the report.
                 let invalid_token = self
                     .call
                     .wanted

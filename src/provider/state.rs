@@ -27,7 +27,7 @@ use crate::store::{
 pub(crate) enum StoreAccess {
     /// Reads, writes and receives invalidations.
     Full(Arc<dyn Store>),
-    /// Only reads: another system renews the credential.
+    /// Reads only, because another system renews the credential.
     #[cfg(feature = "redis")]
     ReadOnly(Arc<dyn CredentialReader>),
     /// Reads and writes. The test passes invalidations to the engine itself.
