@@ -45,8 +45,8 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let inner = &self.0;
-        // Before the route and the body: a client without a secret must not find out which routes
-        // exist, and must not cause work.
+        // The secret is checked before the route and the body. A client without a secret must not
+        // find out which routes exist, and must not cause work.
         let now = inner.accounts.clock().now();
         if let Err(why) = inner.secrets.authenticate(request.headers(), now) {
             inner.rejection_log.record(inner.accounts.app_id(), why);

@@ -37,7 +37,7 @@ const JITTER_DIVISOR: u32 = 5;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Freshness {
-    /// Before the renewal point.
+    /// Before the renewal point: usable, and not due for renewal.
     Fresh,
     /// Between the renewal point and the expiry: usable, and due for renewal.
     Stale,
@@ -182,8 +182,8 @@ impl Lifetime {
 /// `DefaultHasher` may change with the standard library. Processes of two builds may then start
 /// the renewal of one token at different points of the window, which does no harm.
 pub(crate) fn jitter_seed(token: &str) -> u64 {
-    // Without a random key, so that processes agree. WeChat alone chooses tokens, so a client
-    // cannot make them collide.
+    // The hasher has no random key, so that processes compute the same number. Clients cannot cause
+    // collisions, because only WeChat chooses tokens.
     let mut hasher = DefaultHasher::new();
     hasher.write(token.as_bytes());
     hasher.finish()

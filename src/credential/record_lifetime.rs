@@ -140,7 +140,8 @@ mod tests {
             pair(due).key_ttl(NOW),
             REFRESH_TOKEN_LIFETIME + DAY - MARGIN
         );
-        // Also if the record is read a day before its expected expiry.
+        // The key of a record that is written a day before its expected expiry has a TTL of two
+        // days.
         let due = NOW.saturating_add(DAY);
         assert_eq!(pair(due).key_ttl(NOW), 2 * DAY);
     }

@@ -41,10 +41,11 @@ impl Deref for SecretBytes {
 impl Drop for SecretBytes {
     #[inline]
     fn drop(&mut self) {
-        // Only the last clone may overwrite the memory. The plain count is a cheap first test,
-        // because most clones are not the last; `get_mut` then checks it with the ordering that
-        // makes the other clones' reads happen before the write. If two threads drop the last two
-        // clones at the same moment, both may see a count of two: then nothing is overwritten.
+        // Only the last clone may overwrite the memory. The count is a cheap first test, because
+        // most clones are not the last one. `get_mut` checks the count again, with the ordering
+        // that makes the reads of other clones happen before the write. If two threads drop the
+        // last two clones at the same moment, both may read a count of two. The memory is then not
+        // overwritten.
         if Arc::strong_count(&self.0) == 1
             && let Some(memory) = Arc::get_mut(&mut self.0)
         {

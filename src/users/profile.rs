@@ -75,7 +75,8 @@ impl ProfileCache {
                     let _ = guard.insert(entry);
                     Ok(profile)
                 }
-                // Not returned for the two actions above. Fetches without the cache.
+                // `quick_cache` does not return other results for the two actions above. If it did,
+                // the profile would be fetched without the cache.
                 _ => fetch().await.map(Arc::new),
             }
         };

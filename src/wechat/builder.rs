@@ -215,7 +215,7 @@ impl WechatClientBuilder {
 
 impl fmt::Debug for WechatClientBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Without the URLs: only `build` rejects those with a password.
+        // The URLs are omitted, because only `build` rejects URLs with a password.
         f.debug_struct("WechatClientBuilder")
             .field("app_id", &self.app_id)
             .finish_non_exhaustive()

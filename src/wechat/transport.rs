@@ -167,7 +167,7 @@ impl Transport {
         span.record("status", status);
         span.record("errcode", errcode);
         span.record("result", outcome);
-        // Without the query, which contains the secrets.
+        // The query is not logged, because it contains the secrets.
         tracing::debug!(
             target: "tower_wechat::api",
             endpoint = call.path,
@@ -191,7 +191,8 @@ impl Transport {
                 .header(header::CONTENT_TYPE, "application/json")
                 .body(body.clone()),
         };
-        // Only the innermost source: the outer ones contain the URL with its secrets.
+        // Errors contain only the innermost source, because the outer ones contain the URL with its
+        // secrets.
         let cause =
             |error: &reqwest::Error| call.redactor.redact(&root_cause(error), MAX_CAUSE_CHARS);
         let mut response = request.send().await.map_err(|error| {

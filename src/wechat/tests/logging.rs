@@ -32,7 +32,7 @@ async fn logs_never_contain_the_query() {
         .with_ansi(false)
         .with_writer(move || sink.clone())
         .finish();
-    // For this thread only, on which the test's runtime runs all its tasks.
+    // The subscriber applies to this thread, on which the test's runtime runs all its tasks.
     let _guard = tracing::subscriber::set_default(subscriber);
     let server =
         ScriptedServer::with_json(json!({ "errcode": 40029, "errmsg": "invalid code" })).await;
