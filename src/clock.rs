@@ -214,8 +214,8 @@ pub(crate) fn deadline_in(duration: Duration) -> tokio::time::Instant {
 }
 
 fn system_now() -> Timestamp {
-    // A clock before 1970 reads as 1970. All tokens are then fresh, and the first call to WeChat
-    // fails if one is not. A panic in a request would be worse.
+    // A system clock before 1970 is read as 1970. All tokens then count as fresh, and WeChat
+    // rejects calls with an expired one. A panic in a request would be worse.
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

@@ -232,7 +232,7 @@ impl CachedGauge {
             static TOTALS: Mutex<BTreeMap<&str, usize>> = Mutex::new(BTreeMap::new());
             let mut totals = TOTALS.lock().unwrap_or_else(PoisonError::into_inner);
             let total = totals.entry(self.kind).or_default();
-            // The lock orders all accesses to this number.
+            // `Relaxed`, because the lock orders all accesses to this number.
             let before = self.counted.swap(count, Ordering::Relaxed);
             *total = total.saturating_sub(before).saturating_add(count);
             // The lock is held here, because an older sum could otherwise replace a newer one.

@@ -169,7 +169,7 @@ impl KeyList {
 /// characters, and files end with a newline.
 fn decode_base64_key(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     let letters = text.bytes().filter(|byte| !byte.is_ascii_whitespace());
-    // Allocated once: a vector that grows would leave copies of the key in freed memory.
+    // The vector is allocated once. If it grew, copies of the key would remain in freed memory.
     let mut key = Zeroizing::new(Vec::with_capacity(text.len()));
     key.extend(letters);
     STANDARD.decode(&*key).map(Zeroizing::new).ok()

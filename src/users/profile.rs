@@ -70,8 +70,8 @@ impl ProfileCache {
                         profile: Arc::clone(&profile),
                         fetched_at: self.clock.now(),
                     };
-                    // Fails if a login or a logout has removed the entry during the fetch: the
-                    // profile may belong to the time before it.
+                    // The insertion fails if a login or a logout has removed the entry during the
+                    // fetch. The profile may be older than that login or logout.
                     let _ = guard.insert(entry);
                     Ok(profile)
                 }

@@ -36,8 +36,8 @@ pub(super) fn parse_proxy(text: &str) -> Result<ForwardProxy, Error> {
         "http" => 80,
         "https" => 443,
         "socks5" | "socks5h" => 1080,
-        // The error omits the scheme, because in `user:password@host` the user name is parsed as
-        // it.
+        // The error omits the scheme, because the parser takes the user name of
+        // `user:password@host` for the scheme.
         _ => {
             let why = "does not begin with http://, https://, socks5:// or socks5h://";
             return Err(wrong(why.to_owned()));

@@ -33,8 +33,8 @@ impl<'a> Redactor<'a> {
             }
             all.push(Cow::Borrowed(secret));
         }
-        // The longest first: if one secret is the beginning of another, replacing the shorter one
-        // first would leave the rest of the longer one.
+        // The longest secret is replaced first. If one secret is the beginning of another,
+        // replacing the shorter one first would leave the rest of the longer one in the text.
         all.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         Self(all)
     }
@@ -42,7 +42,8 @@ impl<'a> Redactor<'a> {
     /// Returns one line of at most `max_chars` characters, without control characters, without the
     /// secrets of this call and without texts that look like tokens.
     pub(super) fn redact(&self, text: &str, max_chars: usize) -> String {
-        // Truncated last: otherwise the first half of a token could remain as a short word.
+        // The text is truncated last. Otherwise the first half of a token could remain, too short
+        // to be recognized.
         let text = self.0.iter().fold(text.to_owned(), |text, secret| {
             text.replace(secret.as_ref(), REDACTED)
         });

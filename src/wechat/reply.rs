@@ -86,7 +86,7 @@ fn repair_json(text: &str) -> Cow<'_, str> {
     // inside strings. Outside, control characters are white space, and a backslash is an error.
     let mut in_string = false;
     let mut rest = text;
-    // All characters searched for are ASCII, so every index is a character boundary.
+    // The loop searches only for ASCII characters, so every index is a character boundary.
     while let Some(at) = rest.find(|c: char| matches!(c, '"' | '\\') || c < '\u{20}') {
         out.push_str(&rest[..at]);
         rest = &rest[at..];
