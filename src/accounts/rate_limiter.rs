@@ -185,7 +185,7 @@ impl RateLimiter {
 }
 
 impl RatePermit<'_> {
-    /// Confirms that the call succeeded. Its use cannot be acquired again.
+    /// Confirms that the call succeeded. The use of the call cannot be acquired again.
     pub(crate) fn confirm(mut self) {
         self.confirmed = true;
     }

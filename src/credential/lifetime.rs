@@ -81,8 +81,8 @@ impl Lifetime {
     ///
     /// The renewal point is `margin` before the expiry. If the credential expires within
     /// `margin`, the renewal point is in the middle, because the credential would never be
-    /// fresh otherwise. A missing, zero or negative `expires_in` means 60 s, due at once. A value
-    /// above 30 days is read as 7,200 s.
+    /// fresh otherwise. A missing, zero or negative `expires_in` means a lifetime of 60 seconds,
+    /// due for renewal at once. A value above 30 days is read as 7,200 seconds.
     pub fn from_response(now: Timestamp, expires_in: Option<i64>, margin: Duration) -> Self {
         let Some(seconds) = expires_in
             .and_then(|s| u64::try_from(s).ok())

@@ -111,7 +111,7 @@ impl AppSecret {
 }
 
 impl BearerSecret {
-    /// Checks that the secret is not empty and may stand in a header.
+    /// Checks that the secret is not empty, and that a header can carry it.
     ///
     /// # Errors
     /// A sentence that says what is wrong.

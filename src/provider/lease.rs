@@ -177,8 +177,8 @@ impl LeaseTarget {
 struct AbandonedLease {
     target: LeaseTarget,
     owner: LeaseOwner,
-    /// `true` if the store granted the lease. If `false`, it may execute the request after a
-    /// release.
+    /// `true` if the store granted the lease. If `false`, the store may execute the request for the
+    /// lease after a release.
     was_granted: bool,
     /// Duration of the lease.
     duration: Duration,

@@ -96,7 +96,7 @@ enum LoadOutcome {
 /// Permit for a renewal, and if no request waits for it, a permit for an early renewal.
 type RenewalPermit<'a> = (SemaphorePermit<'a>, Option<SemaphorePermit<'a>>);
 
-/// Decision after a look at the stored record.
+/// Decision of a call about the stored record.
 enum Decision<'a> {
     Return(Result<CacheEntry, Error>),
     /// Renew and write to this store. Meanwhile callers can use this entry.

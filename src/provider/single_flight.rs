@@ -200,7 +200,7 @@ impl SingleFlight {
         call
     }
 
-    /// Removes the call from the table because the store holds something newer: later callers start
+    /// Removes the call from the table because the store holds a newer record. Later callers start
     /// another call. The call continues for its callers (nothing lost), and its commit detects the
     /// newer record (newest wins).
     pub(super) fn detach(&self, id: &str) {

@@ -1,4 +1,4 @@
-//! Two processes under the checker, and the checks of what they serve.
+//! Two processes under the checker, and checks of the tokens that they serve.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
