@@ -33,5 +33,5 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 async fn hello(user: WechatUser) -> String {
-    format!("hello {}", user.id()) // user.access_token() is fresh
+    format!("hello {}", user.id()) // user.access_token() has not expired
 }

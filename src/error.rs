@@ -95,7 +95,7 @@ pub enum RecommendedAction {
     /// 41003); an openid that does not belong to the token (40003); a scope that was not granted
     /// (48001 on the user's profile, 50001). These lists name the frequent errcodes, not all.
     ///
-    /// With [`ErrorKind::WechatUnavailable`](crate::ErrorKind::WechatUnavailable) it means that the
+    /// With [`ErrorKind::WechatUnavailable`] it means that the
     /// response to a code exchange was lost. WeChat may have accepted the code, so do not use it
     /// again.
     LogIn,

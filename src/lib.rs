@@ -23,7 +23,7 @@
 //!     .layer(WechatLayer::new(users).login(login));
 //!
 //! async fn me(user: WechatUser) -> String {
-//!     format!("hello {}", user.id()) // user.access_token() is fresh
+//!     format!("hello {}", user.id()) // user.access_token() has not expired
 //! }
 //! # Ok(()) }
 //! ```

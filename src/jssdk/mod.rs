@@ -13,7 +13,7 @@
 //! }
 //! ```
 //!
-//! [`page_url`] reads that URL from `?url=`, and rejects a URL that the page did not encode.
+//! [`page_url`](fn@page_url) reads that URL from `?url=`, and rejects a URL that the page did not encode.
 //! [`sign`] is the formula alone, for a ticket from another source.
 
 mod page_hosts;

@@ -8,7 +8,7 @@
 //! use tower_wechat::{MemoryStore, TrustedHeader, UserTokens, WechatClient, WechatLayer, WechatUser};
 //!
 //! async fn me(user: WechatUser) -> String {
-//!     format!("hello {}", user.id()) // user.access_token() is fresh
+//!     format!("hello {}", user.id()) // user.access_token() has not expired
 //! }
 //!
 //! # fn main() -> Result<(), tower_wechat::Error> {

@@ -55,7 +55,7 @@ use crate::users::UserTokens;
 /// };
 ///
 /// async fn me(user: WechatUser) -> String {
-///     format!("hello {}", user.id()) // user.access_token() is fresh
+///     format!("hello {}", user.id()) // user.access_token() has not expired
 /// }
 ///
 /// # fn main() -> Result<(), tower_wechat::Error> {

@@ -133,8 +133,8 @@ impl CircuitBreaker {
     /// Acquires a permit to run a command. Returns `None` if none is free within `max_wait`.
     ///
     /// # Errors
-    /// [`ErrorKind::StoreUnavailable`] if the circuit has opened while the caller waited, or if no
-    /// permit is free within [`QUEUE_FACTOR`] times `command_timeout`.
+    /// [`StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if the circuit has opened while the
+    /// caller waited, or if no permit is free within [`QUEUE_FACTOR`] times `command_timeout`.
     pub(super) async fn acquire(
         &self,
         circuit: usize,

@@ -168,8 +168,8 @@ impl ScanServers {
     /// Goes on to the next primary. Returns `false` after the last one.
     ///
     /// # Errors
-    /// [`ErrorKind::StoreUnavailable`] if slots have moved since the scan started. A slot that
-    /// moved to a primary which was scanned before has been left out.
+    /// [`StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if slots have moved since the scan
+    /// started. A slot that moved to a primary which was scanned before has been left out.
     async fn advance(&mut self, store: &RedisStore) -> Result<bool, Error> {
         let Self::Primaries {
             slots_at_start,
