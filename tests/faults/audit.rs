@@ -1,4 +1,5 @@
-//! The end of a run: everybody is served, all processes end in order, and the books balance.
+//! The end of a run: checks that each process serves each user and exits without an error, and
+//! compares all tokens and calls with WeChat's records.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -13,18 +14,18 @@ use crate::fleet::Usage;
 use crate::run::{LIFE, MARGIN, Size};
 use crate::support::eventually;
 
-/// Returns the minimum time between two pairs of one user. A renewal starts early by a fifth of the
-/// margin at most, and lifetimes are in whole seconds.
+/// Returns the minimum time between two pairs of one user. A process renews a token before its
+/// expiry by the margin and a random part of it, at most a fifth. Lifetimes are in whole seconds.
 fn least_apart() -> Duration {
     LIFE - MARGIN - MARGIN / 5 - Duration::from_secs(1)
 }
 
-/// Maximum time between WeChat's response and its commit. A process keeps offering the pair to
-/// Redis during storms, silences and outages.
+/// Maximum time between WeChat's response and its commit, 16 s. While Redis is unreachable, a
+/// process retries the commit.
 const UNCOMMITTED: Duration = Duration::from_secs(16);
 
-/// Limits for the growth of a process between a tenth of the load and all of it, in memory and in
-/// open files: waiting callers, and connections to WeChat.
+/// Maximum growth of a process between a tenth of the requests and all of them: 48 MiB and 100 open
+/// files. Waiting callers need memory, and connections to WeChat need files.
 const GROWTH_KIB: u64 = 48 * 1024;
 const MORE_FILES: usize = 100;
 
@@ -43,7 +44,7 @@ impl Crowd {
     }
 }
 
-/// Reasons for which users had to log in although they had a pair.
+/// Users who were sent to log in although they had a pair, by reason.
 #[derive(Default, Debug)]
 struct Sent {
     lost_on_the_wire: u64,
@@ -64,7 +65,8 @@ impl Audit<'_> {
             let known = known.map(|pair| (pair.access_token, pair.refresh_token));
             let stored = self.crowd.harness.stored(&user.openid);
             if stored.is_none() && known.is_some() {
-                // They will be sent to log in, which has to be explained as for everybody else.
+                // The user has to log in although WeChat has a valid pair. The audit then checks
+                // that a fault explains it.
                 let sent = (user.openid.clone(), SystemTime::now());
                 books.sent_to_log_in.lock().unwrap().push(sent);
             } else if stored != known {
@@ -130,8 +132,8 @@ impl Audit<'_> {
         );
     }
 
-    /// Within the time of a lease and of a token's life, each process serves each user, who logs
-    /// in where they have to, with WeChat's very tokens.
+    /// Waits until each process serves each user with a token that WeChat accepts. Users who have
+    /// to log in do so.
     async fn everybody_is_served(&self, rng: &mut fastrand::Rng) {
         let crowd = self.crowd;
         for number in 0..crowd.books.users.len() {
@@ -144,7 +146,8 @@ impl Audit<'_> {
                         .member(place)
                         .expect("nobody is killed any more");
                     let by = crowd.fleet.places[place].by;
-                    // WeChat says whether it takes the token; if not, it is replaced.
+                    // `/api/userinfo` calls WeChat with the token, and the process replaces a token
+                    // that WeChat rejects.
                     for path in ["/api/userinfo", "/api/me"] {
                         well &= crowd.ask(usize::MAX, number, by, &member, path, rng).await == 200;
                     }
@@ -155,7 +158,7 @@ impl Audit<'_> {
         }
     }
 
-    /// SIGTERM: what runs is finished first.
+    /// Sends SIGTERM to each process. Checks that each exits with 0 and does not panic.
     async fn all_end_in_order(&self) {
         for place in 0..self.crowd.fleet.places.len() {
             let (code, log) = self.crowd.fleet.vacate(place).terminate().await;
@@ -164,8 +167,8 @@ impl Audit<'_> {
         }
     }
 
-    /// Each user who was sent to log in has lost WeChat's latest answer: on the wire, or with a
-    /// process that was killed or stood still.
+    /// Returns the reason for each user who was sent to log in. The response with the user's latest
+    /// pair was lost on a connection, or a process that was killed or stopped had it.
     fn why_sent_to_log_in(&self, issued: &[IssuedCredential]) -> Sent {
         let mut sent = Sent::default();
         let (wire, stuck) = (&self.chaos.wires.wechat, &self.chaos.done.stuck);
@@ -195,9 +198,9 @@ impl Audit<'_> {
         sent
     }
 
-    /// Returns how many refresh calls WeChat may have rejected. A login revokes the pair before it.
-    /// If the login's pair is not stored, one call with the revoked pair follows. A lost response
-    /// causes one more.
+    /// Returns how many refresh calls WeChat may have rejected. A login revokes the user's former
+    /// pair, and a process may then call WeChat once with that pair. A lost response causes one
+    /// more rejected call.
     fn refusals_allowed(&self, sent: &Sent) -> u64 {
         let books = &self.crowd.books;
         let logins = books.logins.load(Ordering::SeqCst);

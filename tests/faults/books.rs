@@ -9,10 +9,11 @@ use tower_wechat::simulator::{IssuedCredential, IssuedKind};
 
 use crate::support::http_client::fingerprint;
 
-/// Time for which a missing token may be cached: one second. The rest is for slow machines.
+/// Time after a login in which a process may still report its tokens as missing: 4 s. Processes
+/// cache a missing token for one second; the rest is for slow machines.
 const ABSENCE: Duration = Duration::from_secs(4);
 
-/// Maximum number of wrong responses that are described.
+/// Maximum number of wrong responses that a failed run describes: 20. The run counts all of them.
 const DESCRIBED: usize = 20;
 
 /// A simulated user.
@@ -20,15 +21,15 @@ pub struct User {
     pub openid: String,
     /// `true` if the user sometimes logs in without being asked to.
     pub signs_in: bool,
-    /// The session cookie, once they have signed in through a process.
+    /// The session cookie. `None` until the user has logged in at a process.
     pub cookie: Mutex<Option<String>>,
     login: Mutex<Login>,
-    /// One login of a user at a time.
+    /// Held during a login, so that a user has one login at a time.
     pub signing_in: tokio::sync::Mutex<()>,
 }
 
-/// State of a user's login. While it is in question, a code was exchanged and its pair may not be
-/// stored yet.
+/// State of a user's login. In question: a code was issued, and Redis may not have its pair yet.
+/// Settled: the time at which the last login ended with a session.
 #[derive(Clone, Copy)]
 enum Login {
     Settled(Option<Instant>),
@@ -44,13 +45,13 @@ pub struct Books {
     pub broken: AtomicU64,
     pub logins: AtomicU64,
     pub logins_failed: AtomicU64,
-    /// Users who were sent to log in although they had a pair, and when by WeChat's clock.
+    /// Users who were sent to log in although they had a pair, with the time of WeChat's clock.
     pub sent_to_log_in: Mutex<Vec<(String, SystemTime)>>,
     wrong: Mutex<Vec<String>>,
     wrongs: AtomicU64,
     longest: Mutex<Duration>,
     seen: Mutex<HashSet<(usize, String)>>,
-    /// Tokens that one caller got for one user from one process, in order.
+    /// Different tokens in a row, in the order of their arrival, by caller, process and user.
     sights: Mutex<HashMap<(usize, u64, usize), Vec<String>>>,
 }
 
@@ -73,7 +74,8 @@ impl User {
         *self.login.lock().unwrap() = Login::Settled(Some(Instant::now()));
     }
 
-    /// Returns `true` if "log in" may have been the right response to a request that began then.
+    /// Returns `true` if "log in" may be the right response to a request that began at `since`.
+    /// This is so during a login and for [`ABSENCE`] after its end.
     pub fn was_in_question(&self, since: Instant) -> bool {
         match *self.login.lock().unwrap() {
             Login::InQuestion => true,
@@ -132,8 +134,8 @@ impl Books {
         }
     }
 
-    /// Compares the tokens in responses with those that WeChat issued, and counts tokens of other
-    /// users and unknown tokens.
+    /// Compares the tokens in responses with those that WeChat issued. Counts as wrong: a token of
+    /// another user, an unknown token, and an older token after a newer one.
     pub fn compare(&self, issued: &[IssuedCredential]) {
         let mut owners = HashMap::new();
         for (at, pair) in issued.iter().enumerate() {
@@ -165,8 +167,8 @@ impl Books {
     }
 }
 
-/// Checks one renewal: returns how often WeChat issued a token too early, unless a response had
-/// been lost.
+/// Counts the renewals that WeChat received earlier than `least_apart` after the user's former
+/// pair. Returns how many followed a lost response, and how many have no such reason.
 pub fn granted_too_early(
     issued: &[IssuedCredential],
     least_apart: Duration,

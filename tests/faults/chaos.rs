@@ -12,10 +12,10 @@ use crate::crowd::Crowd;
 use crate::support::harness::REFRESH;
 use crate::support::proxy::{Proxy, Weather};
 
-/// Beyond the 10 s of a lease.
+/// A pause longer than a lease, which lasts 10 s: 10.5 s.
 const LONGER_THAN_A_LEASE: Duration = Duration::from_millis(10_500);
 
-/// The connections of Redis and of WeChat.
+/// The proxies through which the processes reach Redis and WeChat.
 pub struct Wires {
     pub redis: Proxy,
     pub wechat: Proxy,
@@ -25,12 +25,12 @@ pub struct Wires {
 #[derive(Default)]
 pub struct Done {
     pub times: BTreeMap<&'static str, u64>,
-    /// Times by WeChat's clock in which a process could not store a response of WeChat. For a
-    /// killed process the time has no end.
+    /// Begin and end, by WeChat's clock, of each kill and each stop of a process. A process could
+    /// not store a response that it had received shortly before or meanwhile.
     pub stuck: Vec<(SystemTime, SystemTime)>,
-    /// Processes that did not end as they should.
+    /// Output of the processes that panicked after SIGTERM or did not exit with 0.
     pub bad_ends: Vec<String>,
-    /// Replies of WeChat that a fault of the simulator's took the place of.
+    /// Number of WeChat's responses that the simulator was set to replace with failures.
     pub failing_replies: u64,
 }
 
@@ -44,7 +44,7 @@ impl Done {
     }
 }
 
-/// The usual weather of a run.
+/// Damage to the connections when no other fault is active.
 const BREEZE: Weather = Weather {
     delay: 50,
     longest_delay: Duration::from_millis(60),
@@ -66,7 +66,7 @@ pub struct Chaos {
     pub wires: Wires,
     pub rng: fastrand::Rng,
     pub done: Done,
-    /// Processes that stand still.
+    /// Tasks that continue the stopped processes after a while.
     stopped: tokio::task::JoinSet<()>,
 }
 
@@ -94,12 +94,12 @@ impl Chaos {
             wire.weather(BREEZE);
             wire.silent(false);
         }
-        // Renewals take their time, so that misfortunes meet them in mid-call.
+        // Each refresh takes 80 ms, so that faults also occur while a call is under way.
         let slow = Fault::on(REFRESH).delay(Duration::from_millis(80));
         self.crowd.harness.wechat.inject(slow);
     }
 
-    /// The next misfortune. The process in the first place lives through the whole run.
+    /// Causes one random fault. The process in the first place is never killed or ended.
     pub async fn strike(&mut self) {
         let place = self.rng.usize(1..self.crowd.fleet.places.len());
         match self.rng.u32(..16) {
@@ -113,8 +113,8 @@ impl Chaos {
             13 => self.cut_all(),
             14 => self.wechat_fails(),
             15 if self.crowd.rotates.load(Ordering::SeqCst) => self.outage().await,
-            // In the second half a lost response shows much later, and could not be distinguished
-            // from a bug.
+            // With new refresh tokens, the clock is not moved: a lost response would show only at
+            // the next renewal, and look like a bug.
             _ if self.crowd.rotates.load(Ordering::SeqCst) => self.wechat_fails(),
             _ => self.time_passes(),
         }
@@ -145,7 +145,8 @@ impl Chaos {
         self.crowd.fleet.fill(place).await;
     }
 
-    /// Any of them stands still, now and then for longer than its leases.
+    /// Stops a random process with SIGSTOP, and continues it after up to 2 s. One stop in four is
+    /// longer than a lease.
     fn stop(&mut self) {
         let place = self.rng.usize(..self.crowd.fleet.places.len());
         let Some(member) = self.crowd.fleet.member(place) else {
@@ -191,8 +192,8 @@ impl Chaos {
         });
     }
 
-    /// Makes Redis unreachable for longer than a lease, and drops commands sent meanwhile. A pair
-    /// that WeChat issued just then must be stored afterwards, whichever request comes first.
+    /// Makes Redis unreachable for longer than a lease, and drops the commands that were sent
+    /// meanwhile. A pair that WeChat issues during this time must still be stored.
     async fn outage(&mut self) {
         self.wires.redis.silent(true);
         tokio::time::sleep(LONGER_THAN_A_LEASE).await;
@@ -222,7 +223,8 @@ impl Chaos {
         self.done.note("failures of WeChat");
     }
 
-    /// Makes all tokens expire at WeChat, while the processes take them for valid.
+    /// Advances WeChat's clock until all tokens have expired there. The processes do not notice,
+    /// because their clocks do not move.
     fn time_passes(&mut self) {
         let life = self
             .crowd

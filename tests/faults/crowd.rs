@@ -1,4 +1,4 @@
-//! The load: callers who keep their connections, as this user or that, and judge each answer.
+//! The load: callers who send requests as random users and check each response.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,10 +11,10 @@ use crate::support::demo_process::USER_HEADER;
 use crate::support::harness::Harness;
 use crate::support::http_client::{Answer, Asked};
 
-/// A request's wait.
+/// Maximum wait of a request on an idle machine, 5 s.
 const DEADLINE: Duration = Duration::from_secs(5);
 
-/// Tolerance for a loaded machine.
+/// Additional time for a request on a loaded machine, 5 s.
 const SLACK: Duration = Duration::from_secs(5);
 
 /// State that the callers share.
@@ -22,17 +22,18 @@ pub struct Crowd {
     pub fleet: Fleet,
     pub harness: Harness,
     pub books: Books,
-    /// For how long a user comes, and then stays away while the token expires.
+    /// Duration of a period, longer than a token's life. In one of three periods a user sends no
+    /// requests.
     pub shift: Duration,
     pub started: Instant,
     pub enough: AtomicBool,
-    /// `true` if WeChat returns a new refresh token with each refresh. Then a lost response leads
-    /// to a login.
+    /// `true` if WeChat returns a new refresh token with each refresh. A lost response then loses
+    /// the pair, and its user has to log in.
     pub rotates: AtomicBool,
 }
 
 impl Crowd {
-    /// Asks until it is enough.
+    /// Sends requests as random users until `enough` is set.
     pub async fn caller(self: Arc<Self>, number: usize, mut rng: fastrand::Rng) {
         while !self.enough.load(Ordering::SeqCst) {
             let user = rng.usize(..self.books.users.len());
@@ -58,8 +59,8 @@ impl Crowd {
         }
     }
 
-    /// Returns `true` if the user is active. Users are active in turns, so that some tokens are
-    /// renewed before they expire and some after.
+    /// Returns `true` if the user sends requests in this period. After a period without requests
+    /// the user's token has expired, so that runs renew tokens before and after their expiry.
     fn is_here(&self, user: usize) -> bool {
         let shift = self.started.elapsed().as_millis() / self.shift.as_millis();
         !(user as u128 + shift).is_multiple_of(3)
@@ -70,7 +71,8 @@ impl Crowd {
         logins::sign_in(&self.fleet, &self.harness.wechat, &self.books, user, rng).await;
     }
 
-    /// Asks once and judges the answer. Answers the status, 0 where none came.
+    /// Sends one request and checks the response. Returns the status, or 0 if there was no
+    /// response.
     pub async fn ask(
         &self,
         caller: usize,
@@ -105,7 +107,7 @@ impl Crowd {
                 return 0;
             }
         };
-        // A process that was stopped keeps people waiting, and nothing can be done about it.
+        // The wait at a stopped process does not count for the longest wait.
         if stood_still.is_zero() {
             books.waited(took);
         }
@@ -150,8 +152,9 @@ impl Crowd {
         }
     }
 
-    /// "Log in" is right if a login of the user is under way or broke off, and if WeChat's response
-    /// with a new refresh token was lost. The user then logs in.
+    /// Checks a response that asks for a login, and then logs the user in. The response is right
+    /// during a login of the user. It is also right if WeChat returns new refresh tokens, because a
+    /// response may have been lost.
     async fn judge_login(
         &self,
         number: usize,

@@ -9,7 +9,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use crate::support::demo_process::DemoProcess;
 use crate::support::http_client::HttpClient;
 
-/// Source of a process's user: a trusted header or the session cookie.
+/// How a process learns the user of a request: from a trusted header or from the session cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
     Header,
@@ -22,13 +22,14 @@ pub struct Member {
     pub http: HttpClient,
     process: AsyncMutex<Option<DemoProcess>>,
     id: u32,
-    /// Set before the signal is sent, because connections may break from then on.
+    /// `true` before the process is killed or gets SIGTERM. Its connections may break from then on.
     ending: AtomicBool,
-    /// Begin and end of each time for which the process was stopped.
+    /// Begin and end of each time for which the process was stopped. `None` until the process
+    /// continues.
     stops: Mutex<Vec<(Instant, Option<Instant>)>>,
 }
 
-/// A place in the fleet. Processes come and go in it.
+/// A place for one process at a time, with the variables with which each process in it starts.
 pub struct Place {
     pub by: By,
     variables: Vec<(String, String)>,
@@ -64,7 +65,8 @@ impl Fleet {
         fleet
     }
 
-    /// Starts a process in a place, as often as it takes: it gives up where its Redis is away.
+    /// Starts a process in a place. A process that cannot reach Redis exits, so that this function
+    /// retries for up to 60 s.
     pub async fn fill(&self, place: usize) {
         let place = &self.places[place];
         let give_up = Instant::now() + Duration::from_secs(60);
@@ -95,8 +97,8 @@ impl Fleet {
         self.places[place].member.lock().unwrap().clone()
     }
 
-    /// A process of this kind, if one runs. Those that stand still are asked as seldom as a gateway
-    /// would that has noticed.
+    /// Returns a random process of this kind, or `None` if none runs. In 99 of 100 cases it is not
+    /// a stopped one, as behind a gateway with health checks.
     pub fn any(&self, by: By, rng: &mut fastrand::Rng) -> Option<Arc<Member>> {
         let unnoticed = rng.u32(..100) == 0;
         let members: Vec<_> = (0..self.places.len())
@@ -118,7 +120,7 @@ impl Member {
         drop(self.process.lock().await.take());
     }
 
-    /// SIGTERM. Answers the exit code and what the process wrote.
+    /// Sends SIGTERM. Returns the exit code and the output of the process.
     pub async fn terminate(&self) -> (Option<i32>, String) {
         self.ending.store(true, Ordering::SeqCst);
         let process = self.process.lock().await.take().expect("it runs");
@@ -148,7 +150,7 @@ impl Member {
         stops.last().is_some_and(|(_, until)| until.is_none())
     }
 
-    /// For how long the process stood still between two moments.
+    /// Returns for how long the process was stopped between two moments.
     pub fn stood_still(&self, from: Instant, until: Instant) -> Duration {
         let stops = self.stops.lock().unwrap();
         stops

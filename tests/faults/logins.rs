@@ -1,4 +1,4 @@
-//! Logins as a browser goes through them, each step at whichever process the wind carries it to.
+//! Logins as a browser performs them. Each request goes to a random process.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -9,10 +9,10 @@ use crate::books::{Books, User};
 use crate::fleet::{By, Fleet};
 use crate::support::http_client::{Answer, Asked};
 
-/// Maximum time for which a user tries to log in. Storms are shorter.
+/// Maximum time for which a user tries to log in: 90 s. All faults of a run are shorter.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-/// Signs a user in, with as many tries as it takes.
+/// Logs a user in, and retries for up to 90 s.
 pub async fn sign_in(
     fleet: &Fleet,
     wechat: &Simulator,
@@ -33,7 +33,7 @@ pub async fn sign_in(
     books.logins.fetch_add(1, Ordering::SeqCst);
 }
 
-/// One login. Answers whether it ended with a session.
+/// Runs one login. Returns `true` if it ended with a session.
 async fn attempt(
     fleet: &Fleet,
     wechat: &Simulator,
@@ -52,7 +52,7 @@ async fn attempt(
         return false;
     };
     let cookies: Vec<&str> = set_cookies(&begin).collect();
-    // WeChat's page is left out: its code is what counts, and who agrees.
+    // The simulator returns the code directly, without the page on which a user consents.
     user.login_begins();
     let code = wechat.authorize(&user.openid, "snsapi_userinfo");
     let callback = Asked::get(&format!("/wechat/callback?code={code}&state={state}"))
@@ -68,7 +68,7 @@ async fn attempt(
             user.login_is_stored();
             true
         }
-        // Sent round once more, or a page that says what failed.
+        // The login redirects to WeChat again, or a page reports a failure.
         (302 | 502 | 503, _) => false,
         _ => {
             books.wrong(|| format!("{} was answered at the callback: {answer:?}", user.openid));
@@ -77,7 +77,8 @@ async fn attempt(
     }
 }
 
-/// Returns the response of a process with a login, or `None` if the process ends first.
+/// Returns the response of a process that has logins. Returns `None` if no such process runs or if
+/// there is no response.
 async fn ask(fleet: &Fleet, rng: &mut fastrand::Rng, asked: Asked) -> Option<Answer> {
     let member = fleet.any(By::Cookie, rng)?;
     member.http.try_ask(asked).await.ok()

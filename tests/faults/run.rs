@@ -14,7 +14,8 @@ use crate::support::demo_process::USER_HEADER;
 use crate::support::harness::{Harness, Layout, variables};
 use crate::support::proxy::Proxy;
 
-/// Life of a user's access token. It is renewed in the last part, its margin.
+/// Lifetime of a user's access token, 5 s. A process renews a token during its last 2 s,
+/// [`MARGIN`].
 pub const LIFE: Duration = Duration::from_secs(5);
 pub const MARGIN: Duration = Duration::from_secs(2);
 
@@ -84,7 +85,8 @@ pub async fn run(layout: Layout) {
     audit.close_the_books(first, last, &mut rng).await;
 }
 
-/// One misfortune after the other, until there were so many requests and kills.
+/// Causes one fault after another, until the callers have sent `requests` requests and the faults
+/// include `kills` kills.
 async fn until(chaos: &mut Chaos, requests: u64, kills: u64) {
     loop {
         let asked = chaos.crowd.books.requests.load(Ordering::SeqCst);
@@ -97,8 +99,8 @@ async fn until(chaos: &mut Chaos, requests: u64, kills: u64) {
     }
 }
 
-/// Redis, WeChat, proxies before both, and five processes: three that take the user from a header,
-/// two with logins and cookies.
+/// Starts Redis, WeChat, a proxy in front of each, and five processes: three that identify users by
+/// a header, and two with logins and cookies.
 async fn gather(layout: Layout, rng: &mut fastrand::Rng) -> (Arc<Crowd>, Wires) {
     let harness = Harness::new(layout).await;
     harness

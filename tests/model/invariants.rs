@@ -37,7 +37,8 @@ pub fn all() -> Vec<Property<Protocol>> {
         Property::always(REPORTS_COMPARED, |_, state: &State| {
             !state.history.renewed_without_reason
         }),
-        // The exploration reaches the difficult states.
+        // The checker must reach each of these states. Otherwise the model does not explore the
+        // difficult cases.
         Property::sometimes(
             "a holder outlives its lease while another renews",
             |_, state: &State| {

@@ -118,7 +118,8 @@ fn three_processes() {
     );
 }
 
-/// `cargo test --release --all-features --test model -- --ignored --nocapture`
+/// A long run, started by hand: `cargo test --release --all-features --test model -- --ignored
+/// --nocapture`
 #[test]
 #[ignore = "minutes, and gigabytes of memory"]
 fn three_processes_and_more_of_everything() {
@@ -180,15 +181,15 @@ fn a_commit_without_a_retry_is_found() {
     is_found(Mutant::CommitOnce, NOTHING_LOST, Rotation::Never);
 }
 
-/// Such a commit would save the pair of a holder that had lost the store, and lose the next
-/// holder's pair.
+/// Without the check of the lease, the commit of a process that had lost the store succeeds beside
+/// the next holder. The next holder's pair is then lost.
 #[test]
 fn a_commit_beside_the_next_holder_is_found() {
     is_found(Mutant::CommitBesideHolder, NOTHING_LOST, Rotation::Never);
 }
 
-/// One process has a new pair and cannot reach the store. WeChat rejects the refresh token of
-/// another process.
+/// One process has a new pair and cannot reach the store, and another process deletes the old pair.
+/// Without a tombstone, the new pair cannot be stored any more.
 #[test]
 fn a_deletion_without_a_tombstone_is_found() {
     is_found(Mutant::NoTombstone, NOTHING_LOST, Rotation::Always);

@@ -16,24 +16,25 @@ use stateright::{Model, Property};
 
 use crate::wechat::{Pair, Rotation, Wechat};
 
-/// Token that a call needs, as in `src/provider/single_flight.rs`.
+/// The token that a call has to return: any, or another one than the reported token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Wanted {
     Any,
     Replacing(u8),
 }
 
-/// Progress of a process's call. `expected` is the pair that it read from the store.
+/// Next step of a process's call. `expected` is the pair that the call has read from the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Step {
     Idle,
     Acquiring {
         expected: Pair,
         wanted: Wanted,
-        /// WeChat has rejected the refresh token, and another process renews the pair.
+        /// `true` if WeChat has rejected the refresh token. With the lease, the call then writes a
+        /// tombstone instead of a renewal.
         grant_error: bool,
     },
-    // The steps from here on hold the lease.
+    // In the steps from `Renewing` to `Deleting`, the call assumes that it holds the lease.
     Renewing {
         expected: Pair,
         wanted: Wanted,
@@ -47,7 +48,7 @@ pub enum Step {
         wanted: Wanted,
         answer: Pair,
     },
-    /// WeChat has rejected the refresh token.
+    /// WeChat has rejected the refresh token, and the call is about to write a tombstone.
     WritingTombstone {
         expected: Pair,
         wanted: Wanted,
@@ -64,18 +65,19 @@ pub enum Step {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Process {
     pub step: Step,
-    /// `true` if the lease in the store has this process's name.
+    /// `true` if the lease in the store has the name of this process's call.
     pub leases: bool,
     /// `true` if the lease expired during this call. Only the checker reads this.
     pub lease_expired: bool,
-    /// `true` if the commit has run and released the lease, and the reply was lost. Only the
-    /// checker reads this.
+    /// `true` if the store has run the commit, which released the lease, and the reply was lost.
+    /// Only the checker reads this.
     pub commit_unconfirmed: bool,
-    /// `true` if WeChat returned the same token a moment ago: reports cause no call now.
+    /// `true` if a renewal returned the reported token once more. Until time passes, the process
+    /// makes no further call.
     pub suppressed: bool,
     /// `true` if the lease in the store has the name of a call that has ended.
     pub abandoned_lease: bool,
-    /// A command of a call that has ended, which acquires a lease and is still on its way.
+    /// The pair of an acquire command whose call has ended and which has not reached the store yet.
     pub late_acquire: Option<Pair>,
     /// `true` if a task of this process releases the lease of an ended call.
     pub releases_abandoned: bool,
@@ -88,7 +90,8 @@ pub struct State {
     pub stored: Option<Pair>,
     /// The refresh token of a pair that was, or is about to be, deleted.
     pub tombstone: Option<u8>,
-    /// Sorted, because processes are interchangeable.
+    /// The processes, sorted, so that the checker explores states once that differ only in their
+    /// order.
     pub processes: Vec<Process>,
     /// `true` if the lease has the name of a process that has crashed.
     pub orphaned_lease: bool,
@@ -102,26 +105,27 @@ pub struct State {
 /// Facts about the past that the properties need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub struct History {
-    /// For each stored pair, the number of calls to renew it. Calls that had to be repeated do not
-    /// count: after a failure, a crash of the holder, or a lease that expired.
+    /// For each stored pair, the number of calls to renew it. A call does not count if it had to be
+    /// repeated because of a failure, a crash of the holder or an expired lease.
     pub renewals: [i8; GRANTS],
-    /// Pairs that have reached the store, as bits.
+    /// Numbers of the pairs that have reached the store, as bits.
     pub stored: u32,
     /// `true` if the user was revoked and has not logged in since.
     pub revoked: bool,
     pub older_over_newer: bool,
     pub restored_deleted_pair: bool,
     pub lost: bool,
-    /// `true` if a lease has the name of a call that has ended, and its process does not release it.
+    /// `true` if a lease has the name of a call that has ended, and no task of its process releases
+    /// it.
     pub never_released: bool,
     pub deleted_valid_pair: bool,
     pub renewed_without_reason: bool,
 }
 
-/// Maximum number of pairs in a run. The bounds of the tests do not reach it.
+/// Maximum number of pairs in a run, 16. The bounds of the tests allow fewer.
 const GRANTS: usize = 16;
 
-/// A mistake in the protocol, or none. Each is known from other systems.
+/// A mistake that a test puts into the protocol. Each mistake is known from other systems.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mutant {
     None,
@@ -129,41 +133,42 @@ pub enum Mutant {
     AcquireWithoutCompare,
     CommitWithoutCompare,
     DeleteWithoutCompare,
-    /// Releases the lease even if another process has it.
+    /// Releases the lease even if it has another process's name.
     ReleaseWithoutOwner,
-    /// Takes a network failure for a rejected refresh token.
+    /// Treats a network failure as a rejection of the refresh token.
     DeleteOnFailure,
-    /// Does not retry a commit without a reply.
+    /// Gives up a commit after one attempt without a reply.
     CommitOnce,
-    /// Commits although another process holds the lease by now.
+    /// Commits although another process holds the lease.
     CommitBesideHolder,
-    /// Renews the current token, whichever token is reported.
+    /// Renews the stored token even if another token was reported.
     ReportsWithoutCompare,
-    /// Deletes an expired pair without a tombstone.
+    /// Deletes an expired pair without writing a tombstone.
     NoTombstone,
-    /// Keeps the tombstone at a logout.
+    /// Keeps the tombstone when the user logs out.
     TombstoneAfterLogout,
-    /// Accepts a pair with the tombstone's refresh token as its successor.
+    /// Lets a pair replace a tombstone although the pair has the tombstone's own refresh token.
     TombstoneAllowsSameToken,
     /// Gives all leases of a process one name.
     OneOwner,
     /// Does not release a lease whose acquisition got no reply.
     AbandonedNotReleased,
-    /// Releases such a lease once, although the command may still be on its way.
+    /// Releases a lease whose acquisition got no reply only once, although the command may arrive
+    /// later.
     AbandonedReleasedOnce,
 }
 
-/// The bounds of an exploration.
+/// Bounds of an exploration, and the mistake in it.
 #[derive(Debug, Clone)]
 pub struct Protocol {
     pub processes: usize,
-    /// Number of crashes, leases that expire early and lost messages.
+    /// Maximum number of crashes, leases that expire early and lost messages.
     pub faults: u8,
-    /// Number of logins, revocations and reports.
+    /// Maximum number of logins, revocations and reports.
     pub events: u8,
     pub time: u8,
     pub rotation: Rotation,
-    /// `true` if commands without a reply may run later.
+    /// `true` if a command without a reply may reach the store later.
     pub late_acquires: bool,
     pub mutant: Mutant,
 }
@@ -176,7 +181,7 @@ pub enum Action {
     Report(usize, u8),
     Acquire(usize),
     AcquireAnswerLost(usize),
-    /// The command got no reply, and runs later.
+    /// A command to acquire the lease gets no reply, and reaches the store later.
     AcquireLate(usize),
     LateAcquire(usize),
     ReleaseAbandoned(usize),
@@ -275,7 +280,7 @@ impl Protocol {
         state.processes[at].step = step;
     }
 
-    /// Runs the step `Acquire`. Returns `true` if it acquired the lease.
+    /// Runs the step `Acquire`. Returns `true` if the process gets the lease.
     pub fn acquire(
         &self,
         state: &mut State,
@@ -300,7 +305,8 @@ impl Protocol {
         granted
     }
 
-    /// Acquires the lease and writes a tombstone.
+    /// Acquires the lease again and writes a tombstone, in one step. If another process has the
+    /// lease, the call waits for it.
     pub fn write_tombstone(&self, state: &mut State, at: usize, expected: Pair, wanted: Wanted) {
         if state.stored != Some(expected) {
             // The call releases the lease before it decides about the newer pair.
@@ -387,7 +393,8 @@ impl Protocol {
             Some(answer) => {
                 state.history.older_over_newer |=
                     state.stored.is_some_and(|old| old.grant > answer.grant);
-                // A pair that a tombstone lets through is valid, unless a login came meanwhile.
+                // A pair may be stored after a deletion if the tombstone allows it: with another
+                // refresh token, and not after a revocation.
                 state.history.restored_deleted_pair |= state.stored.is_none()
                     && (state.history.revoked || !free || answer.refresh == expected.refresh);
                 let same = matches!(wanted, Wanted::Replacing(refused) if refused == answer.access);
@@ -409,7 +416,7 @@ impl Protocol {
 }
 
 impl State {
-    /// Returns the number of calls whose lease has not expired.
+    /// Returns the number of calls that hold a lease which has not expired.
     pub fn holders(&self) -> usize {
         let at_work =
             |one: &&Process| one.holds().is_some() && !one.lease_expired && !one.commit_unconfirmed;
@@ -425,7 +432,7 @@ impl State {
                 .any(|(_, other)| other.leases)
     }
 
-    /// Returns `true` if the lease is free.
+    /// Returns `true` if the store has no lease.
     pub fn is_free(&self) -> bool {
         !self.orphaned_lease
             && !self
@@ -448,16 +455,16 @@ impl State {
         self.history.renewals[usize::from(expected.grant)] -= 1;
     }
 
-    /// Drops a response of WeChat, and notes whether a pair was lost. None is lost if this pair or a
-    /// newer one was stored, if the user was revoked, or if the pair is revoked.
+    /// Drops a response of WeChat, and records whether its pair is lost. The pair is not lost if
+    /// the store had this pair or a newer one, or if it is revoked.
     ///
     /// One case is excused: another process has renewed with the same refresh token meanwhile and
     /// kept that token, and only this response has a new one. A token expires between two such
     /// renewals, which takes two hours. No call lasts as long.
     pub fn drop_answer(&mut self, at: usize, expected: Pair, answer: Pair) {
         let it_or_newer_was_stored = self.history.stored >> answer.grant != 0;
-        // A stored pair with the same tokens and an earlier time counts as well: both calls were
-        // made before the expiry.
+        // A stored pair with the same tokens and an earlier time is as good: WeChat received both
+        // calls before the token expired.
         let tokens = |pair: Pair| (pair.access, pair.refresh);
         let same = self.stored.map(tokens) == Some(tokens(answer));
         // A call whose lease has expired may lose an access token if its refresh token is stored:
@@ -520,7 +527,7 @@ impl Model for Protocol {
         }
         for (at, process) in state.processes.iter().enumerate() {
             if at > 0 && state.processes[at - 1] == *process {
-                continue; // what its twin does is the same
+                continue; // an equal process has the same actions
             }
             let mut perhaps = |fault: Action| actions.extend(faulty.then_some(fault));
             match process.step {

@@ -37,7 +37,7 @@ pub fn take(protocol: &Protocol, state: &mut State, action: Action) {
             state.processes[at].end();
             releases_abandoned(protocol, state, at);
         }
-        // The step `Acquire`, whose reply is lost.
+        // The store runs an acquire command whose call has ended.
         Action::LateAcquire(at) => {
             let expected = state.processes[at].late_acquire.take();
             if state.stored == expected && state.is_free() {
@@ -45,7 +45,7 @@ pub fn take(protocol: &Protocol, state: &mut State, action: Action) {
                 state.history.never_released |= !state.processes[at].releases_abandoned;
             }
         }
-        // `lease::release_abandoned`, until the command cannot be on its way any more.
+        // One attempt of `lease::release_abandoned`. It is repeated until the command has arrived.
         Action::ReleaseAbandoned(at) => {
             let process = &mut state.processes[at];
             process.abandoned_lease = false;
@@ -74,7 +74,7 @@ pub fn take(protocol: &Protocol, state: &mut State, action: Action) {
                 _ => Step::Retrying { expected, wanted },
             };
         }
-        // `superseding`: the call reads the store before it retries.
+        // As `superseding` does, the call reads the store before it retries.
         Action::RetryRenewal(at) => {
             if let Step::Retrying { expected, wanted } = state.processes[at].step {
                 state.processes[at].step = match state.stored {
@@ -96,7 +96,8 @@ pub fn take(protocol: &Protocol, state: &mut State, action: Action) {
             let before = state.processes[at].step;
             let lease_expired = state.processes[at].lease_expired;
             protocol.commit(state, at);
-            // The store has run the command. The call got no reply and retries.
+            // The store has run the command. The call did not get the reply, so it sends the
+            // command again.
             match before {
                 Step::Committing { .. } if protocol.mutant != Mutant::CommitOnce => {
                     let process = &mut state.processes[at];
@@ -116,7 +117,7 @@ pub fn take(protocol: &Protocol, state: &mut State, action: Action) {
         Action::Crash(at) => crash(state, at),
         Action::LogIn => {
             state.events += 1;
-            // Of two concurrent logins the model keeps the later one.
+            // If two logins run at once, the model keeps the later one.
             state.login = Some(state.wechat.log_in(state.now));
         }
         Action::LoginStored => {
@@ -151,7 +152,7 @@ fn acquire(protocol: &Protocol, state: &mut State, at: usize) -> bool {
     }
 }
 
-/// Starts a task that releases the lease of a call without a reply.
+/// Starts a task that releases the lease of a call that ended without a reply.
 fn releases_abandoned(protocol: &Protocol, state: &mut State, at: usize) {
     let process = &mut state.processes[at];
     process.releases_abandoned = protocol.mutant != Mutant::AbandonedNotReleased;
@@ -176,7 +177,7 @@ fn lease_runs_out(state: &mut State) {
     }
 }
 
-/// The command is lost: the store has not run it.
+/// Loses the command of a commit or a deletion before the store runs it.
 fn commit_lost(protocol: &Protocol, state: &mut State, at: usize) {
     match state.processes[at].step {
         Step::Committing {
@@ -194,7 +195,7 @@ fn commit_lost(protocol: &Protocol, state: &mut State, at: usize) {
     }
 }
 
-/// The script `RELEASE`.
+/// Runs the script `RELEASE` for the process's lease.
 fn release(protocol: &Protocol, state: &mut State, at: usize) {
     if protocol.mutant == Mutant::ReleaseWithoutOwner {
         state
@@ -220,7 +221,8 @@ fn after_release(protocol: &Protocol, state: &mut State, at: usize) {
     }
 }
 
-/// Replaces the process with a new one, which has another name.
+/// Replaces the process with an idle one. A lease of the former process stays in the store until it
+/// expires.
 fn crash(state: &mut State, at: usize) {
     state.faults += 1;
     let process = std::mem::replace(&mut state.processes[at], Process::idle());

@@ -1,18 +1,19 @@
-//! WeChat's rules for the pair of one user, as far as they concern a renewal.
+//! The rules by which WeChat issues, extends and revokes the pair of one user.
 
-/// A pair and the time at which WeChat issued it. A token is a number: that of the response which
-/// first contained it.
+/// A pair of tokens and the time at which WeChat issued it. A token is the number of the response
+/// that contained it first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pair {
     pub access: u8,
     pub refresh: u8,
-    /// The number of the response. Two responses with the same tokens have different numbers, as
-    /// their stored bytes have different times.
+    /// The number of the response. Responses with the same tokens have different numbers, because
+    /// their times differ in the store.
     pub grant: u8,
     pub at: u8,
 }
 
-/// Time after which a token is stale. It expires after twice as much.
+/// Time after which a token is due for renewal, in steps of the model's clock. It expires after two
+/// steps.
 const UNTIL_DUE: u8 = 1;
 
 impl Pair {
@@ -35,7 +36,7 @@ pub enum Rotation {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Wechat {
-    /// The valid pair of the user.
+    /// The user's pair that is valid at WeChat.
     pub live: Pair,
     granted: u8,
 }
@@ -49,7 +50,7 @@ impl Wechat {
         self.live.refresh == refresh
     }
 
-    /// Logs the user in: returns a new pair and revokes the former one.
+    /// Logs the user in. Returns a new pair and revokes the former one.
     pub fn log_in(&mut self, now: u8) -> Pair {
         self.granted += 1;
         self.live = Pair {
@@ -61,8 +62,8 @@ impl Wechat {
         self.live
     }
 
-    /// Refreshes the pair: before the expiry it extends the access token, afterwards it issues a new
-    /// one. Returns `None` if the refresh token is revoked.
+    /// Refreshes the pair. Before the expiry the access token stays and its lifetime begins again;
+    /// afterwards WeChat issues a new one. Returns `None` if the refresh token is revoked.
     pub fn refresh(&mut self, refresh: u8, now: u8, rotation: Rotation) -> Option<Pair> {
         if !self.is_alive(refresh) {
             return None;

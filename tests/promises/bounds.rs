@@ -54,7 +54,7 @@ async fn extreme_settings_work(harness: Harness) {
         let store = harness.redis_store_at(&redis.url(), timeout).await;
         UserTokens::new(client, store).health().await.unwrap();
     }
-    // A caller with a load timeout of zero gets the cached token.
+    // A load timeout of zero does not reject a request whose token is cached.
     let users = harness
         .process_with(|builder| builder.load_timeout(least))
         .await;
@@ -72,7 +72,7 @@ async fn a_slow_store_is_reported_as_the_store(harness: Harness) {
     harness.expired(&users, &["oA", "oB"]).await;
     redis.freeze(true);
     let alone = users.get(&id("oA")).await.unwrap_err();
-    // Reports and further callers wait for a call that is under way.
+    // A report waits for the store too, and gets the same kind of error as a request.
     let in_flight = users
         .report_invalid(&id("oB"), &"83_old".into())
         .await
@@ -81,7 +81,7 @@ async fn a_slow_store_is_reported_as_the_store(harness: Harness) {
     for error in [alone, in_flight] {
         assert_eq!(error.kind(), ErrorKind::StoreUnavailable, "{error}");
     }
-    // And a slow WeChat is WeChat.
+    // If WeChat does not respond in time, the error names WeChat and not the store.
     eventually("Redis is back", Duration::from_secs(10), async || {
         users.health().await.is_ok()
     })

@@ -29,7 +29,7 @@ fn grant(token: &str) -> UserTokenResponse {
         .openid("oA")
 }
 
-/// Returns the token that this process serves, and the token in the store.
+/// Returns the token that `users` serves, and the token in the store.
 async fn both(
     users: &UserTokens,
     harness: &Harness,
@@ -39,7 +39,7 @@ async fn both(
     (served, harness.stored_token(openid).await.ok())
 }
 
-/// Begins the renewal of an expired user and comes back about when WeChat answers it.
+/// Starts the renewal of an expired user, and returns shortly before or after WeChat's response.
 async fn renewal_about_to_end(
     harness: &Harness,
     users: &UserTokens,
@@ -133,7 +133,8 @@ async fn a_login_survives_the_deletion_of_an_expired_pair(harness: Harness) {
     }
 }
 
-/// A user whose stale token is served while its renewal takes its time.
+/// Starts the renewal of a stale token and waits until WeChat has the call. WeChat responds after
+/// 800 ms.
 async fn stale_in_renewal(harness: &Harness, users: &UserTokens) {
     harness.stale(users, &["oA"]).await;
     harness.simulator.inject(
@@ -171,7 +172,7 @@ async fn a_login_acts_at_once_on_a_stale_token(harness: Harness) {
         text(&users.get(&id("oA")).await.unwrap()),
         login.access_token
     );
-    // Its own renewal is not disturbed by the end of the one that was left behind.
+    // The renewal that the login superseded ends meanwhile. It must not disturb the next renewal.
     harness.advance(Duration::from_secs(7_300));
     let (users, before) = (users, harness.refreshes());
     let tokens = crate::harness::many(std::slice::from_ref(&users), "oA", 50).await;
@@ -199,7 +200,7 @@ async fn waiting_requests_get_the_account_failure(harness: Harness) {
     }
     assert!(running.join_all().await.iter().all(|served| !served));
     assert!(users.shutdown(Duration::from_secs(20)).await);
-    // About as many as are asked for at once, and not one for each user.
+    // WeChat gets the calls that a process runs at once, and not one call for each of 1,500 users.
     assert!(harness.refreshes() <= 600, "{} calls", harness.refreshes());
 }
 
@@ -227,7 +228,7 @@ async fn a_report_delays_no_other_request(harness: Harness) {
     reporting.abort();
 }
 
-/// Begins some work, and hangs up after a while: at once, or when a reply is on its way.
+/// Runs `work` and drops it after `round` times 40 µs, like a client that disconnects.
 async fn hang_up(work: impl Future<Output = ()>, round: u32) {
     let after = Duration::from_micros(u64::from(round) * 40);
     tokio::select! {
@@ -269,13 +270,14 @@ async fn a_login_completes_if_its_caller_hangs_up(harness: Harness) {
         })
         .await;
     }
-    // Work that comes after the end of the server is done all the same.
+    // After the shutdown, the tokens of users can still be revoked.
     assert!(users.shutdown(Duration::from_secs(5)).await);
     users.revoke(&id("oUser0")).await.unwrap();
     assert!(harness.stored_token("oUser0").await.is_err());
 }
 
-/// The runtime that a task was given to may end before the task has begun.
+/// A call starts on a runtime that ends before the call's task has run. A later request must not
+/// wait for that call.
 #[test]
 fn a_task_that_never_ran_blocks_no_request() {
     use tokio::runtime::Builder;
@@ -291,7 +293,7 @@ fn a_task_that_never_ran_blocks_no_request() {
     first.block_on(async {
         let user = id("oA");
         let mut asking = std::pin::pin!(users.get(&user));
-        // Polled once: the task is in the queue.
+        // Polls the request once, so that its task is queued and does not run.
         std::future::poll_fn(|context| {
             let _ = asking.as_mut().poll(context);
             std::task::Poll::Ready(())

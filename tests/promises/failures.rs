@@ -29,7 +29,8 @@ async fn an_expired_refresh_token_leads_to_a_login(harness: Harness) {
             .inject(Fault::on(REFRESH).errcode(errcode).times(1));
         let error = users.get(&id(&openid)).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::LoginRequired, "{errcode}");
-        // The pair is deleted for all processes. None of them calls WeChat about it again.
+        // The pair is deleted for all processes, so that none of them calls WeChat for this user
+        // again.
         for outcome in many(&[users, harness.process().await], &openid, 20).await {
             assert_eq!(outcome.unwrap_err().kind(), ErrorKind::LoginRequired);
         }
@@ -40,8 +41,8 @@ async fn an_expired_refresh_token_leads_to_a_login(harness: Harness) {
 async fn a_replaced_pair_is_not_deleted(harness: Harness) {
     let (users, elsewhere) = (harness.process().await, harness.process().await);
     harness.expired(&users, &["oA"]).await;
-    // WeChat works on the refresh for a while; meanwhile the user logs in again, which kills the
-    // old refresh token. The login's pair must survive the answer 40030.
+    // WeChat takes 300 ms for the refresh. Meanwhile the user logs in again, which revokes the old
+    // refresh token. The pair of the login must survive the rejection of the old one (40030).
     harness.simulator.inject(
         Fault::on(REFRESH)
             .delay(Duration::from_millis(300))
@@ -83,7 +84,7 @@ async fn a_passing_failure_is_retried(harness: Harness) {
 }
 
 async fn a_lasting_failure_limits_calls(harness: Harness) {
-    // A short lease makes for short renewals, so that this one is over soon.
+    // A lease of 2 s limits the retries of a renewal to less than 2 s, so that this test is short.
     let users = harness
         .process_with(|builder| builder.lease_duration(Duration::from_secs(2)))
         .await;
@@ -106,14 +107,15 @@ async fn a_lasting_failure_limits_calls(harness: Harness) {
         );
     }
     assert_eq!(harness.refreshes(), tries);
-    // The stored pair stays, and is served when WeChat is back.
+    // The store still has the pair. It is renewed when WeChat works again and the back-off is over.
     harness.simulator.clear_faults();
     harness.clock.advance(Duration::from_secs(31));
     assert_eq!(
         text(&users.get(&id("oA")).await.unwrap()),
         harness.live_token("oA")
     );
-    // Its end is the end of the back-off too: the next failure is tried again soon.
+    // A success ends the back-off: after the next failure, the renewal is retried while the request
+    // waits.
     harness.advance(Duration::from_secs(7_300));
     harness
         .simulator
@@ -127,7 +129,7 @@ async fn an_account_failure_suppresses_all_calls(harness: Harness) {
     harness.simulator.inject(Fault::on(REFRESH).errcode(40164));
     let first = users.get(&id("oA")).await.unwrap_err();
     assert_eq!(first.kind(), ErrorKind::WechatConfig);
-    // The caller that met the failure gets the same Retry-After as all later callers.
+    // The caller whose call failed gets a Retry-After, like all callers after it.
     assert!(
         first
             .retry_after()
@@ -145,7 +147,7 @@ async fn an_account_failure_suppresses_all_calls(harness: Harness) {
         );
     }
     assert_eq!(harness.refreshes(), 1);
-    // By itself, when the cause is gone.
+    // When the back-off has ended, calls succeed without a restart.
     harness.simulator.clear_faults();
     harness.clock.advance(Duration::from_secs(31));
     assert_eq!(
@@ -161,7 +163,7 @@ async fn an_account_failure_suppresses_all_calls(harness: Harness) {
 async fn a_rate_limit_delays_calls(harness: Harness) {
     let users = harness.process().await;
     harness.expired(&users, &["oA"]).await;
-    // 45011: no more in this minute.
+    // 45011: the account has used up its calls of this minute.
     harness.simulator.inject(Fault::on(REFRESH).errcode(45011));
     let error = users.get(&id("oA")).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WechatUnavailable);

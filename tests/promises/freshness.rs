@@ -1,5 +1,5 @@
-//! Tests of the promises "stale served" and "clocks may differ", and of the time for which tokens
-//! are cached.
+//! Tests of the promises "stale served" and "clocks may differ", and of the time for which
+//! processes cache tokens.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ async fn a_fresh_token_is_served_from_the_cache(harness: Harness) {
     for outcome in many(std::slice::from_ref(&reader), "oA", 200).await {
         assert_eq!(outcome.unwrap(), pair.access_token);
     }
-    // Entries that were read before the subscription was open are read once more.
+    // Once the subscription is open, the process reads again what it had cached before.
     eventually("it is in memory", Duration::from_secs(10), async || {
         reader.get(&id("oA")).await.unwrap();
         let cached = reader.cached(&id("oA"));
@@ -53,13 +53,13 @@ async fn no_request_waits_for_a_stale_tokens_renewal(harness: Harness) {
     let now = harness.clock.now();
     let token = users.get(&id("oA")).await.unwrap();
     assert_eq!(token.lifetime().freshness(now), Freshness::Stale);
-    // The renewal began in the background, once.
+    // One renewal has started in the background.
     eventually("WeChat is asked", Duration::from_secs(5), async || {
         harness.refreshes() > 0
     })
     .await;
     assert_eq!(harness.refreshes(), 1);
-    // And it comes: the first try hangs until its time is over, the next succeeds.
+    // The first attempt of the renewal hangs until its timeout, and the next one succeeds.
     eventually(
         "the token is renewed",
         Duration::from_secs(12),
@@ -74,7 +74,7 @@ async fn no_request_waits_for_a_stale_tokens_renewal(harness: Harness) {
 async fn a_stale_token_is_served_until_it_expires(harness: Harness) {
     let users = harness.process().await;
     let pair = harness.simulator.sign_in("oA", "snsapi_base");
-    // Without a refresh token nothing can be renewed.
+    // A pair without a refresh token cannot be renewed.
     let mut grant = grant(&pair);
     grant.refresh_token = None;
     users.store(&id("oA"), &grant).await.unwrap();
@@ -108,7 +108,7 @@ async fn clocks_a_minute_apart_change_nothing(harness: Harness) {
             let token = users.get(&id("oA")).await.unwrap();
             assert_eq!(text(&token), harness.live_token("oA"));
         }
-        // Past the renewal point of both, before the expiry of either.
+        // For each process the token is past its renewal point and has not expired.
         for clock in [&early, &late] {
             clock.advance(Duration::from_secs(6_600));
         }

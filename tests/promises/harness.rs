@@ -1,4 +1,5 @@
-//! Several "processes", each with its cache and its connection, on one store and one WeChat.
+//! Several "processes" in one test program: each has its own cache and connection, and all share
+//! one store and one WeChat.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -16,24 +17,25 @@ use crate::support::redis_server::RedisServer;
 
 pub const REFRESH: &str = "/sns/oauth2/refresh_token";
 
-/// Store of the tokens.
+/// The store in which a test keeps the tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Backend {
     Memory,
     Hashes,
     Keys,
-    /// Sealed; the hashes are read and both layouts written.
+    /// Sealed values. Processes read the hashes, and write the hashes and the keys.
     SealedHashesAndKeys,
-    /// The same the other way round.
+    /// Sealed values. Processes read the keys, and write the keys and the hashes.
     SealedKeysAndHashes,
-    /// All tests share the servers of these stores. Each test has another account.
+    /// Servers that all tests of the program share. Each test uses another account.
     SentinelHashes,
     ClusterKeys,
     ClusterHashes,
 }
 
 impl Backend {
-    /// Returns the URL of the shared servers, if this store uses them.
+    /// Returns the URL of the shared servers. Returns `None` if the store is in memory or on a
+    /// private server.
     async fn shared(self) -> Option<String> {
         match self {
             Self::SentinelHashes => Some(shared::sentinels().await),
@@ -43,7 +45,7 @@ impl Backend {
     }
 }
 
-/// Returns hashes for each account, in one slot of a Cluster.
+/// Returns names of hashes that contain the account and lie in one slot of a Cluster.
 fn names() -> RedisNames {
     let mut names = RedisNames::default();
     names.user_access_token = "{{appid}}.access".into();
@@ -57,7 +59,7 @@ fn account() -> String {
     format!("wx{:016x}", TAKEN.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Returns keys for sealed values.
+/// Returns fixed keys with which processes seal values.
 fn sealing() -> SealingKeys {
     use base64::Engine as _;
     let key = base64::engine::general_purpose::STANDARD.encode([7; 32]);
@@ -66,7 +68,8 @@ fn sealing() -> SealingKeys {
 
 pub struct Harness {
     pub simulator: Simulator,
-    /// A private server, which a test may count on, freeze and kill.
+    /// The private server of this test, which may freeze or kill it. `None` for a shared server and
+    /// for the store in memory.
     pub redis: Option<RedisServer>,
     shared: Option<String>,
     pub clock: Clock,
@@ -93,7 +96,7 @@ impl Harness {
         }
     }
 
-    /// Returns `true` if every step is a round trip.
+    /// Returns `true` if the tokens are in Redis and not in memory.
     pub fn is_remote(&self) -> bool {
         self.backend != Backend::Memory
     }
@@ -112,7 +115,8 @@ impl Harness {
             .await
     }
 
-    /// Connects to the harness's Redis as another user or with other settings.
+    /// Connects to a server with the layout of this harness. The URL may name another Redis user,
+    /// and `change` may set other options.
     pub async fn redis_store_at(
         &self,
         url: &str,
@@ -132,7 +136,7 @@ impl Harness {
         change(builder).connect().await.unwrap()
     }
 
-    /// Creates the tokens of one more process.
+    /// Returns the tokens of a further process, with a cache and a connection of its own.
     pub async fn process(&self) -> UserTokens {
         self.process_with(|builder| builder).await
     }
@@ -148,7 +152,7 @@ impl Harness {
         change(builder.clock(self.clock.clone())).build()
     }
 
-    /// Creates one more process behind a proxy, which can cut it off from the store.
+    /// Returns the tokens of a further process, and a proxy that can disconnect it from Redis.
     pub async fn process_behind_a_proxy(&self, lease: Duration) -> (UserTokens, Proxy) {
         let server = self.redis.as_ref().expect("a server of its own").address();
         let proxy = Proxy::start(&server, 1).await;
@@ -161,21 +165,22 @@ impl Harness {
         (users, proxy)
     }
 
-    /// Sets the clocks of the processes and of WeChat forward. Leases use the store's clock, which
-    /// does not change.
+    /// Advances the clocks of the processes and of WeChat. Leases do not expire by this, because
+    /// Redis measures their time.
     pub fn advance(&self, span: Duration) {
         self.clock.advance(span);
         self.simulator.advance(span);
     }
 
-    /// Signs a user in and stores the pair, as a login does.
+    /// Logs a user in at WeChat and stores the pair, as a login does.
     pub async fn log_in(&self, users: &UserTokens, openid: &str) -> UserPair {
         let pair = self.simulator.sign_in(openid, "snsapi_userinfo");
         users.store(&id(openid), &grant(&pair)).await.unwrap();
         pair
     }
 
-    /// Stores tokens of users and sets the clock past their renewal point.
+    /// Logs users in and advances the clocks past the renewal point of their tokens, which have not
+    /// expired.
     pub async fn stale(&self, users: &UserTokens, openids: &[&str]) {
         for openid in openids {
             self.log_in(users, openid).await;
@@ -183,7 +188,8 @@ impl Harness {
         self.advance(Duration::from_secs(6_400));
     }
 
-    /// Stores tokens of users and sets the clock past their expiry. They can be renewed.
+    /// Logs users in and advances the clocks past the expiry of their access tokens. The refresh
+    /// tokens stay valid.
     pub async fn expired(&self, users: &UserTokens, openids: &[&str]) {
         for openid in openids {
             self.log_in(users, openid).await;
@@ -195,7 +201,7 @@ impl Harness {
         self.simulator.calls_to(REFRESH)
     }
 
-    /// Returns the access token that is valid at WeChat.
+    /// Returns the user's access token that is valid at WeChat.
     pub fn live_token(&self, openid: &str) -> String {
         self.simulator
             .current_pair(openid)
@@ -203,7 +209,7 @@ impl Harness {
             .access_token
     }
 
-    /// Returns the token that a process without a cache finds in the store.
+    /// Returns the token that a new process, whose cache is empty, serves from the store.
     pub async fn stored_token(&self, openid: &str) -> Result<String, Error> {
         self.process()
             .await

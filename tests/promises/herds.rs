@@ -1,5 +1,5 @@
-//! Tests of many concurrent requests: the number of users bounds the load on Redis and WeChat, not
-//! the number of requests.
+//! Tests of many concurrent requests: the load on Redis and WeChat grows with the number of users,
+//! and not with the number of requests.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tower_wechat::{RedisStore, UserTokens};
 
 use crate::harness::{Backend, Harness, REFRESH, id, many, text};
 
-/// A WeChat that takes a tenth of a second, and callers who wait as long as a busy machine needs.
+/// Returns a process whose requests wait up to a minute. WeChat takes 100 ms for each renewal.
 async fn harness() -> (Harness, UserTokens) {
     let harness = Harness::new(Backend::Keys).await;
     harness
@@ -23,8 +23,8 @@ async fn harness() -> (Harness, UserTokens) {
 async fn patient(harness: &Harness) -> UserTokens {
     let minute = Duration::from_secs(60);
     let redis = harness.redis.as_ref().expect("a backend in Redis");
-    // A debug build on a busy machine has thousands of answers to read: their time in its own
-    // queue is not Redis's.
+    // A debug build on a busy machine needs long to read thousands of replies. That time counts for
+    // the timeout of a command.
     let store = RedisStore::builder(&redis.url())
         .layout(Layout::Keys)
         .command_timeout(minute);
@@ -33,12 +33,12 @@ async fn patient(harness: &Harness) -> UserTokens {
     builder.load_timeout(minute).lease_duration(minute).build()
 }
 
-/// Returns how often a record was read, by scripts too.
+/// Returns how many records Redis has read, including those that scripts read.
 fn reads(harness: &Harness) -> u64 {
     harness.redis.as_ref().map_or(0, |redis| redis.calls("get"))
 }
 
-/// Each asks once, all at the same time.
+/// Requests the token of each user once, all at the same time.
 async fn each(users: &UserTokens, openids: &[String]) -> Vec<String> {
     let mut running = JoinSet::new();
     for openid in openids {
@@ -61,7 +61,8 @@ async fn ten_thousand_requests_for_one_expired_user_make_one_renewal() {
     let live = harness.live_token("oA");
     assert!(tokens.into_iter().all(|token| token.unwrap() == live));
     assert_eq!(harness.refreshes(), 1);
-    // One or two to look, and those of the scripts that claim and commit.
+    // One or two requests read the record. The scripts that acquire the lease and commit read it
+    // again.
     let read = reads(&harness) - before;
     assert!(read <= 12, "{read} reads");
 }
@@ -74,7 +75,7 @@ async fn many_expired_users_cost_one_renewal_each() {
     let names: Vec<&str> = openids.iter().map(String::as_str).collect();
     harness.expired(&users, &names).await;
     let before = reads(&harness);
-    // Everybody asks twice.
+    // Sends two requests for each user.
     let (first, second) = tokio::join!(each(&users, &openids), each(&users, &openids));
     assert_eq!(first.len() + second.len(), 2 * USERS);
     assert_eq!(harness.refreshes(), USERS as u64);
@@ -100,7 +101,8 @@ async fn a_restart_costs_few_reads_for_each_user() {
     for token in many(&[restarted], &openids[0], 1_000).await {
         token.unwrap();
     }
-    // One or two to look, and again where the news channel opens meanwhile and outdates them.
+    // One or two requests read the record, and some read it again when the subscription opens and
+    // ends the cached entry.
     let read = reads(&harness) - before;
     assert!((1..=8).contains(&read), "{read} reads");
     assert_eq!(harness.refreshes(), 0);

@@ -19,13 +19,13 @@ crate::for_each_server!(
     failing_commits_keep_no_older_token,
 );
 
-/// A lease that is much longer than any caller may have to wait for an unused lease.
+/// Duration of a lease, 100 s. A request that had to wait for its expiry would fail the test.
 const LONG_LEASE: Duration = Duration::from_secs(100);
 
-/// Maximum wait of a user after Redis is back, with tolerance for a loaded machine.
+/// Maximum time until a user is served after Redis is back: 5 s, times 4 for a loaded machine.
 const SOON: Duration = Duration::from_secs(5 * 4);
 
-/// Pauses all commands that may write for this time. Redis runs them afterwards.
+/// Makes Redis delay all commands that may write for `span`. Redis runs them afterwards.
 fn pause_writes(harness: &Harness, span: Duration) {
     let mut pause = redis::cmd("CLIENT");
     pause.arg("PAUSE").arg(span.as_millis() as u64).arg("WRITE");
@@ -33,7 +33,7 @@ fn pause_writes(harness: &Harness, span: Duration) {
     let () = pause.query(&mut server.connection()).unwrap();
 }
 
-/// Sets the ACL rules of the Redis user `app`, which one process of a test has for itself.
+/// Sets the ACL rules of the Redis user `app`. One process of a test connects as this user.
 fn with_user(harness: &Harness, rules: &[&str]) {
     let mut set = redis::cmd("ACL");
     set.arg("SETUSER").arg("app").arg(rules);
@@ -41,7 +41,7 @@ fn with_user(harness: &Harness, rules: &[&str]) {
     let () = set.query(&mut server.connection()).unwrap();
 }
 
-/// Connects a store as the Redis user `app`, whose permissions the test removes and restores.
+/// Connects to Redis as the user `app`. A test can take its permissions away and give them back.
 async fn under_rules(harness: &Harness) -> RedisStore {
     with_user(harness, &["on", ">word", "~*", "&*", "+@all"]);
     let address = harness.redis.as_ref().unwrap().address();
@@ -80,12 +80,12 @@ async fn asks_wechat(harness: &Harness, times: u64) {
     .await;
 }
 
-/// Tests a lease that Redis grants late and whose reply is lost. Meanwhile the process runs a call
-/// for another user, which a login supersedes.
+/// Tests a lease that Redis grants late, and whose reply is lost. Meanwhile the process renews the
+/// token of another user, until a login supersedes that renewal.
 async fn a_lease_whose_reply_is_lost_is_released(harness: Harness) {
     let (users, proxy) = harness.process_behind_a_proxy(LONG_LEASE).await;
     harness.expired(&users, &["oA", "oB", "oFirst"]).await;
-    // This request loads the scripts into Redis.
+    // The first request loads the scripts into Redis.
     users.get(&id("oFirst")).await.unwrap();
     pause_writes(&harness, Duration::from_millis(600));
     let asking = tokio::spawn({
@@ -102,7 +102,7 @@ async fn a_lease_whose_reply_is_lost_is_released(harness: Harness) {
         !leases(&harness).is_empty()
     })
     .await;
-    // During this pause the proxy drops the reply to the command that acquired the lease.
+    // Meanwhile the proxy drops the reply to the command that acquired the lease.
     tokio::time::sleep(Duration::from_millis(100)).await;
     proxy.weather(Weather::CALM);
     let back = Instant::now();
@@ -133,7 +133,8 @@ async fn a_lease_whose_reply_is_lost_is_released(harness: Harness) {
 async fn an_unreleased_lease_is_released_later(harness: Harness) {
     let (users, proxy) = harness.process_behind_a_proxy(LONG_LEASE).await;
     harness.expired(&users, &["oA"]).await;
-    // WeChat returns 45009 for the account, so the process releases the lease at once.
+    // WeChat rejects all calls of the account (45009), so the process does not retry and releases
+    // the lease at once.
     let slow = Fault::on(REFRESH).delay(Duration::from_millis(300));
     harness.simulator.inject(slow.errcode(45009).times(1));
     let asking = tokio::spawn({
@@ -143,15 +144,15 @@ async fn an_unreleased_lease_is_released_later(harness: Harness) {
     asks_wechat(&harness, 1).await;
     proxy.silent(true);
     asking.await.unwrap().unwrap_err();
-    // The commands that were sent before this cut are lost.
+    // The commands that the process sent before this moment are lost.
     proxy.cut_all();
     proxy.silent(false);
     no_lease_is_left(&harness).await;
 }
 
-/// Tests a lease that is lost, as in a fail-over. The second process then acquires the lease, and
-/// WeChat rejects the refresh token of the first process. The first one waits for the other
-/// renewal.
+/// Tests a lease that Redis loses during a renewal, as in a fail-over. A second process then renews
+/// the same user. WeChat rejects the call of the first process, which waits for the result of the
+/// second one.
 async fn a_rejected_refresh_waits_for_another_renewal(harness: Harness) {
     let (first, second) = (harness.process().await, harness.process().await);
     harness.expired(&first, &["oA"]).await;
@@ -187,7 +188,7 @@ async fn a_failed_deletion_is_a_store_error(harness: Harness) {
     let error = asking.await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::StoreUnavailable, "{error}");
     with_user(&harness, SCRIPTS);
-    // The tokens are still stored and valid, because the rejection was an injected fault.
+    // The rejection was an injected fault, so the stored tokens are valid.
     eventually("the user is served", SOON, async || {
         users.get(&id("oA")).await.is_ok()
     })
@@ -207,7 +208,8 @@ async fn failing_commits_keep_no_older_token(harness: Harness) {
     with_user(&harness, NO_SCRIPTS);
     let granted = asking.await.unwrap().unwrap();
     assert_eq!(granted, harness.live_token("oA"));
-    // The first process retries the write of this token. Now the user logs in at the second one.
+    // The first process keeps retrying to write its token. The user now logs in at the second
+    // process.
     let login = harness.log_in(&second, "oA").await;
     let current = async || {
         let token = first.get(&id("oA")).await;

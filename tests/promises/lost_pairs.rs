@@ -1,5 +1,5 @@
-//! Tests of the promise "nothing lost" for a process that loses the store for longer than its lease
-//! after WeChat has issued it a pair, while WeChat rejects the refresh token of another process.
+//! Tests of the promise "nothing lost". A process gets new pairs from WeChat and cannot store them
+//! before its leases expire. WeChat rejects the old refresh tokens when other processes use them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,8 +24,8 @@ fn names() -> Vec<String> {
     (0..USERS).map(|number| format!("oUser{number}")).collect()
 }
 
-/// Asks for every user at once, and waits until WeChat has granted every pair. The replies are
-/// still on their way.
+/// Requests the token of every user, and waits until WeChat has renewed all of them. WeChat's
+/// responses arrive 300 ms after the calls.
 async fn granted(harness: &Harness, users: &UserTokens) -> JoinSet<Result<String, Error>> {
     let slow = Fault::on(REFRESH).delay(Duration::from_millis(300));
     harness.simulator.inject(slow.times(USERS));
@@ -41,7 +41,8 @@ async fn granted(harness: &Harness, users: &UserTokens) -> JoinSet<Result<String
     asking
 }
 
-/// Asks for all users again and again until `enough`. Returns the errors of each kind.
+/// Requests the token of every user again and again until `enough` is set. Returns the kinds of all
+/// errors.
 fn traffic(users: &UserTokens, enough: &Arc<AtomicBool>) -> JoinSet<Vec<ErrorKind>> {
     let mut callers = JoinSet::new();
     for name in names() {
@@ -58,7 +59,7 @@ fn traffic(users: &UserTokens, enough: &Arc<AtomicBool>) -> JoinSet<Vec<ErrorKin
     callers
 }
 
-/// Every pair that WeChat granted last is stored, and can be renewed again.
+/// Checks that the store has the newest pair of every user, and that each pair can be renewed.
 async fn every_pair_is_stored(harness: &Harness) {
     let mut lost = Vec::new();
     for name in names() {
@@ -96,8 +97,8 @@ async fn a_pair_is_stored_despite_another_processs_rejection(harness: Harness) {
     for token in asking.join_all().await {
         token.expect("WeChat has granted it");
     }
-    // The outage is longer than the lease, and longer than a process waits for another that may
-    // hold the pair.
+    // Longer than the lease, and longer than a process waits for another one that may have the
+    // pair.
     tokio::time::sleep(LEASE * 4).await;
     proxy.silent(false);
     assert!(first.shutdown(Duration::from_secs(20)).await);
@@ -128,7 +129,7 @@ async fn a_pair_is_stored_after_an_outage_past_its_lease(harness: Harness) {
     assert!(first.shutdown(Duration::from_secs(20)).await);
     enough.store(true, Ordering::Relaxed);
     let errors = callers.join_all().await.concat();
-    // The process that holds the pair writes it before another process sends the user to log in.
+    // The process with the new pairs stores them before another process sends a user to log in.
     assert!(!errors.contains(&ErrorKind::LoginRequired));
     every_pair_is_stored(&harness).await;
 }

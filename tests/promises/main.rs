@@ -23,8 +23,7 @@ mod races;
 mod reports;
 mod shared;
 
-/// Makes a test of each function for each store whose server the test has to itself, so that it may
-/// be stopped.
+/// Runs each function as a test on each store with a private server, which the test may stop.
 #[macro_export]
 macro_rules! for_each_server {
     ($($name:ident),* $(,)?) => {
@@ -35,7 +34,7 @@ macro_rules! for_each_server {
     };
 }
 
-/// Makes a test of each function for each store.
+/// Runs each function as a test on each store.
 #[macro_export]
 macro_rules! for_each_store {
     ($($name:ident),* $(,)?) => {

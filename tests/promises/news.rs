@@ -20,7 +20,8 @@ crate::for_each_store!(
 /// Lifetime of cache entries, so long that only an invalidation can end it.
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Milliseconds, and room for a machine that is busy with other things.
+/// Maximum time for an invalidation to arrive, 10 s. It takes milliseconds; the rest is for a
+/// loaded machine.
 const SOON: Duration = Duration::from_secs(10);
 
 async fn two_processes(harness: &Harness) -> (UserTokens, UserTokens) {
@@ -170,14 +171,15 @@ async fn a_processs_own_writes_need_no_reads() {
         for at in 0..50 {
             let openid = format!("oUser{at}");
             let pair = harness.log_in(&users, &openid).await;
-            // Time for the news of it.
+            // Time for the invalidation to arrive.
             tokio::time::sleep(Duration::from_millis(5)).await;
             match users.cached(&id(&openid)) {
                 Some(token) => assert_eq!(text(&token), pair.access_token),
                 None => missing += 1,
             }
         }
-        // The opening of the channel outdates the cache, and another's news may share a fence.
+        // The opening of the subscription ends all cached entries, and an invalidation may end an
+        // entry of another user.
         assert!(missing <= 5, "{missing} of 50 logins have to be read again");
     })
     .await;
@@ -197,7 +199,7 @@ async fn a_lost_subscription_reconnects_and_catches_up() {
                 .query(&mut connection)
                 .unwrap();
             assert!(killed >= 2, "{killed}");
-            // This login is not published.
+            // No process has a subscription when this login is published.
             let pair = harness.log_in(&theirs, "oA").await;
             serves(&ours, "oA", &pair.access_token).await;
         }
@@ -215,7 +217,7 @@ async fn a_restart_of_redis_resumes_invalidation() {
         let redis = harness.redis.as_mut().unwrap();
         redis.kill();
         redis.run();
-        // The server kept nothing, so no user is logged in any more.
+        // Redis has lost its data, so no user is logged in.
         serves_nothing(&ours, "oA").await;
         all_listen(&harness, 2).await;
         let pair = harness.log_in(&theirs, "oA").await;
@@ -226,7 +228,7 @@ async fn a_restart_of_redis_resumes_invalidation() {
     .await;
 }
 
-/// The bounded time holds for a process that the channel is closed to.
+/// A process that may not subscribe still caches a token no longer than `cache_ttl`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_the_channel_the_bound_holds() {
     in_both_layouts(async |harness| {
@@ -260,7 +262,7 @@ async fn without_the_channel_the_bound_holds() {
         harness.advance(Duration::from_secs(61));
         let served = deaf.get(&id("oA")).await.unwrap();
         assert_eq!(text(&served), second.access_token);
-        // Its writes reach the store.
+        // The writes of this process reach the store although the process may not publish.
         let third = harness.log_in(&deaf, "oA").await;
         assert_eq!(
             harness.stored_token("oA").await.unwrap(),
@@ -330,20 +332,23 @@ async fn an_exclusive_writer_reads_nothing_from_redis() {
         }
         let proved = async || {
             let before = redis.calls("publish");
-            // The one after the next was sent after this began, and the next has come back.
+            // The second heartbeat from here was sent after this moment, and the first one has
+            // arrived.
             eventually("news is proved complete", SOON, async || {
                 redis.calls("publish") >= before + 2
             })
             .await;
         };
-        // Opening the channel may have outdated what was there: once more is enough.
+        // The opening of the subscription may have ended the cached entries, so each token is read
+        // once more.
         proved().await;
         for openid in &openids {
             users.get(&id(openid)).await.unwrap();
         }
         let commands = || reads(&harness) + redis.calls("evalsha") + redis.calls("eval");
         let before = commands();
-        // Three times as long as the cache would use an entry without heartbeats.
+        // Advances the clocks by more than twice `cache_ttl`. Without heartbeats, the process would
+        // read Redis again.
         for _ in 0..3 {
             harness.advance(Duration::from_secs(1_900));
             proved().await;
@@ -354,7 +359,7 @@ async fn an_exclusive_writer_reads_nothing_from_redis() {
             }
         }
         assert_eq!(commands() - before, 0, "commands for 3,000 requests");
-        // And what another process deletes is known all the same.
+        // A deletion by another process still ends the cached entry.
         let other = harness.process().await;
         other.revoke(&id("oUser0")).await.unwrap();
         serves_nothing(&users, "oUser0").await;
@@ -362,7 +367,8 @@ async fn an_exclusive_writer_reads_nothing_from_redis() {
     .await;
 }
 
-/// If other services write, entries stay in the cache no longer than the bound, despite heartbeats.
+/// Without an exclusive writer, the process caches a token no longer than `cache_ttl`, even while
+/// heartbeats arrive.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn writes_of_other_services_are_seen_in_time() {
     let harness = Harness::new(Backend::Hashes).await;

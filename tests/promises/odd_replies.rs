@@ -1,4 +1,4 @@
-//! Tests of replies of WeChat that differ from its documentation.
+//! Tests of responses of WeChat that differ from its documentation.
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ crate::for_each_store!(
     a_nonsense_reply_is_an_error_without_effect,
 );
 
-/// Renews from a reply, and answers what is stored: seconds to the renewal point and to the end.
+/// Renews a token with this response. Returns the seconds until the stored token's renewal point
+/// and until its expiry.
 async fn renewed_from(
     harness: &Harness,
     users: &UserTokens,
@@ -26,9 +27,10 @@ async fn renewed_from(
     let now = harness.clock.now().as_millis();
     let token = users.get(&id("oA")).await.unwrap();
     assert_eq!(text(&token), "83_odd");
-    // Another process reads the same values.
+    // Another process reads the stored token with the same times.
     let theirs = harness.process().await;
-    // One that is due at once is renewed in the background; late enough to be seen before.
+    // The second process renews a token that is due at once in the background. The delay lets the
+    // test read the token before.
     harness
         .simulator
         .inject(Fault::on(REFRESH).delay(Duration::from_millis(300)));

@@ -8,7 +8,8 @@ use tower_wechat::{ErrorKind, UserTokens};
 use crate::harness::{Backend, Harness, REFRESH, id, text};
 use crate::support::eventually;
 
-/// Cached users are served, others get an error soon; all is well within 5 seconds of its return.
+/// Tests an outage of Redis. Cached users are served, and requests for other users fail soon.
+/// Within 5 seconds after the outage, all requests are served again.
 async fn survives(
     harness: &mut Harness,
     away: impl FnOnce(&mut Harness),
@@ -32,7 +33,8 @@ async fn survives(
     let took = began.elapsed();
     assert!(took < Duration::from_secs(8), "20 refusals took {took:?}");
     assert!(users.health().await.is_err());
-    // Its time in the cache is over, its own is not: better than nothing.
+    // The entry is older than `cache_ttl`, and its token has not expired. It is served because the
+    // store is down.
     harness.advance(Duration::from_secs(61));
     assert_eq!(
         text(&users.get(&id("oCached")).await.unwrap()),
@@ -69,7 +71,7 @@ async fn requests_survive_a_frozen_redis() {
     .await;
 }
 
-/// Freezes Redis once WeChat has been asked for a token, and answers what who waits for it gets.
+/// Freezes Redis while WeChat processes a renewal. Returns the token that the waiting request gets.
 async fn granted_while_redis_is_frozen(harness: &Harness, users: &UserTokens) -> String {
     harness.simulator.inject(
         Fault::on(REFRESH)
@@ -88,13 +90,13 @@ async fn granted_while_redis_is_frozen(harness: &Harness, users: &UserTokens) ->
     text(&asking.await.unwrap().unwrap())
 }
 
-/// Nothing lost: WeChat has issued a pair, and the store is unreachable at that moment.
+/// Tests "nothing lost": WeChat issues a pair while Redis is frozen.
 async fn keeps_the_pair(backend: Backend) {
     let harness = Harness::new(backend).await;
     let users: UserTokens = harness.process().await;
     harness.expired(&users, &["oA"]).await;
     let token = granted_while_redis_is_frozen(&harness, &users).await;
-    // It is good at WeChat, so who waits for it gets it.
+    // The waiting request gets the new token although it is not stored.
     assert_eq!(token, harness.live_token("oA"));
     harness.redis.as_ref().unwrap().freeze(false);
     assert!(users.shutdown(Duration::from_secs(10)).await);
@@ -102,8 +104,8 @@ async fn keeps_the_pair(backend: Backend) {
     assert_eq!(harness.refreshes(), 1);
 }
 
-/// Nothing lost: the store is unreachable for longer than the lease, and WeChat's response has
-/// revoked the stored pair. No other process calls WeChat meanwhile.
+/// Tests "nothing lost": Redis is frozen for longer than the lease, and WeChat has revoked the
+/// stored pair. No other process calls WeChat meanwhile.
 async fn keeps_a_rotated_pair(backend: Backend) {
     const LEASE: Duration = Duration::from_secs(1);
     let harness = Harness::new(backend).await;
@@ -120,7 +122,7 @@ async fn keeps_a_rotated_pair(backend: Backend) {
     assert!(users.shutdown(Duration::from_secs(20)).await);
     assert_eq!(harness.stored_token("oA").await.unwrap(), token);
     assert_eq!(harness.refreshes(), 1);
-    // And it can be renewed again.
+    // The pair that was stored late can be renewed.
     harness.advance(Duration::from_secs(7_300));
     assert_eq!(
         harness.stored_token("oA").await.unwrap(),

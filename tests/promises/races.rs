@@ -74,24 +74,23 @@ async fn unknown_users_do_not_reach_wechat(harness: Harness) {
     for outcome in many(std::slice::from_ref(&users), "oStranger", 300).await {
         assert_eq!(outcome.unwrap_err().kind(), ErrorKind::LoginRequired);
     }
-    // And one after the other, as a client that does not give up.
+    // One request after another, as of a client that retries without end.
     for _ in 0..300 {
         let error = users.get(&id("oStranger")).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::LoginRequired);
     }
     assert!(harness.simulator.calls().is_empty());
     if let Some(redis) = &harness.redis {
-        // The first of them ask the store; the others find that remembered for a second.
+        // The first requests read the store. The process caches the missing token for one second.
         let reads = redis.calls("hget") + redis.calls("get");
         assert!(reads <= 10, "{reads} reads for 600 requests");
     }
 }
 
-/// Starts a renewal that takes a while, and waits until WeChat has been asked.
+/// Starts a renewal that takes 400 ms, and waits until WeChat has received the call.
 async fn slow_renewal(harness: &Harness, users: &UserTokens) -> tokio::task::JoinHandle<()> {
     let before = harness.refreshes();
-    // WeChat processes the call at once and answers late: the pair exists, but no process has it
-    // yet.
+    // WeChat renews the pair when the call arrives, and sends the response 400 ms later.
     harness.simulator.inject(
         Fault::on(REFRESH)
             .delay(Duration::from_millis(400))
@@ -200,7 +199,7 @@ async fn shutdown_waits_for_calls_under_way(harness: Harness) {
         harness.live_token("oA")
     );
     assert_eq!(harness.refreshes(), 1);
-    // Bounded: what does not end is not waited for.
+    // A shutdown does not wait longer than its timeout for a call that hangs.
     harness.advance(Duration::from_secs(7_300));
     harness.simulator.inject(Fault::on(REFRESH).hang().times(1));
     let hanging = users.clone();
@@ -234,7 +233,7 @@ async fn a_rotated_refresh_token_is_kept(harness: Harness) {
     let users = harness.process().await;
     harness.expired(&users, &["oA"]).await;
     for _ in 0..3 {
-        // A process without memory each time: what it renews from is what is stored.
+        // Each time a new process, whose cache is empty, renews the stored pair.
         let token = harness.process().await.get(&id("oA")).await.unwrap();
         assert_eq!(text(&token), harness.live_token("oA"));
         harness.advance(Duration::from_secs(7_300));

@@ -1,4 +1,5 @@
-//! Tests of the promise "reports compared".
+//! Tests of the promise "reports compared": a report renews the token only if the stored token is
+//! the reported one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -20,7 +21,8 @@ crate::for_each_store!(
     reports_without_a_refresh_token_fail_no_other_caller,
 );
 
-/// A pair whose access token WeChat does not know, although its time is not over.
+/// Stores a pair whose access token WeChat rejects although it has not expired. Returns that access
+/// token.
 async fn refused(harness: &Harness, users: &UserTokens) -> AccessToken {
     let mut wrong = grant(&harness.simulator.sign_in("oA", "snsapi_userinfo"));
     wrong.access_token = AccessToken::from("83_refused");
@@ -53,7 +55,8 @@ async fn a_report_of_an_old_token_renews_nothing(harness: Harness) {
     let old = harness.log_in(&users, "oA").await;
     users.get(&id("oA")).await.unwrap();
     let new = harness.log_in(&elsewhere, "oA").await;
-    // This process still holds the old one; the report makes it look, not renew.
+    // The process caches the old token. The report makes it read the store, and does not renew the
+    // token.
     let token = users
         .report_invalid(&id("oA"), &old.access_token.as_str().into())
         .await
@@ -104,7 +107,8 @@ async fn a_call_is_never_made_a_third_time(harness: Harness) {
 async fn a_repeated_invalid_token_causes_few_calls(harness: Harness) {
     let users = harness.process().await;
     harness.log_in(&users, "oA").await;
-    // Before its expiry a refresh hands out the same token again.
+    // WeChat rejects the token in calls, and a refresh returns the same token, because it has not
+    // expired.
     harness
         .simulator
         .inject(Fault::on("/sns/userinfo").errcode(40001));
@@ -115,7 +119,7 @@ async fn a_repeated_invalid_token_causes_few_calls(harness: Harness) {
     assert_eq!(harness.refreshes(), 1);
     harness.simulator.clear_faults();
     userinfo(&users, &calls).await.unwrap();
-    // A while later a new report asks again.
+    // After 16 s the process refreshes the token again if it is reported.
     harness.advance(Duration::from_secs(16));
     harness
         .simulator
@@ -125,8 +129,8 @@ async fn a_repeated_invalid_token_causes_few_calls(harness: Harness) {
     assert_eq!((calls.load(Ordering::Relaxed), harness.refreshes()), (2, 2));
 }
 
-/// Reads a user's token from several tasks while others report it all the time, until many
-/// reports have failed. Returns the errors of the readers.
+/// Reads a user's token in ten tasks while four tasks report it again and again. Ends after 40
+/// failed reports and 1,000 reads by each reader. Returns the errors of the readers.
 async fn reads_beside_reports(users: &UserTokens, token: &AccessToken) -> Vec<Error> {
     const READERS: usize = 10;
     const READS: usize = 1_000;
@@ -161,7 +165,7 @@ async fn reads_beside_reports(users: &UserTokens, token: &AccessToken) -> Vec<Er
     errors
 }
 
-/// Renewals that fail soon, so that many reports do.
+/// Returns a process whose renewals fail within half a second, so that many reports fail.
 async fn impatient(harness: &Harness) -> UserTokens {
     let brief = Duration::from_millis(500);
     harness
@@ -180,7 +184,7 @@ async fn reports_make_no_other_caller_fail(harness: Harness) {
             .inject(Fault::on(REFRESH).errcode(errcode));
         let errors = reads_beside_reports(&users, &token).await;
         assert_eq!(errors.len(), 0, "{errcode}: such as {}", errors[0]);
-        // The token is still there for other processes.
+        // The failed reports have not deleted the token.
         assert_eq!(harness.stored_token("oA").await.unwrap(), pair.access_token);
     }
 }

@@ -9,7 +9,8 @@ use crate::support::redis_cluster::RedisCluster;
 use crate::support::redis_server::RedisServer;
 use crate::support::sentinel_group::SentinelGroup;
 
-/// The URL of a primary with two replicas behind three Sentinels.
+/// Returns the URL of a primary with two replicas behind three Sentinels. The first call starts
+/// them.
 pub async fn sentinels() -> String {
     static URL: OnceCell<String> = OnceCell::const_new();
     let start = async || {
@@ -22,7 +23,7 @@ pub async fn sentinels() -> String {
     URL.get_or_init(start).await.clone()
 }
 
-/// The URL of three primaries with a replica each.
+/// Returns the URL of a Cluster of three primaries with a replica each. The first call starts it.
 pub async fn cluster() -> String {
     static URL: OnceCell<String> = OnceCell::const_new();
     let start = async || {
@@ -35,8 +36,8 @@ pub async fn cluster() -> String {
     URL.get_or_init(start).await.clone()
 }
 
-/// Nothing is dropped at the end of a test program. So a shell waits for that: its input ends with
-/// the program, however that ends.
+/// Ends these servers when the test program ends, in which statics are not dropped. A shell waits
+/// for the end of its input, which this program holds open, and kills them.
 fn end_with_this_program<'a>(servers: impl IntoIterator<Item = &'a RedisServer>) {
     const WAIT_AND_KILL: &str = r#"
         trap '' INT TERM HUP
