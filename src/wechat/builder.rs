@@ -14,19 +14,19 @@ use crate::clock::Clock;
 use crate::credential::{AppId, AppSecret};
 use crate::error::Error;
 
-/// Base URL of WeChat's authorize pages.
+/// Default base URL of WeChat's authorize pages.
 const OPEN_URL: &str = "https://open.weixin.qq.com";
 
-/// Default maximum time for one connection, including the TLS handshake: two seconds. Half of an
-/// attempt is then left for the reply.
+/// Default maximum time for one connection, including the TLS handshake: two seconds. Of the four
+/// seconds of an attempt ([`TIMEOUT`]), two are left for the reply.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Default maximum time for one attempt at one host, including its connection: four seconds. Two
 /// attempts fit into [`TOTAL_TIMEOUT`].
 const TIMEOUT: Duration = Duration::from_secs(4);
 
-/// Default maximum time for one call with its attempts at all hosts: eight seconds. Shorter than
-/// the default lease of 10 seconds, so that a call ends before another process can acquire the
+/// Default maximum time for one call with its attempts at all hosts: eight seconds. This is shorter
+/// than the default lease of 10 seconds, so a call ends before another process can acquire the
 /// lease.
 const TOTAL_TIMEOUT: Duration = Duration::from_secs(8);
 
@@ -80,8 +80,8 @@ impl WechatClientBuilder {
         }
     }
 
-    /// Sets the base URL of the API. A path is kept as a prefix. Default:
-    /// `https://api.weixin.qq.com`.
+    /// Sets the base URL of WeChat's API. A path in this URL becomes a prefix of all API paths.
+    /// Default: `https://api.weixin.qq.com`.
     pub fn api_url(mut self, url: impl Into<String>) -> Self {
         self.api_url = url.into();
         self
@@ -98,8 +98,8 @@ impl WechatClientBuilder {
         self
     }
 
-    /// Sets the base URL of the authorize pages. Browsers open them, this client does not. Default:
-    /// `https://open.weixin.qq.com`.
+    /// Sets the base URL of the authorize pages. Browsers open these pages, and the client sends no
+    /// request to this URL. Default: `https://open.weixin.qq.com`.
     pub fn open_url(mut self, url: impl Into<String>) -> Self {
         self.open_url = url.into();
         self
@@ -159,8 +159,8 @@ impl WechatClientBuilder {
     /// TLS is rustls with the operating system's certificates. If the process has no default
     /// `rustls::crypto::CryptoProvider`, this function installs ring's; to use another provider,
     /// install it first. A client with `http` base URLs only, as for a simulator, needs no
-    /// certificates. The client ignores proxies of the environment and logs a warning if there is
-    /// one, see [`proxy`](Self::proxy).
+    /// certificates. The client ignores the proxies of environment variables. If such a variable is
+    /// set and [`proxy`](Self::proxy) is not, the first build of the process logs a warning.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the AppID or the AppSecret is
@@ -227,12 +227,13 @@ impl WechatClient {
     /// AppSecret.
     ///
     /// # Errors
-    /// The same as those of [`WechatClientBuilder::build`].
+    /// The errors of [`WechatClientBuilder::build`].
     pub fn new(app_id: impl AsRef<str>, secret: impl Into<AppSecret>) -> Result<Self, Error> {
         Self::builder(app_id, secret).build()
     }
 
-    /// Returns a builder, for other hosts or timeouts.
+    /// Returns a builder of a client for this account, with which hosts, timeouts and a proxy can
+    /// be set.
     pub fn builder(app_id: impl AsRef<str>, secret: impl Into<AppSecret>) -> WechatClientBuilder {
         WechatClientBuilder::new(app_id.as_ref(), secret.into())
     }
@@ -303,8 +304,8 @@ mod tests {
         assert!(!shown.contains("s3cret"), "{shown}");
     }
 
-    /// Runs in a separate process, which the test below starts, because it needs an environment
-    /// without certificates.
+    /// Runs in a separate process, which `without_certificates_only_https_fails` starts, because
+    /// the test needs an environment without certificates.
     #[test]
     #[ignore = "started by without_certificates_only_https_fails"]
     fn build_without_certificates() {

@@ -14,14 +14,14 @@ use super::user_info::{Language, UserInfo};
 use crate::credential::{AccessToken, AppId, AppSecret, RefreshToken};
 use crate::error::{Error, ErrorKind, RecommendedAction};
 
-/// Maximum number of bytes of a login code. WeCom documents 512 bytes, and the documentation of
+/// Maximum length of a login code: 2,048 bytes. WeCom documents 512 bytes, and the documentation of
 /// Official Accounts states no maximum.
 const MAX_CODE_BYTES: usize = 2_048;
 
 /// The HTTP client of WeChat's API, for one account (公众号).
 ///
 /// Clones share their connections. Each call sends at most one request to each host, in order, and
-/// ends within the total timeout. The client itself neither backs off nor retries.
+/// ends within the total timeout. The caller backs off and retries.
 ///
 /// # Errors
 /// All calls return the same kinds of errors. [`Error::kind`] and [`Error::recommended_action`]
@@ -96,8 +96,8 @@ impl WechatClient {
     /// [`ErrorKind::WechatUnavailable`] and the action [`RecommendedAction::LogIn`].
     ///
     /// # Errors
-    /// Those of [`WechatClient`]. An empty code is [`ErrorKind::LoginRequired`], and a code above
-    /// 2,048 bytes is [`ErrorKind::BadRequest`]; neither is sent.
+    /// The errors listed at [`WechatClient`]. An empty code is [`ErrorKind::LoginRequired`], and a
+    /// code above 2,048 bytes is [`ErrorKind::BadRequest`]; such codes are not sent.
     pub async fn exchange_code(&self, code: &str) -> Result<UserTokenResponse, Error> {
         const PATH: &str = "sns/oauth2/access_token";
         if code.is_empty() {
@@ -135,8 +135,8 @@ impl WechatClient {
     /// afterwards a new token. The reply may lack all fields but the access token.
     ///
     /// # Errors
-    /// Those of [`WechatClient`]. An expired, revoked or empty refresh token (40030, 42002, 42007,
-    /// 41003) is [`ErrorKind::LoginRequired`].
+    /// The errors listed at [`WechatClient`]. An expired, revoked or empty refresh token (40030,
+    /// 42002, 42007, 41003) is [`ErrorKind::LoginRequired`].
     pub async fn refresh_user_token(
         &self,
         token: &RefreshToken,
@@ -167,9 +167,9 @@ impl WechatClient {
     /// Returns the user's profile (`sns/userinfo`), for a token of the scope `snsapi_userinfo`.
     ///
     /// # Errors
-    /// Those of [`WechatClient`]. A token of the scope `snsapi_base` (48001) and an openid other
-    /// than the token's (40003) are [`ErrorKind::LoginRequired`]. A reply with another openid is
-    /// [`ErrorKind::WechatUnavailable`].
+    /// The errors listed at [`WechatClient`]. A token of the scope `snsapi_base` (48001) and an
+    /// openid other than the token's (40003) are [`ErrorKind::LoginRequired`]. A reply with another
+    /// openid is [`ErrorKind::WechatUnavailable`].
     pub async fn user_info(
         &self,
         token: &AccessToken,
@@ -186,7 +186,8 @@ impl WechatClient {
     /// Checks with WeChat that a user's access token is valid (`sns/auth`).
     ///
     /// # Errors
-    /// Those of [`WechatClient`]: the token is invalid, or the openid is not the token's.
+    /// The errors listed at [`WechatClient`], among them those of an invalid token and of an openid
+    /// that is not the token's.
     pub async fn check_user_token(&self, token: &AccessToken, openid: &str) -> Result<(), Error> {
         let mut call = token_request(Endpoint::UserCall, "sns/auth", token);
         call.query.push(("openid", openid));
@@ -195,13 +196,13 @@ impl WechatClient {
 
     /// Issues a new access token of the account (`cgi-bin/token`).
     ///
-    /// Each call issues a new token, after which the former one works for five more minutes. The
+    /// Each call issues a new token, after which the former token works for five more minutes. The
     /// daily quota of a new account is 2,000 calls.
-    /// [`stable_account_token`](Self::stable_account_token) returns a valid token again instead,
-    /// and has a larger quota.
+    /// [`stable_account_token`](Self::stable_account_token) has a larger quota, and returns the
+    /// current token again while that token is valid.
     ///
     /// # Errors
-    /// Those of [`WechatClient`].
+    /// The errors listed at [`WechatClient`].
     pub async fn account_token(&self) -> Result<AccountTokenResponse, Error> {
         let mut call = self.account_token_request("cgi-bin/token");
         call.query = vec![
@@ -219,10 +220,10 @@ impl WechatClient {
     ///
     /// Without `force`, WeChat returns its current token until that token has five minutes left.
     /// With `force`, WeChat revokes the current token at once, at most 20 times a day and at least
-    /// 30 s apart. If the reply is lost, the client does not send such a call to another host.
+    /// 30 s apart. If the reply to a forced call is lost, the client does not try another host.
     ///
     /// # Errors
-    /// Those of [`WechatClient`].
+    /// The errors listed at [`WechatClient`].
     pub async fn stable_account_token(&self, force: bool) -> Result<AccountTokenResponse, Error> {
         let body = json!({
             "grant_type": "client_credential",
@@ -240,7 +241,8 @@ impl WechatClient {
             .await
     }
 
-    /// Returns a request for the account's token, which carries the AppSecret.
+    /// Returns a request for the account's token, to which the caller adds the AppSecret. The
+    /// redactor of the request removes the AppSecret from texts.
     fn account_token_request<'a>(&'a self, path: &'a str) -> ApiRequest<'a> {
         ApiRequest {
             endpoint: Endpoint::AccountToken,
@@ -255,7 +257,7 @@ impl WechatClient {
     /// Returns the `jsapi_ticket` (`cgi-bin/ticket/getticket`), for an access token of the account.
     ///
     /// # Errors
-    /// Those of [`WechatClient`].
+    /// The errors listed at [`WechatClient`].
     pub async fn jsapi_ticket(&self, token: &AccessToken) -> Result<JsapiTicketResponse, Error> {
         let mut call = token_request(Endpoint::AccountCall, "cgi-bin/ticket/getticket", token);
         call.query.push(("type", "jsapi"));

@@ -8,18 +8,22 @@ use crate::error::{Error, ErrorKind, RecommendedAction};
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// The families of endpoints. Within one family, an errcode has one meaning.
+/// A family of API endpoints, within which an errcode has one meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Endpoint {
-    /// `sns/oauth2/access_token`: carries the secret and the user's code.
+    /// The exchange of a login code (`sns/oauth2/access_token`), which carries the AppSecret and
+    /// the code.
     CodeExchange,
-    /// `sns/oauth2/refresh_token`: carries the user's refresh token and no secret.
+    /// The refresh of a user's tokens (`sns/oauth2/refresh_token`), which carries the refresh token
+    /// and no AppSecret.
     UserRefresh,
-    /// `sns/userinfo`, `sns/auth`: carry the user's access token.
+    /// A call for a user, such as `sns/userinfo` or `sns/auth`, which carries the user's access
+    /// token.
     UserCall,
-    /// `cgi-bin/token`, `cgi-bin/stable_token`: carry the secret.
+    /// A call for the account's access token (`cgi-bin/token`, `cgi-bin/stable_token`), which
+    /// carries the AppSecret.
     AccountToken,
-    /// All other paths: carry the account's access token.
+    /// Any other call of an API, which carries the account's access token.
     AccountCall,
 }
 
@@ -41,38 +45,41 @@ impl Endpoint {
 pub(super) fn recommended_action(errcode: i64, endpoint: Endpoint) -> RecommendedAction {
     use Endpoint::{AccountCall, AccountToken, CodeExchange, UserCall, UserRefresh};
     match (errcode, endpoint) {
-        // System busy, system error.
+        // WeChat is busy or has an internal error.
         (-1 | -1000, _) => RecommendedAction::Retry,
 
-        // The AppSecret is wrong, or the token is not the latest.
+        // 40001 means a wrong AppSecret if the call carries the AppSecret, and an outdated or
+        // unknown token if the call carries an access token.
         (40001, CodeExchange | AccountToken) => RecommendedAction::ContactOperator,
         (40001, UserCall | AccountCall) => RecommendedAction::RenewToken,
-        // The token is malformed, or expired.
+        // The access token is malformed (40014) or expired (42001).
         (40014 | 42001, UserCall | AccountCall) => RecommendedAction::RenewToken,
-        // The call carries only the refresh token, so the errcode concerns that token.
+        // A refresh carries only the refresh token, so each of these errcodes concerns that token.
         (40001 | 40014 | 42001, UserRefresh) => RecommendedAction::LogIn,
 
         // The login code is invalid, used, missing or expired.
         (40029 | 40163 | 41008 | 42003, CodeExchange) => RecommendedAction::LogIn,
-        // The only errcode that WeChat documents for the refresh call, with the text "invalid
-        // code".
+        // WeChat documents only this errcode for a refresh, with the text "invalid code".
         (40029, UserRefresh) => RecommendedAction::LogIn,
 
-        // The refresh token is invalid, missing, expired, or revoked by a change of the password.
+        // The refresh token is invalid, missing or expired. 42007: the user changed the password,
+        // which revokes the user's tokens.
         (40030 | 41003 | 42002, UserRefresh) => RecommendedAction::LogIn,
         (42007, CodeExchange | UserRefresh | UserCall) => RecommendedAction::LogIn,
 
-        // The openid does not belong to the token.
+        // The openid is not that of the user's token. In a call without a user's token, the
+        // application sent a wrong openid.
         (40003, UserRefresh | UserCall) => RecommendedAction::LogIn,
         (40003, _) => RecommendedAction::FixRequest,
 
-        // The scope does not cover the profile; elsewhere the account may not use the API.
+        // 48001 and 50001 in a call for a user: the scope that the user granted does not cover the
+        // call. In any other call: the account may not use the API.
         (48001, UserCall) => RecommendedAction::LogIn,
         (48001, _) => RecommendedAction::ContactOperator,
         (50001, CodeExchange | UserRefresh | UserCall) => RecommendedAction::LogIn,
         (50001, _) => RecommendedAction::ContactOperator,
 
-        // The quota of the day or the limit of the minute is exceeded.
+        // The daily quota (45009) or the limit per minute (45011) is used up.
         (45009 | 45011, _) => RecommendedAction::BackOff,
 
         // The AppID is invalid, the AppSecret is invalid or frozen, or one of them is missing.
@@ -90,8 +97,8 @@ pub(super) fn recommended_action(errcode: i64, endpoint: Endpoint) -> Recommende
         (61003 | 61007 | 61009 | 61010 | 61011 | 61023 | 61028, _) => {
             RecommendedAction::ContactOperator
         }
-        // Third-party platform: its ticket expired or is invalid. WeChat pushes a new ticket every
-        // ten minutes.
+        // Third-party platform: the platform's ticket is expired or invalid. WeChat pushes a new
+        // ticket every ten minutes.
         (61005 | 61006, _) => RecommendedAction::Retry,
 
         // The user is a high risk, on the blacklist, or restricted.
@@ -110,7 +117,8 @@ pub(super) fn recommended_action(errcode: i64, endpoint: Endpoint) -> Recommende
 pub(super) fn error_kind(errcode: i64, action: RecommendedAction) -> ErrorKind {
     match action {
         RecommendedAction::Retry => ErrorKind::WechatUnavailable,
-        // A limit per minute passes by itself. The operator can raise or clear a daily quota.
+        // The operator can raise or clear a daily quota (45009). A limit per minute ends without
+        // any action.
         RecommendedAction::BackOff if errcode == 45009 => ErrorKind::WechatConfig,
         RecommendedAction::BackOff => ErrorKind::WechatUnavailable,
         RecommendedAction::RenewToken => ErrorKind::TokenRefused,
@@ -138,8 +146,9 @@ pub(super) fn retry_delay(errcode: i64, now: Timestamp) -> Option<Duration> {
 /// this errcode for shorter limits.
 const QUOTA_RETRY_DELAY: Duration = Duration::from_secs(60);
 
-/// Returns the error with the time for which renewals of its account are suppressed: its own retry
-/// delay, but at most [`QUOTA_RETRY_DELAY`] after a spent quota.
+/// Returns the error with `retry_after` set to the time for which renewals of the account are
+/// suppressed. That is at most [`QUOTA_RETRY_DELAY`] for a spent quota (45009). Any other error is
+/// returned unchanged.
 pub(crate) fn with_renewal_delay(error: Error) -> Error {
     match (error.errcode(), error.retry_after()) {
         (Some(45009), Some(wait)) => error.clone_with_retry_after(wait.min(QUOTA_RETRY_DELAY)),

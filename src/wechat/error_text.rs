@@ -1,4 +1,5 @@
-//! Errors for WeChat's errcodes: their texts, which name the remedy and contain no secret.
+//! Errors for replies with an errcode. Their texts name the operator's remedy where there is one,
+//! and contain no secret.
 
 use std::net::IpAddr;
 
@@ -8,10 +9,12 @@ use crate::clock::Timestamp;
 use crate::credential::AppId;
 use crate::error::{Error, ErrorKind};
 
-/// Maximum number of characters of an errmsg in an error, so that the error stays one log line.
+/// Maximum length of WeChat's errmsg in the text of an error: 200 characters, so that the error
+/// stays one log line.
 const MAX_ERRMSG_CHARS: usize = 200;
 
-/// Returns what the operator has to do, for errcodes where a short text can say it.
+/// Returns what the operator has to do about this errcode, as the end of an error's text. Returns
+/// `None` for an errcode without advice.
 fn operator_advice(errcode: i64, errmsg: &str, app_id: &AppId) -> Option<String> {
     let address = match find_ip(errmsg) {
         Some(ip) => ip.to_string(),
@@ -48,8 +51,8 @@ fn operator_advice(errcode: i64, errmsg: &str, app_id: &AppId) -> Option<String>
     })
 }
 
-/// Returns the first IP address in a text such as `invalid ip 1.2.3.4 ipv6 ::ffff:1.2.3.4, not in
-/// …`.
+/// Returns the first IP address in an errmsg such as `invalid ip 1.2.3.4 ipv6 ::ffff:1.2.3.4, not
+/// in …`. Skips `::`, and returns an IPv4 address that is mapped into IPv6 as IPv4.
 fn find_ip(errmsg: &str) -> Option<IpAddr> {
     errmsg
         .split(|c: char| !(c.is_ascii_hexdigit() || matches!(c, '.' | ':')))
@@ -71,7 +74,8 @@ fn find_rid(errmsg: &str) -> Option<&str> {
         })
 }
 
-/// The failed call, and the secrets that the error's text must not contain.
+/// What the text of an error needs from the failed call: its endpoint, path, account and time, and
+/// the redactor that removes its secrets.
 pub(crate) struct ErrorContext<'a> {
     pub(crate) endpoint: Endpoint,
     pub(crate) path: &'a str,
@@ -86,7 +90,8 @@ pub(crate) fn error_from_errcode(errcode: i64, errmsg: &str, context: &ErrorCont
     let kind = error_kind(errcode, action);
     let rid = find_rid(errmsg);
     let mut text = format!("{}: errcode {errcode}", context.path);
-    // The rid is removed here and appended after the redaction, because it looks like a token.
+    // The rid is removed here and appended after the redaction, which would take the rid for a
+    // token.
     let shown = match rid {
         Some(rid) => errmsg.replacen(&format!("rid: {rid}"), "", 1),
         None => errmsg.to_owned(),

@@ -10,15 +10,16 @@ use super::transport::ApiRequest;
 use crate::credential::AccessToken;
 use crate::error::{Error, ErrorKind, RecommendedAction};
 
-/// Maximum number of characters of serde's error text in an error, so that the error stays one log
-/// line.
+/// Maximum length of serde's error text in an error: 120 characters, so that the error stays one
+/// log line.
 const MAX_JSON_ERROR_CHARS: usize = 120;
 
 impl WechatClient {
     /// Calls an API by GET with `access_token=` in the query, and parses the reply as `T`.
     ///
-    /// `path` is the one of WeChat's documentation, such as `cgi-bin/user/info`. Paths under `sns/`
-    /// take a user's token, all others the account's. The meaning of an errcode depends on that.
+    /// `path` is the path of the API in WeChat's documentation, such as `cgi-bin/user/info`. A path
+    /// under `sns/` takes a user's token, and any other path the account's token. The meaning of an
+    /// errcode depends on the kind of token.
     ///
     /// ```no_run
     /// # async fn run(wechat: &tower_wechat::WechatClient, token: &tower_wechat::AccessToken)
@@ -36,9 +37,9 @@ impl WechatClient {
     /// ```
     ///
     /// # Errors
-    /// Those of [`WechatClient`]. A reply that cannot be parsed as `T` is
-    /// [`ErrorKind::WechatUnavailable`]. A path with characters other than letters, digits, `/`,
-    /// `.`, `_` and `-` is [`ErrorKind::BadRequest`].
+    /// The errors listed at [`WechatClient`]. A reply that cannot be parsed as `T` is
+    /// [`ErrorKind::WechatUnavailable`]. A path that is empty, contains `..`, or has characters
+    /// other than letters, digits, `/`, `.`, `_` and `-` is [`ErrorKind::BadRequest`].
     pub async fn get_json<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -59,7 +60,7 @@ impl WechatClient {
     /// [`RecommendedAction::PassThrough`].
     ///
     /// # Errors
-    /// Those of [`get_json`](Self::get_json). A body that cannot be serialized is
+    /// The errors of [`get_json`](Self::get_json). A body that cannot be serialized is
     /// [`ErrorKind::BadRequest`].
     ///
     /// ```no_run
@@ -131,7 +132,8 @@ fn check_path(path: &str) -> Result<&str, Error> {
     Ok(path)
 }
 
-/// Replaces the quoted part of a serde error: an unexpected value, which may be a secret.
+/// Replaces the text between the first and the last quote of a serde error by `***`. That text is
+/// the unexpected value, which may be a secret.
 fn redact_quoted(text: &str) -> String {
     let mut parts = text.split('"');
     let mut out = parts.next().unwrap_or_default().to_owned();

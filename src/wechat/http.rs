@@ -6,22 +6,23 @@ use reqwest::Url;
 
 use crate::error::Error;
 
-/// Base URL of WeChat's API.
+/// Default base URL of WeChat's API.
 pub(super) const API_URL: &str = "https://api.weixin.qq.com";
 
-/// Maximum number of idle connections to one host. Calls are rare and replies are small, so few
-/// are needed.
+/// Maximum number of idle connections to one host: eight. Calls are rare and replies are small, so
+/// few connections are needed.
 const MAX_IDLE_CONNECTIONS: usize = 8;
 
-/// Time after which an idle connection is closed: 15 seconds. Shorter than the servers' own limits,
-/// because a request on a connection that the server has just closed is lost.
+/// Time after which an idle connection is closed: 15 seconds. The servers' own limits are longer. A
+/// request on a connection that the server has just closed would be lost.
 const IDLE_CONNECTION_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A base URL of WeChat's API or of a token center.
 pub(crate) struct BaseUrl {
     /// The URL without a slash at the end.
     text: String,
-    /// `host:port`, for errors and logs. Without the port if the URL does not contain one.
+    /// The host and port, for errors and logs. The port is left out if it is the default of the
+    /// scheme.
     address: String,
     is_https: bool,
 }
@@ -32,7 +33,8 @@ impl BaseUrl {
         &self.text
     }
 
-    /// Returns `host:port`, for errors and logs.
+    /// Returns the host and port, for errors and logs. The port is left out if it is the default of
+    /// the scheme.
     pub(super) fn address(&self) -> &str {
         &self.address
     }
@@ -43,7 +45,8 @@ impl BaseUrl {
     }
 }
 
-/// Parses a base URL. The error does not contain the URL, which may hold a password.
+/// Parses the base URL of the setting `name`. The error names the setting and does not contain the
+/// URL, which may hold a password.
 pub(crate) fn parse_base_url(name: &str, text: &str) -> Result<BaseUrl, Error> {
     let url = Url::parse(text.trim()).map_err(|why| {
         Error::configuration(format!(
@@ -78,7 +81,8 @@ pub(crate) fn parse_base_url(name: &str, text: &str) -> Result<BaseUrl, Error> {
     })
 }
 
-/// Creates an HTTP client that ignores the proxies of the environment and of the system.
+/// Creates an HTTP client that uses `proxy` and ignores the proxies of the environment and of the
+/// system. Without `https`, the client loads no certificates.
 pub(crate) fn build_http_client(
     https: bool,
     connect_timeout: Duration,
@@ -87,7 +91,7 @@ pub(crate) fn build_http_client(
     // reqwest's builder panics without a crypto provider, even if no host uses TLS.
     if rustls::crypto::CryptoProvider::get_default().is_none() {
         // An error means that another thread has installed a crypto provider first. reqwest then
-        // uses that one.
+        // uses that provider.
         let _ = rustls::crypto::ring::default_provider().install_default();
     }
     let builder = reqwest::Client::builder()
@@ -122,7 +126,8 @@ pub(crate) fn build_http_client(
     })
 }
 
-/// Returns the text of an error's innermost source, which contains neither a URL nor a secret.
+/// Returns the text of an error's innermost source. The outer errors of reqwest contain the URL
+/// with its secrets, and the innermost source does not.
 pub(crate) fn root_cause(error: &(dyn std::error::Error + 'static)) -> String {
     let mut cause = error;
     while let Some(source) = cause.source() {

@@ -1,8 +1,9 @@
 //! The HTTP client of WeChat's API.
 //!
 //! A call sends at most one request to each configured host. Back-off, leases and stores are
-//! outside this module. The client repairs replies that are not the JSON which WeChat documents.
-//! Its errors and logs contain no secret, although this API carries secrets in query strings.
+//! outside this module. The client repairs the malformed JSON that WeChat sometimes sends. Errors
+//! and logs of the client contain no secret, although WeChat's API carries secrets in query
+//! strings.
 
 mod builder;
 mod client;

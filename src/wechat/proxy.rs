@@ -1,4 +1,5 @@
-//! The forward proxy for calls to WeChat.
+//! The forward proxy for calls to WeChat: the parser of its URL, and a warning if a proxy of the
+//! environment is not used.
 
 use std::sync::Once;
 
@@ -6,20 +7,21 @@ use reqwest::Url;
 
 use crate::error::Error;
 
-/// The end of each error text: the form of a proxy's URL.
+/// Examples of a valid URL, as the remedy at the end of each error about the proxy.
 const EXAMPLE_HINT: &str =
     "set a URL such as http://user:password@proxy.internal:3128 or socks5://proxy.internal:1080";
 
-/// Maximum number of bytes of a user name and of a password of SOCKS5 (RFC 1929).
+/// Maximum length of a SOCKS5 user name and of a SOCKS5 password: 255 bytes each (RFC 1929).
 const MAX_SOCKS_CREDENTIAL_BYTES: usize = 255;
 
-/// Environment variables in which other programs look for their proxy.
+/// Environment variables in which other programs look for their proxy. The client reads these
+/// variables only to log a warning.
 const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"];
 
-/// A parsed proxy.
+/// A proxy from a valid URL, ready for the HTTP client.
 pub(super) struct ForwardProxy {
     pub(super) proxy: reqwest::Proxy,
-    /// `host:port` without credentials, for error texts.
+    /// `host:port` of the proxy, without user name and password, for error texts.
     pub(super) address: String,
     /// `true` if the connection to the proxy itself uses TLS.
     pub(super) is_https: bool,
@@ -85,7 +87,8 @@ fn check_socks_credentials(url: &Url) -> Result<(), String> {
     }
 }
 
-/// Logs a warning, once for each process, if the environment names a proxy. The client ignores it.
+/// Logs a warning, once for each process, if the environment names a proxy. The client connects
+/// directly in spite of such a proxy.
 pub(super) fn warn_of_unused_proxy_variable() {
     static WARNED: Once = Once::new();
     let is_set = |name: &&str| std::env::var_os(name).is_some_and(|value| !value.is_empty());

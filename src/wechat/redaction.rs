@@ -8,11 +8,12 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 /// The text that replaces a secret.
 const REDACTED: &str = "***";
 
-/// Minimum length of a run of letters, digits, `_` and `-` that is redacted, in characters.
+/// Minimum length of a run of letters, digits, `_` and `-` that is redacted: 20 characters.
 /// WeChat's tokens are longer, and words are shorter.
 const MIN_TOKEN_LIKE_CHARS: usize = 20;
 
-/// The characters that are escaped in a query value: all but the unreserved ones of RFC 3986.
+/// The characters that are escaped in a query value: all except the unreserved characters of RFC
+/// 3986.
 pub(super) const QUERY_VALUE_ESCAPES: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
@@ -54,8 +55,8 @@ impl<'a> Redactor<'a> {
     }
 }
 
-/// Replaces white space and control characters by single spaces, and removes invisible characters,
-/// such as those that change the direction of text in a terminal.
+/// Replaces each run of white space and control characters by one space, and removes invisible
+/// characters, such as those that change the direction of text in a terminal.
 fn to_single_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -113,14 +114,16 @@ fn value_range(rest: &str) -> Option<Range<usize>> {
     let at = sign + 1 + space;
     let (start, end) = match rest[at..].chars().next()? {
         // The value ends at the closing quote and not at a blank, because the reply may be invalid
-        // just because its token contains a blank. Without a closing quote it is cut to the end.
+        // just because its token contains a blank. Without a closing quote, the value extends to
+        // the end of the text.
         quote @ ('"' | '\'') => (at + 1, rest[at + 1..].find(quote)),
         _ => (at, rest[at..].find(['"', '\'', '&', ',', '}', '<', ' '])),
     };
     Some(start..end.map_or(rest.len(), |end| start + end))
 }
 
-/// Replaces each run of token characters from [`MIN_TOKEN_LIKE_CHARS`] on.
+/// Replaces each run of at least [`MIN_TOKEN_LIKE_CHARS`] letters, digits, `_` and `-`, which may
+/// be a token.
 fn redact_token_like(text: &str) -> String {
     let is_token_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     let mut out = String::with_capacity(text.len());
@@ -140,7 +143,8 @@ fn redact_token_like(text: &str) -> String {
     out
 }
 
-/// Truncates a text to `max_chars` characters, of which the last is then an ellipsis.
+/// Truncates a text that is longer than `max_chars` characters. The last character is then an
+/// ellipsis.
 fn truncate(text: &str, max_chars: usize) -> String {
     match text.char_indices().nth(max_chars) {
         None => text.to_owned(),

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::credential::{AccessToken, RefreshToken, UserId, is_valid_token};
 
-/// A reply's JSON object.
+/// The fields of a reply, which is a JSON object.
 pub(crate) type ReplyFields = Map<String, Value>;
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
@@ -73,7 +73,7 @@ pub(crate) fn parse(body: &[u8]) -> Result<ApiReply, InvalidReply> {
     Ok(ApiReply { errcode, fields })
 }
 
-/// Repairs the two mistakes in WeChat's JSON, and leaves valid JSON as it is.
+/// Repairs two mistakes that WeChat's JSON may contain, and changes nothing else.
 ///
 /// Raw control characters U+0000–U+001F inside strings are escaped. Half of a surrogate pair, such
 /// as `\ud83d` alone from an emoji that was cut, becomes U+FFFD.
@@ -112,7 +112,8 @@ fn repair_json(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// Copies the escape sequence that `rest` begins with, and returns its length.
+/// Copies the escape sequence at the start of `rest` to `out`, and returns its length in `rest`.
+/// Half of a surrogate pair is replaced by U+FFFD.
 fn copy_escape(out: &mut String, rest: &str) -> usize {
     match (
         parse_utf16_escape(rest),
@@ -128,7 +129,8 @@ fn copy_escape(out: &mut String, rest: &str) -> usize {
         }
         _ => {
             // Copies the backslash with the character after it, so that an escaped quote does not
-            // end the string. A control character stays for the caller, which escapes it.
+            // end the string. A backslash before a control character is escaped alone: the caller
+            // then escapes the control character.
             match rest[1..].chars().next() {
                 Some(c) if c >= '\u{20}' => {
                     out.push('\\');
@@ -144,14 +146,15 @@ fn copy_escape(out: &mut String, rest: &str) -> usize {
     }
 }
 
-/// Returns the UTF-16 code unit of an escape `\uXXXX` at the start of a text.
+/// Returns the UTF-16 code unit of an escape `\uXXXX` at the start of a text, or `None` if the text
+/// starts otherwise.
 fn parse_utf16_escape(text: &str) -> Option<u16> {
     let digits = text.strip_prefix("\\u")?.get(..4)?;
     u16::from_str_radix(digits, 16).ok()
 }
 
-/// Parses an integer from a number, with or without a fraction, or from a string with a number. Too
-/// large values saturate.
+/// Parses an integer from a JSON number, or from a string that contains a number. A fraction is cut
+/// off, and values outside the range of `i64` saturate.
 pub(super) fn parse_integer(value: &Value) -> Option<i64> {
     match value {
         Value::Number(number) => number
@@ -167,12 +170,12 @@ pub(super) fn parse_integer(value: &Value) -> Option<i64> {
     }
 }
 
-#[allow(clippy::cast_possible_truncation)] // saturates, and NaN is excluded
+#[allow(clippy::cast_possible_truncation)] // the cast saturates, and NaN is excluded
 fn to_saturating_i64(number: f64) -> Option<i64> {
     number.is_finite().then_some(number as i64)
 }
 
-/// Returns a text field that is present and not empty.
+/// Returns the text of this field, or `None` if the field is missing, empty or not a text.
 pub(super) fn non_empty_text<'a>(fields: &'a ReplyFields, name: &str) -> Option<&'a str> {
     fields
         .get(name)
@@ -180,12 +183,13 @@ pub(super) fn non_empty_text<'a>(fields: &'a ReplyFields, name: &str) -> Option<
         .filter(|text| !text.is_empty())
 }
 
-/// Returns the openid, if it is a valid user id.
+/// Returns the openid of a reply, or `None` if the reply has no openid that is a valid user id.
 pub(super) fn valid_openid(fields: &ReplyFields) -> Option<&str> {
     non_empty_text(fields, "openid").filter(|openid| UserId::check(openid).is_ok())
 }
 
-/// Returns the access token or ticket of a reply that must have one.
+/// Returns the access token or ticket in this field. Returns an error if the field is missing,
+/// empty or malformed.
 pub(super) fn required_token(
     fields: &ReplyFields,
     name: &'static str,
@@ -195,7 +199,8 @@ pub(super) fn required_token(
         .ok_or(InvalidReply::MissingField(name))
 }
 
-/// Returns the refresh token of a reply. An empty one counts as missing.
+/// Returns the refresh token of a reply, or `None` if the refresh token is missing or empty. A
+/// malformed refresh token is an error.
 pub(super) fn optional_refresh_token(
     fields: &ReplyFields,
 ) -> Result<Option<RefreshToken>, InvalidReply> {

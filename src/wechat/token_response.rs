@@ -3,7 +3,7 @@
 use super::reply::{self, InvalidReply, ReplyFields};
 use crate::credential::{AccessToken, RefreshToken};
 
-/// The response to a code exchange or to a refresh.
+/// WeChat's response to the exchange of a login code, or to the refresh of a user's tokens.
 ///
 /// The fields are those of WeChat's documentation of `sns/oauth2/access_token` and
 /// `sns/oauth2/refresh_token` (网页授权). Fields that a reply may lack are optional.
@@ -26,17 +26,18 @@ use crate::credential::{AccessToken, RefreshToken};
 pub struct UserTokenResponse {
     /// The user's access token. WeChat's tokens expire after two hours.
     pub access_token: AccessToken,
-    /// The lifetime of the access token in seconds, exactly as in the reply. It may be zero,
-    /// negative or implausible. `None` if the reply has none.
+    /// The lifetime of the access token in seconds, as in the reply and unchecked. The number may
+    /// be zero, negative or implausible. `None` if the reply has no number.
     pub expires_in: Option<i64>,
-    /// The refresh token, which expires after 30 days. `None` if the reply has none or an empty
-    /// one: an earlier refresh token then remains valid.
+    /// The refresh token, which expires after 30 days. `None` if the reply has no refresh token or
+    /// an empty one: an earlier refresh token then remains valid.
     pub refresh_token: Option<RefreshToken>,
-    /// The user of the tokens. Always present after a code exchange.
+    /// The openid of the user to whom the tokens belong. The response to a code exchange always has
+    /// an openid.
     pub openid: Option<String>,
     /// The granted scopes, `snsapi_base` or `snsapi_userinfo`, separated by commas.
     pub scope: Option<String>,
-    /// The user's id across all apps of one Open Platform account, if there is one.
+    /// The user's id across all apps of one Open Platform account, if the reply has such an id.
     pub unionid: Option<String>,
     /// `true` for the virtual user of a snapshot page (快照页, `is_snapshotuser: 1`). The openid of a
     /// virtual user identifies no real user and must not be stored.
@@ -44,7 +45,7 @@ pub struct UserTokenResponse {
 }
 
 impl UserTokenResponse {
-    /// Creates a response with only an access token.
+    /// Creates a response that has an access token and no other field.
     pub fn new(access_token: impl Into<AccessToken>) -> Self {
         Self {
             access_token: access_token.into(),
@@ -71,7 +72,7 @@ impl UserTokenResponse {
         self
     }
 
-    /// Sets the user of the tokens.
+    /// Sets the openid of the user to whom the tokens belong.
     #[must_use]
     pub fn openid(mut self, openid: impl Into<String>) -> Self {
         self.openid = Some(openid.into());
@@ -85,21 +86,21 @@ impl UserTokenResponse {
         self
     }
 
-    /// Sets the unionid.
+    /// Sets the unionid, the user's id across all apps of one Open Platform account.
     #[must_use]
     pub fn unionid(mut self, unionid: impl Into<String>) -> Self {
         self.unionid = Some(unionid.into());
         self
     }
 
-    /// Sets whether this is the virtual user of a snapshot page.
+    /// Sets whether the tokens belong to the virtual user of a snapshot page (快照页).
     #[must_use]
     pub fn snapshot(mut self, snapshot: bool) -> Self {
         self.snapshot = snapshot;
         self
     }
 
-    /// Reads the reply to a refresh, which may lack the openid.
+    /// Creates a response from the reply to a refresh, in which only the access token is required.
     pub(super) fn from_refresh(fields: &ReplyFields) -> Result<Self, InvalidReply> {
         let owned = |name| reply::non_empty_text(fields, name).map(str::to_owned);
         Ok(Self {
@@ -113,7 +114,8 @@ impl UserTokenResponse {
         })
     }
 
-    /// Reads the reply to a code exchange, which must have an openid.
+    /// Creates a response from the reply to a code exchange, in which the access token and the
+    /// openid are required.
     pub(crate) fn from_code_exchange(fields: &ReplyFields) -> Result<Self, InvalidReply> {
         let response = Self::from_refresh(fields)?;
         match response.openid {
@@ -134,13 +136,13 @@ impl UserTokenResponse {
 pub struct AccountTokenResponse {
     /// The account's access token.
     pub access_token: AccessToken,
-    /// The remaining lifetime in seconds, exactly as in the reply. `stable_token` returns a token
-    /// again with the time that is left.
+    /// The remaining lifetime in seconds, as in the reply and unchecked. `stable_token` may return
+    /// a token that it issued before: this number is then the time that is left.
     pub expires_in: Option<i64>,
 }
 
 impl AccountTokenResponse {
-    /// Creates a response, for sources of tokens other than WeChat.
+    /// Creates a response from its fields, for a source of account tokens other than WeChat.
     pub fn new(access_token: impl Into<AccessToken>, expires_in: Option<i64>) -> Self {
         Self {
             access_token: access_token.into(),
@@ -165,15 +167,15 @@ impl AccountTokenResponse {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct JsapiTicketResponse {
-    /// The ticket.
+    /// The `jsapi_ticket`, which is as secret as an access token and shares its type.
     pub ticket: AccessToken,
-    /// The lifetime in seconds, exactly as in the reply. WeChat returns 7,200 even for a ticket
-    /// that it issued before, so the remaining time may be shorter.
+    /// The lifetime in seconds, as in the reply and unchecked. WeChat returns 7,200 even for a
+    /// ticket that it issued before, so the remaining time may be shorter.
     pub expires_in: Option<i64>,
 }
 
 impl JsapiTicketResponse {
-    /// Creates a response, for sources of tickets other than WeChat.
+    /// Creates a response from its fields, for a source of tickets other than WeChat.
     pub fn new(ticket: impl Into<AccessToken>, expires_in: Option<i64>) -> Self {
         Self {
             ticket: ticket.into(),

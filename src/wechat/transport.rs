@@ -35,14 +35,14 @@ use crate::metrics;
 /// Maximum size of a reply: 1 MiB. WeChat's replies have a few kilobytes.
 const MAX_REPLY_BYTES: usize = 1024 * 1024;
 
-/// Maximum number of characters of an invalid reply in an error. The start of a page is enough to
+/// Maximum length of an invalid reply in an error: 80 characters. The start of a page is enough to
 /// recognize a proxy's reply, and the error stays one log line.
 const MAX_SNIPPET_CHARS: usize = 80;
 
-/// Maximum number of characters of a Content-Encoding in an error. Real names are shorter.
+/// Maximum length of a Content-Encoding in an error: 40 characters. Real names are shorter.
 const MAX_CONTENT_ENCODING_CHARS: usize = 40;
 
-/// Maximum number of characters of the cause of a broken connection in an error. The operating
+/// Maximum length of the cause of a broken connection in an error: 120 characters. The operating
 /// system's and rustls' texts are usually shorter.
 const MAX_CAUSE_CHARS: usize = 120;
 
@@ -52,9 +52,9 @@ pub(super) struct ApiRequest<'a> {
     /// Path of the API below the base URL, without a slash at the start.
     pub(super) path: &'a str,
     pub(super) query: Vec<(&'a str, &'a str)>,
-    /// A JSON body. With one, the request is a POST, and otherwise a GET.
+    /// The JSON body of a POST. A request without a body is a GET.
     pub(super) body: Option<Vec<u8>>,
-    /// `true` if WeChat may receive the request twice.
+    /// `true` if the request may be sent to another host although WeChat may have executed it.
     pub(super) retryable: bool,
     /// Removes the secrets of the request from error texts.
     pub(super) redactor: Redactor<'a>,
@@ -64,16 +64,16 @@ pub(super) struct ApiRequest<'a> {
 enum AttemptError {
     /// WeChat replied with an errcode.
     Errcode(Error),
-    /// The request was certainly not sent.
+    /// No byte of the request reached WeChat, for the reason in the text.
     NotSent(String),
-    /// WeChat may have executed the request.
+    /// WeChat may have executed the request. The text says what failed.
     OutcomeUnknown(String),
 }
 
 pub(super) struct Transport {
     pub(super) http: reqwest::Client,
     pub(super) hosts: Vec<BaseUrl>,
-    /// `host:port` of the proxy, for errors.
+    /// `host:port` of the proxy, for error texts, if the client uses a proxy.
     pub(super) proxy_address: Option<Box<str>>,
     pub(super) app_id: AppId,
     pub(super) timeout: Duration,
@@ -82,7 +82,8 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    /// Sends the request to the hosts in order, until an attempt ends the call.
+    /// Sends the request to one host after the other, until an attempt ends the call or the total
+    /// timeout has passed.
     pub(super) async fn send<T>(
         &self,
         call: &ApiRequest<'_>,
@@ -242,7 +243,8 @@ impl Transport {
         })
     }
 
-    /// Returns the result of a reply, and its errcode if it has one.
+    /// Returns the result of a reply, and its errcode if the reply could be parsed. A success has
+    /// the errcode 0.
     fn interpret<T>(
         &self,
         raw: &RawReply,
@@ -269,7 +271,8 @@ impl Transport {
             let error = error_from_errcode(reply.errcode, reply.errmsg(), &context);
             return (Err(AttemptError::Errcode(error)), errcode);
         }
-        // A gateway's JSON, such as {"error": "bad gateway"}, has no errcode and is read as 0.
+        // A gateway's JSON, such as {"error": "bad gateway"}, has no errcode, so its errcode is
+        // read as 0.
         if !raw.status.is_success() {
             return (Err(bad(InvalidReply::MissingErrcode)), errcode);
         }
@@ -277,17 +280,18 @@ impl Transport {
     }
 }
 
-/// A reply before it is parsed.
+/// A reply as received, before its body is parsed.
 struct RawReply {
     status: StatusCode,
-    /// The header Content-Encoding.
+    /// The value of the header Content-Encoding, if the reply has that header.
     encoding: Option<String>,
     body: Vec<u8>,
     too_large: bool,
 }
 
 impl RawReply {
-    /// Returns the encoding of a body that is not plain text, by its header or by its first bytes.
+    /// Returns the content encoding of a compressed body, according to the header or else to the
+    /// first bytes. Returns `None` for a plain body.
     fn unexpected_encoding(&self) -> Option<&str> {
         let header = self.encoding.as_deref().map(str::trim);
         let header = header

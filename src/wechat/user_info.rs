@@ -25,7 +25,7 @@ pub enum Language {
 }
 
 impl Language {
-    /// Returns the value of the parameter `lang`.
+    /// Returns WeChat's code of this language, for the parameter `lang` of a request.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ZhCn => "zh_CN",
@@ -38,8 +38,8 @@ impl Language {
 /// The profile of a user, from `sns/userinfo`.
 ///
 /// A profile serializes with WeChat's field names. All fields but the openid may be empty. Since
-/// October 2021 WeChat returns neither sex nor region. The profile of a snapshot user is not that
-/// of a real user.
+/// October 2021 WeChat returns neither sex nor region. A snapshot user (快照页) is virtual, and so is
+/// the profile.
 ///
 /// ```
 /// fn greeting(user: &tower_wechat::client::UserInfo) -> String {
@@ -51,20 +51,21 @@ impl Language {
 pub struct UserInfo {
     /// The user's id under this account.
     pub openid: String,
-    /// The nickname. It may contain any character, including control characters.
+    /// The user's nickname, which may contain any character, including control characters.
     pub nickname: String,
-    /// 1 male, 2 female, 0 unknown.
+    /// The user's sex: 1 for male, 2 for female, 0 for unknown. Always 0 since October 2021.
     pub sex: u8,
-    /// Empty since October 2021.
+    /// The user's province as text. WeChat has returned no province since October 2021, so it is empty.
     pub province: String,
-    /// Empty since October 2021.
+    /// The user's city as text. WeChat has returned no city since October 2021, so it is empty.
     pub city: String,
-    /// Empty since October 2021.
+    /// The user's country as text. WeChat has returned no country since October 2021, so it is empty.
     pub country: String,
-    /// URL of the avatar, whose last path segment is its size: 0 (640 px), 46, 64, 96 or 132. Empty
-    /// for a user without an avatar. The URL becomes invalid when the user changes the avatar.
+    /// The URL of the avatar, or an empty text for a user without an avatar. Its last path segment
+    /// is the size in pixels: 46, 64, 96, 132, or 0 for 640. The URL becomes invalid when the user
+    /// changes the avatar.
     pub headimgurl: String,
-    /// Privileges such as `chinaunicom`.
+    /// The names of the user's privileges, such as `chinaunicom` for a customer of that carrier.
     pub privilege: Vec<String>,
     /// The user's id across all apps of one Open Platform account, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -72,7 +73,8 @@ pub struct UserInfo {
 }
 
 impl UserInfo {
-    /// Reads the reply to a call for the profile of `openid`.
+    /// Creates a profile from the fields of a reply. Returns an error if the reply has no valid
+    /// openid, or an openid other than the requested `openid`.
     pub(crate) fn from_reply(openid: &str, fields: &ReplyFields) -> Result<Self, InvalidReply> {
         let found = reply::valid_openid(fields).ok_or(InvalidReply::MissingField("openid"))?;
         if found != openid {

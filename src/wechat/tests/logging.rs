@@ -8,7 +8,7 @@ use serde_json::json;
 use super::fixtures::{CODE, SECRET, client, unreachable_url};
 use super::server::ScriptedServer;
 
-/// A writer that keeps the logs.
+/// A writer that keeps the log lines in memory, so that a test can search them.
 #[derive(Clone, Default)]
 struct LogBuffer(Arc<Mutex<Vec<u8>>>);
 

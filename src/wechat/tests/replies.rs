@@ -88,7 +88,7 @@ async fn invalid_replies_are_retryable_and_redacted() {
             client.stable_account_token(false).await.unwrap_err(),
             client.jsapi_ticket(&token()).await.unwrap_err(),
         ] {
-            // A call can redact its own secrets only, so those of other calls may remain.
+            // A call can redact only its own secrets, so the secrets of other calls may remain.
             let text = all_error_text(&error);
             assert_eq!(error.kind(), ErrorKind::WechatUnavailable, "{text}");
             assert!(text.contains(&format!("HTTP {status}")), "{text}");
@@ -151,7 +151,7 @@ async fn an_unexpected_content_encoding_is_named() {
         );
         assert!(!text.contains("AAAA") && text.is_ascii(), "{text}");
     }
-    // Plain JSON is accepted in spite of the header.
+    // A body of plain JSON is accepted although its header declares gzip.
     let json = json!({ "access_token": "t", "expires_in": 7200 }).to_string();
     let server = ScriptedServer::start(ScriptedReply::Encoded("gzip", json.into_bytes())).await;
     assert!(server.client().account_token().await.is_ok());

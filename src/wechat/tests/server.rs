@@ -10,11 +10,11 @@ use tokio::net::{TcpListener, TcpStream};
 use super::fixtures::{TOKEN, client};
 use crate::WechatClient;
 
-/// The reaction of the server to a request.
+/// What the test server does after it has read a request.
 #[derive(Clone)]
 pub(super) enum ScriptedReply {
     Body(u16, Vec<u8>),
-    /// A body under this Content-Encoding.
+    /// Replies with HTTP 200 and this body under this Content-Encoding.
     Encoded(&'static str, Vec<u8>),
     /// Reads the request, then closes the connection.
     Close,
@@ -22,9 +22,9 @@ pub(super) enum ScriptedReply {
     NoReply,
     /// Sends the beginning of a reply, then closes the connection.
     Truncated,
-    /// Sends a body without a declared length and without an end.
+    /// Sends a body without a declared length until the client closes the connection.
     Endless,
-    /// Redirects to itself.
+    /// Replies with a redirect to another path of the test server.
     Redirect,
 }
 
