@@ -1,4 +1,4 @@
-//! Waits between tries that double, with an upper bound and with jitter.
+//! Back-off: waits between tries, which double up to a maximum, with or without jitter.
 
 use std::time::Duration;
 
@@ -16,20 +16,20 @@ impl Backoff {
         Self { next: first, max }
     }
 
-    /// Replaces the next wait. The wait after it doubles again, up to the maximum.
+    /// Replaces the next wait. The wait after that is twice as long, up to the maximum.
     #[cfg(any(test, feature = "redis"))]
     pub(crate) fn set_next(&mut self, next: Duration) {
         self.next = next;
     }
 
-    /// Waits for the current wait of the back-off, without jitter. For loops that do not run in
-    /// several processes at the same moment.
+    /// Sleeps for the current wait of the back-off, without jitter. Meant for loops that do not run
+    /// in several processes at the same moment.
     pub(crate) async fn wait(&mut self) {
         tokio::time::sleep(self.advance()).await;
     }
 
-    /// Waits between 75 % and 125 % of the current wait of the back-off, so that processes that
-    /// began to wait at the same moment do not all try again at the same moment.
+    /// Sleeps for 75 % to 125 % of the current wait of the back-off, so that processes that began
+    /// to wait at the same moment do not all try again at the same moment.
     pub(crate) async fn wait_with_jitter(&mut self) {
         let wait = self.advance().mul_f64(0.75 + 0.5 * fastrand::f64());
         tokio::time::sleep(wait).await;

@@ -7,7 +7,7 @@ pub(crate) struct Base36(pub(crate) i64);
 
 impl fmt::Display for Base36 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Thirteen digits hold 2^63.
+        // The largest absolute value, 2^63, has thirteen digits in base 36.
         let mut digits = [b'0'; 13];
         let mut rest = self.0.unsigned_abs();
         let mut first = digits.len();
@@ -27,9 +27,10 @@ impl fmt::Display for Base36 {
     }
 }
 
-/// Parses the output of [`Base36`].
+/// Parses a number in base 36, as [`Base36`] formats it. Returns `None` for other text.
 pub(crate) fn parse_base36(text: &str) -> Option<i64> {
-    // A current timestamp has eight digits. The short form has up to twelve, which cannot overflow.
+    // A current timestamp has eight digits. `parse_short` reads up to twelve digits, whose value
+    // cannot overflow.
     if let Some(number) = parse_short(text.as_bytes()) {
         return Some(number);
     }
@@ -54,7 +55,7 @@ fn parse_short(digits: &[u8]) -> Option<i64> {
 
 const NOT_A_DIGIT: u8 = 36;
 
-/// The value of each byte as a digit.
+/// The value of each byte as a digit in base 36, or [`NOT_A_DIGIT`].
 const DIGIT_VALUES: [u8; 256] = {
     let mut values = [NOT_A_DIGIT; 256];
     let digits = b"0123456789abcdefghijklmnopqrstuvwxyz";

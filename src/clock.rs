@@ -28,7 +28,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Maximum time by which a signed value may have been issued in the future: five minutes. The
-/// clocks of the process that signs it and of the process that verifies it may differ.
+/// clocks of the process that signs the value and of the process that verifies it may differ.
 pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
 /// Length of a day.
@@ -78,7 +78,8 @@ impl Timestamp {
         Self(self.0.saturating_sub(to_millis(duration)))
     }
 
-    /// Returns the time from this timestamp until `later`. Zero if `later` has passed.
+    /// Returns the time from this timestamp until `later`, or zero if `later` is before this
+    /// timestamp.
     pub fn duration_until(self, later: Timestamp) -> Duration {
         Duration::from_millis(u64::try_from(later.0.saturating_sub(self.0)).unwrap_or(0))
     }
@@ -86,7 +87,8 @@ impl Timestamp {
 
 /// Days in Beijing: WeChat resets daily quotas at midnight there.
 impl Timestamp {
-    /// Offset of Beijing from UTC, in summer and in winter.
+    /// Offset of Beijing's time from UTC: eight hours all year, because there is no daylight saving
+    /// time.
     const BEIJING_OFFSET: Duration = Duration::from_secs(8 * 3_600);
 
     /// Returns the number of the day in Beijing. Day 0 is 1 January 1970.
@@ -94,7 +96,8 @@ impl Timestamp {
         self.beijing_millis().div_euclid(to_millis(DAY))
     }
 
-    /// Returns the time until the next midnight in Beijing: a whole day at midnight itself.
+    /// Returns the time until the next midnight in Beijing. At midnight itself, this is a whole
+    /// day.
     pub(crate) fn duration_until_beijing_midnight(self) -> Duration {
         let elapsed = self.beijing_millis().rem_euclid(to_millis(DAY));
         DAY.saturating_sub(Duration::from_millis(elapsed.unsigned_abs()))
@@ -115,7 +118,7 @@ fn to_millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Returns a duration in whole milliseconds, or the largest number where there are more.
+/// Returns a duration in whole milliseconds, or `u64::MAX` if there are more.
 pub(crate) fn duration_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
@@ -146,10 +149,10 @@ pub struct Clock(ClockSource);
 #[derive(Clone)]
 enum ClockSource {
     System,
-    /// The system's time plus an offset in milliseconds.
+    /// The operating system's time plus this offset in milliseconds, which tests change.
     Shifted(Arc<AtomicI64>),
-    /// A fixed time, which only tests change. All accesses are `Relaxed`, because no other memory
-    /// depends on the time.
+    /// A fixed time in milliseconds since the Unix epoch, which only tests change. All accesses are
+    /// `Relaxed`, because no other memory depends on the time.
     Manual(Arc<AtomicI64>),
 }
 
@@ -204,11 +207,12 @@ impl Clock {
     }
 }
 
-/// Maximum distance of a deadline: ten years. No deadline of this crate needs more.
+/// Maximum time until a deadline: ten years. Adding a much longer time to the present would
+/// overflow and panic.
 const MAX_DEADLINE: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
 
-/// Returns the deadline `duration` from now on the monotonic clock, ten years from now at most. An
-/// addition without the bound panics for very long durations.
+/// Returns the deadline `duration` from now on the monotonic clock. A duration above
+/// [`MAX_DEADLINE`] counts as that.
 pub(crate) fn deadline_in(duration: Duration) -> tokio::time::Instant {
     tokio::time::Instant::now() + duration.min(MAX_DEADLINE)
 }

@@ -20,8 +20,7 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// There is no usable token, and none can be obtained without the user. Send the user to log
-    /// in.
+    /// The user has no usable token, and only a login can create one. Send the user to log in.
     LoginRequired,
     /// The store does not answer, or a configured name holds a value of another type.
     StoreUnavailable,
@@ -87,17 +86,16 @@ pub enum RecommendedAction {
     /// Retry later, with back-off and jitter: −1 and −1000 (system busy), an invalid response, no
     /// response.
     Retry,
-    /// WeChat does not accept the access token: report it, then call once more with its successor.
-    /// 40001, 40014 and 42001 on calls that carry a token.
+    /// WeChat does not accept the access token of a call (40001, 40014, 42001): report the token,
+    /// then repeat the call once with the next token.
     RenewToken,
     /// Only the user can fix the cause, by logging in again: an invalid, used or expired code
     /// (40029, 40163, 41008, 42003); a revoked or expired refresh token (40030, 42002, 42007,
     /// 41003); an openid that does not belong to the token (40003); a scope that was not granted
     /// (48001 on the user's profile, 50001). These lists name the frequent errcodes, not all.
     ///
-    /// With [`ErrorKind::WechatUnavailable`] it means that the
-    /// response to a code exchange was lost. WeChat may have accepted the code, so do not use it
-    /// again.
+    /// With [`ErrorKind::WechatUnavailable`], this action means that the response to a code
+    /// exchange was lost. WeChat may have accepted the code, so do not use the code again.
     LogIn,
     /// Only the operator of the account can fix the cause: a wrong AppID or AppSecret (40013,
     /// 40125, 40001 on a request for a token), an IP outside the whitelist (40164, 61004, 89501,
@@ -113,12 +111,13 @@ pub enum RecommendedAction {
     /// Deny access to the user: blocked as high risk (40226), blacklisted (43019), restricted
     /// (50002).
     DenyUser,
-    /// The caller decides: the errcode does not concern tokens, or this crate does not list it.
-    /// Also for a call whose response was lost and that must not be repeated automatically.
+    /// The caller decides, because the errcode does not concern tokens, or this crate does not list
+    /// the errcode. Also for a call whose response was lost and that must not be repeated
+    /// automatically.
     PassThrough,
 }
 
-/// Error with its cause and its remedy.
+/// The error type of this crate, with the kind of the failure and the recommended action.
 ///
 /// Clones are cheap: all callers that waited for one renewal get the same error. The text and the
 /// `Debug` output contain no secret.
@@ -157,7 +156,7 @@ struct Inner {
 /// Meaning of a store error for an operator.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct StoreDiagnosis {
-    /// A sentence without an address, if the store reported the cause.
+    /// The cause, as a sentence without an address. `None` if no cause is known.
     pub(crate) reason: Option<&'static str>,
     /// `true` if the store still serves reads.
     pub(crate) serves_reads: bool,
@@ -209,13 +208,13 @@ impl Error {
         self.with(|inner| inner.recommended_action = Some(action))
     }
 
-    /// Adds the cause that the store reported, in a sentence without an address.
+    /// Adds the cause of a store error, as a sentence without an address.
     #[cfg(feature = "redis")]
     pub(crate) fn with_reason(self, reason: &'static str) -> Self {
         self.with(|inner| inner.store_diagnosis.reason = Some(reason))
     }
 
-    /// Adds a cause if the store reported none.
+    /// Adds the cause of a store error, unless the error already has one.
     #[cfg(feature = "redis")]
     pub(crate) fn with_reason_if_none(self, reason: &'static str) -> Self {
         self.with(|inner| {
@@ -229,12 +228,14 @@ impl Error {
         self.with(|inner| inner.store_diagnosis.serves_reads = true)
     }
 
-    /// Returns the meaning of a store error for an operator.
+    /// Returns the cause of a store error for an operator, and whether the store still serves
+    /// reads.
     pub(crate) fn store_diagnosis(&self) -> StoreDiagnosis {
         self.0.store_diagnosis
     }
 
-    /// Returns a copy with another wait. Clones of the original keep theirs.
+    /// Returns a copy of the error with this [`retry_after`](Self::retry_after). The original and
+    /// its clones stay unchanged.
     pub(crate) fn clone_with_retry_after(&self, retry_after: Duration) -> Self {
         Self(Arc::new(Inner {
             kind: self.kind(),
@@ -324,7 +325,7 @@ pub(crate) fn retry_after_seconds(wait: Duration) -> u64 {
 /// }
 /// ```
 pub trait InvalidToken {
-    /// Returns `true` if a new token may help.
+    /// Returns `true` if WeChat rejected the token of the call, so that a new token may help.
     fn is_token_invalid(&self) -> bool;
 }
 

@@ -14,8 +14,8 @@ use crate::layer::{AnonymousRequest, Rejection, WechatAccount, WechatUser};
 /// The rejection of a handler that takes a [`WechatUser`], for a request without one.
 ///
 /// The layer renders it as under [`Policy::Required`](crate::Policy::Required): with
-/// [`WechatLayer::reject`](crate::WechatLayer::reject), and with a redirect to the login or its
-/// URL.
+/// [`WechatLayer::reject`](crate::WechatLayer::reject), and with a redirect to the login or the
+/// login's URL.
 ///
 /// ```
 /// use axum::response::{IntoResponse, Response};
@@ -53,7 +53,7 @@ impl<S: Sync> FromRequestParts<S> for WechatUser {
     }
 }
 
-/// Extracts the user of a page that is also served without one, under
+/// Extracts the user of a request, or `None` if the request passed the layer without a user, under
 /// [`Policy::Optional`](crate::Policy::Optional). Outside of a layer the extractor rejects the
 /// request with 500, as [`WechatUser`] does; it does not return `None`.
 impl<S: Sync> OptionalFromRequestParts<S> for WechatUser {
@@ -72,7 +72,7 @@ impl<S: Sync> OptionalFromRequestParts<S> for WechatUser {
 }
 
 /// The rejection of a handler that takes an [`AccountToken`] or a [`JsConfig`], if the layer cannot
-/// provide it.
+/// provide the token or the signature.
 ///
 /// ```
 /// use axum::response::{IntoResponse, Response};
@@ -103,7 +103,8 @@ impl IntoResponse for WechatAccountRejection {
     }
 }
 
-/// Returns the account that a layer inserted into the request. Logs an error if there is none.
+/// Returns the account that a layer inserted into the request. Without an account, logs an error
+/// and returns a rejection with status 500.
 fn account_from_parts(parts: &Parts) -> Result<WechatAccount, WechatAccountRejection> {
     let account = parts.extensions.get::<WechatAccount>();
     account.cloned().ok_or_else(|| {

@@ -45,10 +45,10 @@ use crate::users::UserTokens;
 
 /// Health of a process: the state of the store and of the account's token. Returned by [`health`].
 ///
-/// The JSON of a process that is ready is `{"status": "ok", "store": "ok", "serves": "everyone",
-/// "account_token": "alive", "account_token_expires_in_secs": 6000}`. That of a process that is not
-/// ready is `{"status": "unavailable", "store": "store_unavailable", "serves": "stored_tokens",
-/// "reason": "the memory of Redis is full, and it refuses writes", …}`.
+/// If the process is ready, the JSON is `{"status": "ok", "store": "ok", "serves": "everyone",
+/// "account_token": "alive", "account_token_expires_in_secs": 6000}`. If it is not ready, the JSON
+/// is `{"status": "unavailable", "store": "store_unavailable", "serves": "stored_tokens", "reason":
+/// "the memory of Redis is full, and it refuses writes", …}`.
 ///
 /// `store` is the [code](crate::ErrorKind::code) of the store's error, `serves` is the
 /// [`ServiceLevel`], and `account_token` is `unavailable` if the process has no token of the

@@ -19,7 +19,7 @@ pub(crate) struct LogLimiter {
     kinds: Mutex<HashMap<&'static str, LineState>>,
 }
 
-/// The last line of one kind, and the lines suppressed since.
+/// The time of the last line of one kind, and the number of lines suppressed since then.
 #[derive(Debug)]
 struct LineState {
     logged_at_millis: u64,
@@ -36,9 +36,8 @@ impl Default for LogLimiter {
 }
 
 impl LogLimiter {
-    /// Returns the number of lines of this kind that were suppressed since the last one, if a line
-    /// may be written now: one a minute. Otherwise returns `None` and counts this line as
-    /// suppressed.
+    /// Allows one line of this kind a minute. Returns the number of lines that were suppressed
+    /// since the last allowed line, or `None` if this line is suppressed too.
     pub(crate) fn allow_line(&self, kind: &'static str) -> Option<u64> {
         self.allow_line_every(kind, INTERVAL)
     }
@@ -70,8 +69,8 @@ impl LogLimiter {
         let due = last
             .logged_at_millis
             .saturating_add(duration_millis(interval));
-        // A wall clock that was set back is earlier than the last line. The line is then allowed;
-        // otherwise the log would be suppressed until the clock reaches its old time.
+        // A time before the last line means that the wall clock was set back. The line is then
+        // allowed; otherwise all lines would be suppressed until the clock reaches its old time.
         if (last.logged_at_millis..due).contains(&now) {
             last.suppressed = last.suppressed.saturating_add(1);
             return None;

@@ -1,7 +1,7 @@
 //! Counters, gauges and histograms for operators, through the `metrics` facade.
 //!
-//! Without the feature `metrics` all functions are empty. `guide/observability.md` describes each
-//! metric and its remedy; tests compare the two.
+//! Without the feature `metrics`, these functions record no metrics. `guide/observability.md`
+//! describes each metric and its remedy; tests compare the two.
 
 use std::time::Duration;
 
@@ -11,22 +11,23 @@ use crate::clock::Timestamp;
 use crate::credential::AppId;
 
 /// Maximum number of API paths that have a separate label. Applications may call any path, and the
-/// number of labels must stay small. The calls of this crate take eight.
+/// number of labels must stay small. The calls of this crate have seven paths.
 #[cfg(feature = "metrics")]
 const MAX_PATH_LABELS: usize = 64;
 
 /// Outcome of a request in the layer.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum RequestOutcome {
-    /// The token was in the cache.
+    /// A fresh token of the user was in the cache.
     Cache,
-    /// The token was read from the store.
+    /// A fresh token was read from the store.
     Store,
-    /// The request waited for WeChat to grant a new token.
+    /// The request waited until WeChat granted a new token.
     Renewed,
-    /// The token was stale and was used.
+    /// The token was due for renewal, and the request was served with it.
     Stale,
-    /// The request had no user, or the user of the request had no usable token.
+    /// The request had no user, its user had no usable token or lacked a required scope, or its
+    /// path was one of the login's own.
     Login,
     /// The request was rejected for another reason.
     Rejected,
@@ -63,7 +64,7 @@ impl std::fmt::Debug for RequestCounters {
 }
 
 /// Describes all metrics to the recorder. Runs whenever an engine is created, because the
-/// application may have installed a recorder since the last time.
+/// application may have installed a recorder since the previous engine was created.
 pub(crate) fn describe_metrics() {
     #[cfg(feature = "metrics")]
     {
@@ -181,7 +182,8 @@ pub(crate) fn record_api_call(path: &str, result: &'static str, duration: Durati
         .record(duration.as_secs_f64());
 }
 
-/// Returns the label of a path: the path itself, or `other` when there are too many labels.
+/// Returns the label of a path: the path itself, or `other` for a new path after
+/// [`MAX_PATH_LABELS`] paths.
 #[cfg(feature = "metrics")]
 fn path_label(path: &str) -> String {
     use std::collections::BTreeSet;
@@ -198,8 +200,8 @@ fn path_label(path: &str) -> String {
     path.to_owned()
 }
 
-/// Number of cache entries of one engine. The gauge is the sum over all engines of a kind in this
-/// process, because an application may serve several accounts.
+/// Gauge of the cache entries of one engine. The recorded value is the sum over all engines of a
+/// kind in this process, because an application may serve several accounts.
 pub(crate) struct CachedGauge {
     #[cfg(feature = "metrics")]
     kind: &'static str,
@@ -247,7 +249,7 @@ impl Drop for CachedGauge {
     }
 }
 
-/// Sets the expiry of one of the account's credentials.
+/// Sets the gauge of the time at which a credential of the account expires.
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
 pub(crate) fn set_expiry(app: &AppId, kind: &'static str, at: Timestamp) {
     #[cfg(feature = "metrics")]
@@ -258,7 +260,8 @@ pub(crate) fn set_expiry(app: &AppId, kind: &'static str, at: Timestamp) {
     .set(at.as_millis() as f64 / 1_000.0);
 }
 
-/// Sets the end of the open circuit of an account. The Unix epoch means that the circuit is closed.
+/// Sets the gauge of the time until which the circuit of an account is open. The Unix epoch means
+/// that the circuit is closed.
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
 pub(crate) fn set_resting_until(app: &AppId, kind: &'static str, until: Timestamp) {
     #[cfg(feature = "metrics")]

@@ -50,7 +50,7 @@ const COMMON_HEADERS: [HeaderName; COMMON_HEADERS_COUNT] = [
 /// Headers with which browsers describe a request, apart from `Sec-Fetch-Mode`.
 const OTHER_FETCH_METADATA: [&str; 3] = ["sec-fetch-dest", "sec-fetch-site", "sec-fetch-user"];
 
-/// Content types of forms. Scripts send these and others.
+/// Content types that a form can send. Scripts send these types and others.
 const FORM_CONTENT_TYPES: [&str; 3] = [
     "application/x-www-form-urlencoded",
     "multipart/form-data",
@@ -65,8 +65,8 @@ const FORM_CONTENT_TYPES: [&str; 3] = [
 pub(crate) struct NavigationHeaders {
     /// The first values of [`COMMON_HEADERS`], in that order.
     common: [Option<HeaderValue>; COMMON_HEADERS_COUNT],
-    /// Further values of `Accept`, and the headers that are not common. Empty for nearly every
-    /// request, so that the copy allocates nothing.
+    /// The values of `Accept` after the first, and the recognized headers outside of
+    /// [`COMMON_HEADERS`]. Empty for nearly every request, so that the copy allocates nothing.
     more: Vec<(HeaderName, HeaderValue)>,
 }
 
@@ -82,9 +82,9 @@ impl NavigationHeaders {
         if accept.is_some() {
             more.extend(all(ACCEPT).skip(1));
         }
-        // The other headers matter only for older browsers. A request with `Sec-Fetch-Mode` is
-        // recognized by that header, and one with neither `Sec-Fetch-Mode` nor `Accept` is no page
-        // load.
+        // The headers outside of `COMMON_HEADERS` matter only for older browsers. A request with
+        // `Sec-Fetch-Mode` is recognized by that header. A request with neither `Sec-Fetch-Mode`
+        // nor `Accept` is no page load.
         if mode.is_none() && accept.is_some() {
             let body = [CONTENT_TYPE, CONTENT_LENGTH, TRANSFER_ENCODING];
             let names = SCRIPT_HEADERS.into_iter().chain(OTHER_FETCH_METADATA);
@@ -107,8 +107,8 @@ impl NavigationHeaders {
     }
 }
 
-/// Returns `true` if the headers show that the browser shows the response as a page. See
-/// [`is_navigation`].
+/// Returns `true` if the headers pass the checks of [`is_navigation`], so that the browser shows
+/// the response as a page.
 fn expects_page(head: &RequestHead<'_>) -> bool {
     if SCRIPT_HEADERS
         .iter()
@@ -121,8 +121,8 @@ fn expects_page(head: &RequestHead<'_>) -> bool {
         return false;
     }
     if let Some(mode) = text("sec-fetch-mode") {
-        // Scripts cannot set this header. The body is not checked, because an application may open
-        // a page in its web view with a body that no form sends.
+        // Scripts cannot set `Sec-Fetch-Mode`. The body is not checked, because an application may
+        // open a page in its web view with a body that no form sends.
         return mode.eq_ignore_ascii_case("navigate");
     }
     let has_fetch_metadata = OTHER_FETCH_METADATA
@@ -159,9 +159,9 @@ fn could_be_form_body(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Returns `true` if the `User-Agent` is that of WeChat's browser. This is a hint only, because any
-/// client can send it. WeCom's browser, which contains WeChat's name too, cannot use the web
-/// authorization of an Official Account.
+/// Returns `true` if the `User-Agent` is that of WeChat's browser. The result is a hint only,
+/// because any client can send this `User-Agent`. WeCom's browser, which contains WeChat's name
+/// too, cannot use the web authorization of an Official Account.
 pub(crate) fn is_wechat_browser(headers: &HeaderMap) -> bool {
     let Some(agent) = header_text(headers, "user-agent") else {
         return false;
@@ -173,13 +173,14 @@ pub(crate) fn is_wechat_browser(headers: &HeaderMap) -> bool {
 /// The origin of the page whose link, form or redirect caused a request of a browser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Initiator {
-    /// Another origin, by a link or a redirect.
+    /// A page of another origin, which may have the same site.
     OtherOrigin,
-    /// A page of this origin, or no page.
+    /// A page of this origin, or no page, as for an address that the user typed.
     SameOriginOrNone,
 }
 
-/// Returns the initiator of a request by its `Sec-Fetch-Site`, or `None` without that header.
+/// Returns the initiator of a request by its header `Sec-Fetch-Site`, or `None` without that
+/// header.
 pub(crate) fn initiator(headers: &HeaderMap) -> Option<Initiator> {
     let site = header_text(headers, "sec-fetch-site")?;
     let others = ["cross-site", "same-site"];
@@ -191,8 +192,8 @@ pub(crate) fn initiator(headers: &HeaderMap) -> Option<Initiator> {
     })
 }
 
-/// Returns the first value of a header, or `None` if it contains characters other than visible
-/// ASCII.
+/// Returns the first value of a header. Returns `None` if the header is missing or contains
+/// characters other than visible ASCII.
 pub(crate) fn header_text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name)?.to_str().ok()
 }
@@ -216,7 +217,8 @@ mod tests {
         is_navigation(&head)
     }
 
-    /// Calls `recognize` with a head that has a copy of the headers only.
+    /// Calls `recognize` with a head whose headers are replaced by their copy in
+    /// [`NavigationHeaders`].
     fn with_copied_headers(
         head: &RequestHead<'_>,
         recognize: fn(&RequestHead<'_>) -> bool,
@@ -281,7 +283,8 @@ mod tests {
         }
     }
 
-    /// Bodies of fetch, XMLHttpRequest and server programs, without other headers.
+    /// Bodies with a content type that no form sends, as fetch, XMLHttpRequest and server programs
+    /// send them.
     #[test]
     fn other_body_types_belong_to_scripts() {
         let expects_page = |method: &str, headers: &[(&str, &str)]| {

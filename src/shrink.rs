@@ -21,8 +21,9 @@ pub(crate) fn shrink_set<K: Eq + Hash, S: BuildHasher>(set: &mut HashSet<K, S>) 
     }
 }
 
-/// Returns `true` if the capacity exceeds four times [`MIN_CAPACITY`] and less than an eighth of it
-/// is used. A shrunk table is half full at most, so it does not grow or shrink again at once.
+/// Returns `true` if the capacity exceeds four times [`MIN_CAPACITY`] and less than an eighth of
+/// the capacity is used. A shrunk table is half full at most, so it does not grow or shrink again
+/// at once.
 fn is_oversized(length: usize, capacity: usize) -> bool {
     capacity > 4 * MIN_CAPACITY && length < capacity / 8
 }
