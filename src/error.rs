@@ -20,7 +20,8 @@ use std::time::Duration;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ErrorKind {
-    /// The user has no usable token, and only a login can create one. Send the user to log in.
+    /// The user has to log in, because there is no usable token, or the user has not granted the
+    /// scope of the call.
     LoginRequired,
     /// The store does not answer, or a configured name holds a value of another type.
     StoreUnavailable,

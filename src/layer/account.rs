@@ -33,8 +33,8 @@ use crate::tickets::Tickets;
 /// }
 /// ```
 ///
-/// With tickets it signs pages. On a route with layers for several accounts, it also finds the other
-/// ones:
+/// With [`Tickets`], the account signs pages. On a route with layers for several accounts,
+/// [`for_app`](Self::for_app) returns the account with an AppID:
 ///
 /// ```
 /// use http::HeaderMap;
@@ -66,7 +66,8 @@ pub struct WechatAccount {
 struct AccountConfig {
     tokens: AccountTokens,
     tickets: Option<Tickets>,
-    /// Scheme and host, without a slash at the end. `None`: taken from the request.
+    /// The origin that browsers see, without a slash at the end. `None` if the origin is read from
+    /// the request.
     public_url: Option<String>,
 }
 
@@ -127,7 +128,8 @@ impl WechatAccount {
         self.config.tokens.app_id()
     }
 
-    /// Returns this account or that of a layer further out, whichever has this AppID.
+    /// Returns the account with this AppID: this account, or one that a layer further out has
+    /// inserted.
     pub fn for_app(&self, app_id: &AppId) -> Option<&WechatAccount> {
         find(self, app_id)
     }
@@ -135,8 +137,8 @@ impl WechatAccount {
     /// Returns the JS-SDK signature of the page that made the request.
     ///
     /// If the request loads a page, that page is signed. For a script's request, the page is the
-    /// parameter `url` of the request (read by [`jssdk::page_url`](crate::jssdk::page_url)), or the
-    /// `Referer` without that parameter.
+    /// parameter `url` of the request (read by [`jssdk::page_url`](crate::jssdk::page_url)).
+    /// Without that parameter, the page is the `Referer`.
     ///
     /// Some scripts must send `url`, because browsers shorten their `Referer` to the origin, or
     /// omit it. An origin alone looks like the URL of the start page:
@@ -156,7 +158,8 @@ impl WechatAccount {
         tickets.js_config(&self.page_url_of_request(headers)?).await
     }
 
-    /// Returns the URL of the page that made the request.
+    /// Returns the URL of the page that the request loads, or of the page whose script made the
+    /// request.
     fn page_url_of_request(&self, headers: &HeaderMap) -> Result<String, Error> {
         let head = RequestHead {
             method: &self.method,
@@ -200,14 +203,14 @@ impl WechatAccount {
         Ok(page.to_owned())
     }
 
-    /// Returns `true` if a script made a request to its own origin. Browsers then send the full
-    /// `Referer`, so a bare origin is the URL of the start page.
+    /// Returns `true` if the script on `page` made the request to the page's own origin. Browsers
+    /// then send the full `Referer`, so a bare origin is the URL of the start page.
     fn is_same_origin(&self, page: &str, headers: &HeaderMap) -> bool {
         if let Some(site) = header_text(headers, "sec-fetch-site") {
             return site.eq_ignore_ascii_case("same-origin");
         }
-        // Older browsers do not send Sec-Fetch-Site. For a script's request to another origin they send
-        // Origin.
+        // Older browsers do not send Sec-Fetch-Site, but they send Origin with a script's request
+        // to another origin.
         let origin = page.trim_end_matches('/');
         if header_text(headers, ORIGIN.as_str()).is_some_and(|from| from != origin) {
             return false;
@@ -217,7 +220,8 @@ impl WechatAccount {
             || (host.is_some() && host == self.requested_host(headers))
     }
 
-    /// Returns the host to which the browser sent the request.
+    /// Returns the host to which the browser sent the request: the header `Host`, or the URI's
+    /// host.
     fn requested_host<'a>(&'a self, headers: &'a HeaderMap) -> Option<&'a str> {
         header_text(headers, HOST.as_str()).or(self.uri.authority().map(|host| host.as_str()))
     }
@@ -247,7 +251,7 @@ fn has_url_parameter(request: &Uri) -> bool {
     pairs.any(|pair| pair.split('=').next() == Some("url"))
 }
 
-/// Returns `true` if a URL has neither a path nor a query.
+/// Returns `true` if a URL has no path other than `/` and no query.
 fn is_bare_origin(url: &str) -> bool {
     let after_scheme = url.split_once("://").map_or(url, |(_, rest)| rest);
     match after_scheme.split_once(['/', '?']) {

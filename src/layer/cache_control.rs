@@ -4,9 +4,9 @@
 //! the cached response. The cookie is therefore added only if no shared cache may reuse the response, by
 //! the application's headers (RFC 9111).
 //!
-//! A response with the cookie also says `private`. Without any directive, caches may store a response by
-//! its `Last-Modified` and its status (§4.2.2). They also store responses that are stale at once, and
-//! revalidate them later.
+//! A response with the cookie also says `private` or `no-store`. Without any directive, caches may
+//! store a response by its `Last-Modified` and its status (§4.2.2). They also store responses that
+//! are stale at once, and revalidate them later.
 
 use std::time::SystemTime;
 
@@ -27,7 +27,7 @@ pub(super) fn add_session_cookie<B>(response: &mut Response<B>, cookie: HeaderVa
         return;
     }
     let directives = CacheDirectives::parse(headers.get_all(CACHE_CONTROL));
-    // A cache adds the headers of a 304 to the response that it has stored before.
+    // A cache adds the headers of a 304 to the stored response that the 304 confirms.
     let shareable = status == StatusCode::NOT_MODIFIED
         || directives.may_be_shared(|| expires_in_future(headers));
     let targeted: Vec<HeaderName> = headers
@@ -56,7 +56,8 @@ pub(super) fn add_session_cookie<B>(response: &mut Response<B>, cookie: HeaderVa
     headers.append(SET_COOKIE, cookie);
 }
 
-/// Returns `true` if the application sets a cookie of the same name, because it signs a user in or out.
+/// Returns `true` if the application sets a cookie with the name of `cookie`, because the
+/// application signs a user in or out.
 fn sets_same_cookie(headers: &HeaderMap, cookie: &HeaderValue) -> bool {
     let name = |cookie: &HeaderValue| {
         let end = cookie.as_bytes().iter().position(|byte| *byte == b'=');
@@ -77,7 +78,7 @@ fn is_targeted_cache_control(name: &HeaderName) -> bool {
         || matches!(name, "surrogate-control" | "edge-control" | X_ACCEL_EXPIRES)
 }
 
-/// Returns `true` if `Expires` is later than the response itself.
+/// Returns `true` if `Expires` is later than `Date`, or than the present time without `Date`.
 fn expires_in_future(headers: &HeaderMap) -> bool {
     let date = |value: &HeaderValue| httpdate::parse_http_date(value.to_str().ok()?).ok();
     let sent = headers.get(DATE).and_then(date);
@@ -97,11 +98,13 @@ struct CacheDirectives {
     must_understand: bool,
     no_cache: bool,
     public: bool,
-    /// `true` if a shared cache may serve the response for some time. `None` without the directive.
+    /// `Some(true)` if `s-maxage` is above zero seconds. `None` without the directive.
     s_maxage: Option<bool>,
-    /// `true` if any cache may serve the response for some time. Shared caches prefer `s-maxage`.
+    /// `Some(true)` if `max-age` is above zero seconds. `None` without the directive. Shared caches
+    /// prefer `s-maxage`.
     max_age: Option<bool>,
-    /// `true` if a cache may serve the response after that time.
+    /// `true` if a cache may serve the response after it has become stale (`stale-while-revalidate`
+    /// or `stale-if-error`).
     may_serve_stale: bool,
 }
 
@@ -130,7 +133,8 @@ impl CacheDirectives {
             ("no-store", _) => self.no_store = true,
             ("must-understand", _) => self.must_understand = true,
             ("public", _) => self.public = true,
-            // Of several values the longest time counts, because caches differ in which one they use.
+            // Of several values of a directive the longest time counts, because caches differ in
+            // the value that they use.
             ("s-maxage", _) => self.s_maxage = Some(positive || self.s_maxage == Some(true)),
             ("max-age", _) => self.max_age = Some(positive || self.max_age == Some(true)),
             ("stale-while-revalidate" | "stale-if-error", _) => self.may_serve_stale |= positive,
@@ -159,7 +163,7 @@ impl CacheDirectives {
     }
 }
 
-/// Returns `true` for a number of seconds other than zero, with or without quotes.
+/// Returns `true` for a number of seconds above zero, with or without quotes.
 fn is_positive_seconds(seconds: &str) -> bool {
     let digits = seconds.trim_matches('"').bytes();
     digits

@@ -1,4 +1,4 @@
-//! The future of a response.
+//! The future of [`WechatService`](crate::layer::WechatService), and its states.
 
 use std::fmt;
 use std::future::Future;
@@ -26,9 +26,10 @@ use crate::users::UserToken;
 pin_project! {
     /// The future of [`WechatService`](crate::layer::WechatService).
     ///
-    /// With the user's token in memory, it contains the future of the inner service and the cookie to
-    /// set. If the layer has a login or a renderer of the application's own, it also contains the
-    /// retained head of the request. A future that waits for a token contains the whole request.
+    /// If the user's token is in memory, this future contains the future of the inner service and
+    /// the cookie to set. If the layer has a login or a renderer of the application's own, it also
+    /// contains the retained head of the request. A future that waits for a token contains the
+    /// whole request.
     ///
     /// A future that is dropped drops the request and the call to the inner service. The renewal of the
     /// token and the exchange of a login's code are tasks, which continue.
@@ -38,7 +39,8 @@ pin_project! {
     {
         #[pin]
         state: FutureState<S::Future, S, I, R, ReqBody, S::Response>,
-        // The renewed cookie of the user's session. Removed if the request turns out to have no user.
+        // The renewed cookie of the user's session. The cookie is removed if the request turns out
+        // to have no user.
         set_cookie: Option<HeaderValue>,
         // What the layer needs to render a rejection of the handler. `None` if the handler is not
         // called, or if its own rendering is final (`Shared::rejection_context`).
@@ -57,14 +59,15 @@ pin_project! {
     ///
     /// # `WaitingForInner`
     ///
-    /// The request is complete, and the clone of the inner service is polled until it is ready. Next:
-    /// `Calling`. An error of `poll_ready` ends the future.
+    /// The request has its user, or passes without one. The clone of the inner service is polled
+    /// until it is ready. Next: `Calling`. An error of `poll_ready` ends the future.
     ///
     /// # `Calling`
     ///
-    /// The first state of a request whose token is in memory, or that passes without a user. The inner
-    /// service handles the request. Its response or error ends the future. A rejection that the handler
-    /// returned is rendered before the cookie is added, because it may remove the cookie.
+    /// The first state of a request whose token is in memory, or that passes without a user. The
+    /// inner service handles the request. Its response or error ends the future. A rejection that
+    /// the handler returned is rendered before the cookie is added, because a rejection that
+    /// requires a login removes the cookie.
     ///
     /// # `HandlingLogin`
     ///
@@ -167,8 +170,8 @@ where
 {
     type Output = Result<Response<ResBody>, S::Error>;
 
-    /// Runs through the states until one of them is pending. After the end, `poll` returns `Pending`: the
-    /// values of the last state have been taken.
+    /// Runs through the states until one of them is pending or the future ends. Like most futures,
+    /// this one must not be polled after its end.
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
@@ -236,7 +239,7 @@ where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
     R: Reject<ResBody>,
 {
-    /// Returns the token, or an error if the user has revoked the session.
+    /// Returns `token`, or an error if the user has logged out everywhere since the session began.
     fn check_session(&self, token: Result<UserToken, Error>) -> Result<UserToken, Error> {
         let token = token?;
         if self.session.is_revoked(token.sessions_valid_from()) {

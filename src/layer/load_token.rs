@@ -12,8 +12,9 @@ use crate::identity::Session;
 use crate::store::BoxFuture;
 use crate::users::UserToken;
 
-/// Maximum time that a request under [`Policy::Optional`] waits for a token. A renewal takes less while
-/// WeChat responds normally, and a page that works without the user is delayed only a little.
+/// Maximum time that a request under [`Policy::Optional`] waits for a token: one second. A renewal
+/// takes less while WeChat responds normally, and a page that works without the user is delayed
+/// only a little.
 const OPTIONAL_LOAD_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl<I, R> Shared<I, R> {
@@ -50,12 +51,12 @@ impl<I, R> Shared<I, R> {
             };
             return Box::pin(token.instrument(span));
         }
-        // In production the span is usually disabled. The future is smaller without it.
+        // In production the span is usually disabled. The future is smaller without the span.
         Box::pin(async move { users.get_uncached(id.into()).await })
     }
 }
 
-/// Waits for a token up to [`OPTIONAL_LOAD_TIMEOUT`].
+/// Waits for a token up to [`OPTIONAL_LOAD_TIMEOUT`], and then returns an error.
 async fn within_optional_timeout(
     token: impl Future<Output = Result<UserToken, Error>>,
 ) -> Result<UserToken, Error> {

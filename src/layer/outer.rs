@@ -1,7 +1,7 @@
 //! Values that layers for several accounts insert into the extensions of one request.
 //!
-//! Extensions hold one value of each type. A layer further in would therefore replace the value of
-//! a layer further out. Instead, its own value keeps the replaced one as its *outer* value.
+//! Extensions hold one value of each type, so the value of an inner layer replaces that of a layer
+//! further out. The inner layer's value keeps the replaced value as its *outer* value.
 
 use std::iter::successors;
 use std::sync::Arc;
@@ -42,7 +42,8 @@ impl<T: OfAccount> Outer<T> {
         }
     }
 
-    /// Returns the value for this account, from the innermost layer outwards.
+    /// Returns the outer value for this account. If there are several, returns that of the
+    /// innermost layer.
     pub(super) fn find(&self, account: &AppId) -> Option<&T> {
         find(self.0.as_deref()?, account)
     }

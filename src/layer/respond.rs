@@ -26,7 +26,7 @@ impl<I, R> Shared<I, R> {
         self.render_with_login(rejection, head, RedirectTarget::Wechat)
     }
 
-    /// Marks the scope of a rejection as declined for a page load, if this browser has completed a
+    /// For a page load, marks the rejection's scope as declined if this browser has completed a
     /// login that asked for that scope within the last minute.
     ///
     /// A session also shows that its user has declined the scope. But users of other identities
@@ -77,7 +77,7 @@ impl<I, R> Shared<I, R> {
     }
 
     /// Renders a rejection. If the layer has a login and the user has to log in, page loads and
-    /// forms are redirected to the login. Other responses receive the login's URL.
+    /// forms are redirected to the login. Other requests receive a response with the login's URL.
     fn render_with_login<B>(
         &self,
         rejection: Rejection,
@@ -110,7 +110,8 @@ impl<I, R> Shared<I, R> {
             }
             scope if is_form_submission(head) => {
                 let mut response = self.respond(login.redirect_form_to_login(head, scope), head);
-                // After 303 the browser loads the page with GET. 302 would allow it to repeat the POST.
+                // After 303 the browser loads the page with GET. 302 would allow the browser to
+                // repeat the POST.
                 if response.status() == StatusCode::FOUND {
                     *response.status_mut() = StatusCode::SEE_OTHER;
                 }
@@ -175,8 +176,9 @@ enum RedirectTarget {
     LoginPath,
 }
 
-/// Returns the rendered response with the headers that the handler and the layers inside have set, such
-/// as those of CORS. Removes headers that describe the handler's body, which is gone.
+/// Returns the rendered response with the headers that the handler and the layers inside have set,
+/// such as those of CORS. Omits the handler's headers about its body and about caching, because the
+/// rendered response has another body.
 fn merge_handler_headers<B>(
     handler_response: Response<B>,
     mut rendered: Response<B>,
@@ -207,12 +209,12 @@ fn merge_handler_headers<B>(
     let mut last = None;
     for (name, value) in std::mem::take(rendered.headers_mut()) {
         match name {
-            // The rendered response's value replaces the handler's.
+            // The value in the rendered response replaces the handler's value.
             Some(name) if name != SET_COOKIE => {
                 headers.insert(&name, value);
                 last = Some(name);
             }
-            // Cookies of the two responses do not replace each other.
+            // Cookies of the rendered response are added to the handler's cookies.
             Some(name) => {
                 headers.append(&name, value);
                 last = Some(name);

@@ -21,7 +21,8 @@ pub(super) struct RetainedHead {
     navigation: NavigationHeaders,
     /// The page from which a script made the request.
     referer: Option<HeaderValue>,
-    /// The first value of `Cookie`. The cookies show if the user has declined a scope a moment ago.
+    /// The first value of `Cookie`. The cookies show whether this browser has completed a login
+    /// within the last minute.
     cookie: Option<HeaderValue>,
     /// The further values of `Cookie`, which HTTP/2 allows.
     more_cookies: Vec<HeaderValue>,

@@ -37,7 +37,7 @@ impl<S, I, R> WechatService<S, I, R> {
         &self.inner
     }
 
-    /// Returns the inner service for changes.
+    /// Returns a mutable reference to the inner service.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
@@ -89,7 +89,8 @@ impl<S, I, R> WechatService<S, I, R> {
     /// 6. The session is checked before the scope. A revoked session requires a login even if its
     ///    user has granted the scope.
     ///
-    /// A token that is not in the cache is loaded by the future, which repeats the checks of step 6.
+    /// A token that is not in the cache is loaded by the future, which then makes the checks of
+    /// step 6.
     #[doc(hidden)]
     #[inline]
     pub fn call<ReqBody, ResBody>(
@@ -248,7 +249,8 @@ impl<S, I, R> WechatService<S, I, R> {
         }
     }
 
-    /// Calls the inner service without a user.
+    /// Inserts the rejection for handlers that require a user, and calls the inner service without
+    /// a user.
     fn pass_without_user<ReqBody, ResBody>(
         &mut self,
         rejection: Rejection,
@@ -265,7 +267,7 @@ impl<S, I, R> WechatService<S, I, R> {
         ResponseFuture::calling(self.inner.call(request), None, context)
     }
 
-    /// Returns a future that loads the token and then calls the inner service.
+    /// Returns a future that loads the user's token and then calls the inner service.
     fn wait_for_token<ReqBody, ResBody>(
         &mut self,
         user: IdentifiedUser<'static>,

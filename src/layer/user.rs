@@ -16,8 +16,8 @@ use crate::wechat::UserInfo;
 
 /// The WeChat user of a request, with a usable access token.
 ///
-/// axum handlers take it as an argument (feature `axum`). Other handlers read it from the request's
-/// extensions:
+/// axum handlers take a `WechatUser` as an argument (feature `axum`). Other handlers read it from
+/// the request's extensions:
 ///
 /// ```
 /// use tower_wechat::WechatUser;
@@ -185,8 +185,8 @@ impl WechatUser {
         extensions.get::<AnonymousRequest>().is_none()
     }
 
-    /// Moves the user that the new one has replaced into the new one. Cold, because most applications
-    /// have one layer around a route.
+    /// Keeps the user `replaced` as the outer value of the user that has replaced it, by the rules
+    /// of [`Outer::of_replaced`]. Cold, because most applications have one layer around a route.
     #[cold]
     fn keep_replaced(extensions: &mut Extensions, replaced: Self) {
         if let Some(user) = extensions.get_mut::<Self>() {
@@ -241,7 +241,7 @@ impl WechatUser {
         self.token.lifetime()
     }
 
-    /// Returns `Fresh`, `Stale` or `Expired`, by the present time.
+    /// Returns `Fresh`, `Stale` or `Expired` for the token at the present time.
     pub fn freshness(&self) -> Freshness {
         self.lifetime().freshness(self.users.clock().now())
     }
@@ -332,7 +332,7 @@ impl WechatUser {
             .or_else(kept_by_mark)
     }
 
-    /// Returns this user or the user of a layer further out, whichever belongs to this account.
+    /// Returns the user of this account: this user, or one that a layer further out has inserted.
     pub fn for_app(&self, app: &AppId) -> Option<&WechatUser> {
         find(self, app)
     }

@@ -1,4 +1,4 @@
-//! The layer itself, and its settings.
+//! [`WechatLayer`] and its settings.
 
 use std::fmt;
 use std::sync::Arc;
@@ -76,7 +76,7 @@ use crate::users::UserTokens;
 pub struct WechatLayer<I = NoIdentity, R = JsonRejection>(pub(super) Arc<Shared<I, R>>);
 
 impl WechatLayer {
-    /// Creates a layer for the users of this account. It can be used once it has an
+    /// Creates a layer for the users of this account. The layer can be used once it has an
     /// [`identity`](Self::identity) or a [`login`](Self::login).
     pub fn new(users: UserTokens) -> Self {
         Self(Arc::new(Shared {
@@ -106,7 +106,8 @@ impl<I, R> WechatLayer<I, R> {
         ))
     }
 
-    /// Sets what happens to requests without a user. Default: [`Policy::Required`].
+    /// Sets what happens to requests without a user or without a usable token. Default:
+    /// [`Policy::Required`].
     #[must_use]
     pub fn policy(self, policy: Policy) -> Self {
         Self(Arc::new(Shared {
@@ -118,9 +119,9 @@ impl<I, R> WechatLayer<I, R> {
     /// Sets whether CORS preflights (`OPTIONS` with `Access-Control-Request-Method`) reach the application
     /// without a user. Default: `false`, the layer rejects them with 401.
     ///
-    /// Set it if a CORS layer inside of this layer responds to preflights. A CORS layer outside needs no
-    /// setting. Any client can send such a request, also without `Origin`, and handlers of all methods
-    /// receive it.
+    /// Set `true` if a CORS layer inside of this layer responds to preflights. A CORS layer outside
+    /// needs no setting. Any client can send a request with these headers, also without `Origin`.
+    /// Handlers that accept `OPTIONS` receive such a request.
     ///
     /// Under [`Policy::Optional`] preflights pass in any case.
     ///
@@ -184,9 +185,10 @@ impl<I, R> WechatLayer<I, R> {
     ///
     /// Unless an [`identity`](Self::identity) is set, the login's session cookie identifies users.
     ///
-    /// A layer around the whole application receives every request, also those to the login's paths. A
-    /// layer around a merged or nested router does not. In that case add the paths with
-    /// [`login_routes`](Self::login_routes), or with [`login_service`](Self::login_service) without axum.
+    /// A layer around the whole application receives every request, also those to the login's
+    /// paths. A layer around a merged or nested router may not receive requests to these paths. In
+    /// that case add the paths with [`login_routes`](Self::login_routes), or with
+    /// [`login_service`](Self::login_service) without axum.
     #[must_use]
     pub fn login(self, login: Login) -> WechatLayer<I::Identity, R>
     where
@@ -205,13 +207,13 @@ impl<I, R> WechatLayer<I, R> {
 
     /// Sets the scope that users must have granted. Default: none, every user passes.
     ///
-    /// A user who has not granted it is asked for it. A page load is redirected to WeChat, and any
-    /// other request receives 401 with a `login_url` for this scope. A user who declines receives
-    /// 403. Users pass if the stored tokens do not show what they granted; other services may store
-    /// such tokens.
+    /// A user who has not granted the scope is asked to grant it. A page load is redirected to
+    /// WeChat, and any other request receives 401 with a `login_url` for this scope. A user who
+    /// declines receives 403. A user whose stored tokens do not contain the granted scopes passes;
+    /// other services may store such tokens.
     ///
     /// Under [`Policy::Optional`] the request passes without its user. A handler that takes a
-    /// [`WechatUser`] rejects it, and asks the user for the scope.
+    /// [`WechatUser`] rejects the request, and asks the user for the scope.
     ///
     /// To require a scope for some routes only, put a second layer around them, inside of the layer with
     /// the login:

@@ -92,8 +92,8 @@ impl Rejection {
         }
     }
 
-    /// Creates the rejection of a login that failed. Browsers receive the page, scripts receive its
-    /// sentence.
+    /// Creates the rejection of a login that failed. Browsers receive the page, scripts receive the
+    /// page's sentence.
     pub(in crate::layer) fn from_failure_page(page: FailurePage) -> Self {
         let kind = page.failure.kind();
         Self {
@@ -157,7 +157,8 @@ impl From<&Error> for Rejection {
                 message: Cow::Owned(error.to_string()),
                 ..rejection
             },
-            // The call needs the user's profile. The login asks the user for that scope.
+            // A call for the user's profile failed, because the user has not granted
+            // `snsapi_userinfo`. The login asks the user for that scope.
             ErrorKind::LoginRequired if error.errcode() == Some(SCOPE_NOT_GRANTED) => Self {
                 scope: Some(Scope::UserInfo),
                 ..rejection

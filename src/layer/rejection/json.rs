@@ -15,7 +15,8 @@ use crate::navigation::{is_form_submission, is_navigation};
 const PAGE_CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; \
                            form-action 'none'; frame-ancestors 'none'";
 
-/// The default renderer: `{"error": CODE, "message": TEXT}`, with `login_url` if there is one.
+/// The default renderer: `{"error": CODE, "message": TEXT}`, with `login_url` if the rejection has
+/// one.
 ///
 /// If the layer has a [`Login`](crate::Login), browsers that open a page receive an HTML page instead.
 ///
@@ -33,8 +34,8 @@ const PAGE_CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsaf
 /// }
 /// ```
 ///
-/// It makes bodies of every type that implements `From<Bytes>`, such as axum's body and `Full`. For
-/// other bodies, pass a function to [`with`](Self::with).
+/// The renderer makes bodies of every type that implements `From<Bytes>`, such as axum's body and
+/// `Full`. For other bodies, pass a function to [`with`](Self::with).
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct JsonRejection<M = FromBytes>(M);
@@ -82,8 +83,8 @@ impl Rejection {
     /// a redirect to the login. With several layers around the handler, the innermost one does
     /// this.
     ///
-    /// Headers that the handler adds are kept. If the handler sets another status, the layer leaves the
-    /// response as it is.
+    /// Headers that the handler adds are kept, except those about the body, its caching and
+    /// `Retry-After`. If the handler sets another status, the layer leaves the response as it is.
     ///
     /// ```
     /// use std::convert::Infallible;

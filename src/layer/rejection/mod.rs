@@ -20,7 +20,7 @@ use crate::metrics::RequestOutcome;
 
 /// The reason why a request did not reach its handler, or why its handler could not serve it.
 ///
-/// A [`Reject`] renders it as a response:
+/// A [`Reject`] renders the rejection as a response:
 ///
 /// ```
 /// use axum::body::Body;
@@ -53,14 +53,14 @@ pub struct Rejection {
     message: Cow<'static, str>,
     retry_after: Option<Duration>,
     login_url: Option<String>,
-    /// The status, if it differs from the one of the kind.
+    /// The status of the response. `None`: the status that belongs to `kind`.
     status: Option<StatusCode>,
     /// The page that browsers receive in place of JSON.
     failure_page: Option<Box<FailurePage>>,
-    /// The scope that the user has to grant. `None`: the scope that the login is configured with.
+    /// The scope that the user has to grant. `None`: the scope in the login's settings.
     pub(in crate::layer) scope: Option<Scope>,
-    /// `true` if WeChat has asked the user for that scope and the user did not grant it. A second
-    /// redirect would start a loop.
+    /// `true` if WeChat has asked the user for `scope` and the user did not grant it, and for every
+    /// user of a snapshot page. A second redirect would start a loop.
     pub(in crate::layer) scope_declined: bool,
     /// `true` if the layer's identity found no user, `false` if it found a user without a token.
     pub(in crate::layer) unnamed: bool,
@@ -102,7 +102,8 @@ impl Rejection {
 
     /// Returns the status of the response. It is 401 without a user, 400 for an invalid request,
     /// 500 for an application that is set up wrongly, and 503 while the store or WeChat fails. A
-    /// failed login has 400, 403, 429, 502 or 503.
+    /// failed login has 400, 403, 429, 502 or 503. A [`LoginService`](crate::layer::LoginService)
+    /// rejects unknown paths with 404.
     pub fn status(&self) -> StatusCode {
         if let Some(status) = self.status {
             return status;
@@ -133,7 +134,8 @@ impl Rejection {
         }
     }
 
-    /// Returns a sentence for people. It contains no addresses, errcodes or secrets; the log has those.
+    /// Returns a sentence for people. The sentence contains no addresses, errcodes or secrets; the
+    /// log has those.
     pub fn message(&self) -> &str {
         &self.message
     }
@@ -143,14 +145,14 @@ impl Rejection {
         self.retry_after
     }
 
-    /// Returns the URL at which the user can log in, if the status is 401 and the layer has a login. It is
-    /// a path of this service.
+    /// Returns the URL at which the user can log in, if the status is 401 and the layer has a
+    /// login. The URL is a path of this service.
     pub fn login_url(&self) -> Option<&str> {
         self.login_url.as_deref()
     }
 
     /// Returns an HTML page in Chinese and English that describes the failure, if the layer has a
-    /// [`Login`](crate::Login). Meant for browsers that open a page or send a form.
+    /// [`Login`](crate::Login). The page is meant for browsers that open a page or send a form.
     ///
     /// For a [verification file](crate::login::LoginBuilder::verification_file), returns the file's
     /// content; the response must be exactly this content.
@@ -161,13 +163,13 @@ impl Rejection {
         }
     }
 
-    /// Returns `true` if this is the content of a verification file and not a rejection.
+    /// Returns `true` if this value contains a verification file and is not a rejection.
     fn is_verification_file(&self) -> bool {
         self.status == Some(StatusCode::OK)
     }
 
-    /// Removes the rejection that a handler put into the extensions of its response, and returns it. Returns
-    /// `None` if the handler has set another status since.
+    /// Removes the rejection that a handler put into the extensions of its response, and returns
+    /// it. Returns `None` if the response's status is no longer the rejection's.
     #[inline]
     pub(in crate::layer) fn take_from<B>(response: &mut Response<B>) -> Option<Self> {
         if response.extensions().is_empty() {
@@ -178,7 +180,7 @@ impl Rejection {
         (rejection.status() == status).then_some(rejection)
     }
 
-    /// Sets the scope that the user has to grant, unless it is set.
+    /// Sets the scope that the user has to grant, unless the rejection already has a scope.
     pub(in crate::layer) fn or_scope(self, scope: Option<Scope>) -> Self {
         Self {
             scope: self.scope.or(scope),
@@ -207,7 +209,8 @@ impl Rejection {
         self
     }
 
-    /// Sets the page that describes this failure to people, unless a page is set.
+    /// Sets the page that describes this failure to people, unless the rejection already has a
+    /// page.
     pub(in crate::layer) fn with_failure_page(
         self,
         login: &LoginHandler,
@@ -237,8 +240,8 @@ impl Rejection {
         }
     }
 
-    /// Returns the value of `Retry-After` for a response with status 503. Without a known wait it is one
-    /// second.
+    /// Returns the value of `Retry-After` for a response with status 503: the known wait, or one
+    /// second. Returns `None` for every other status.
     fn retry_after_secs(&self) -> Option<u64> {
         if self.status() != StatusCode::SERVICE_UNAVAILABLE {
             return None;

@@ -5,12 +5,13 @@ use http::Response;
 use super::Rejection;
 use crate::identity::RequestHead;
 
-/// A renderer of rejections: makes the response of a request that a [`Rejection`] ended.
+/// A renderer of rejections, which makes the response to a request that was rejected with a
+/// [`Rejection`].
 ///
-/// The layer renders with it:
+/// The layer passes these to its renderer:
 ///
 /// - its own rejections;
-/// - those of axum's extractors [`WechatUser`](crate::WechatUser),
+/// - rejections of axum's extractors [`WechatUser`](crate::WechatUser),
 ///   [`AccountToken`](crate::AccountToken) and [`JsConfig`](crate::JsConfig);
 /// - an [`Error`](crate::Error) that a handler returns, and [`Rejection::response`];
 /// - if the layer has a [`Login`](crate::Login), the login's redirects, with status 302;
@@ -20,8 +21,9 @@ use crate::identity::RequestHead;
 /// For redirects and files the layer adds status and headers to the rendered response.
 ///
 /// The renderer receives the head of the request. After a handler has taken the request, the layer
-/// retains only a part of the head. It has the method, the URI that the browser requested, and the
-/// headers `Accept`, `Cookie`, `Referer`, `Sec-Fetch-Mode` and `X-Requested-With`.
+/// retains only a part of the head: the method, the URI that the browser requested, and some
+/// headers. Among these headers are `Accept`, `Cookie`, `Referer`, `Sec-Fetch-Mode` and
+/// `X-Requested-With`.
 ///
 /// Closures implement this trait, for bodies of any type:
 ///
@@ -45,8 +47,8 @@ use crate::identity::RequestHead;
     note = "where layers inside of this one wrap bodies (tracing, compression), put `tower_http::map_response_body::MapResponseBodyLayer::new(axum::body::Body::new)` between"
 )]
 pub trait Reject<B> {
-    /// `true` if this renders as [`Rejection::response`] does when the layer has no login. A handler's
-    /// response is then final, and the layer need not retain the head of the request.
+    /// `true` if this type renders as [`Rejection::response`] does when the layer has no login. A
+    /// handler's response is then final, and the layer need not retain the head of the request.
     #[doc(hidden)]
     const IS_DEFAULT_RENDERING: bool = false;
 
