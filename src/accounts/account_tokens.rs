@@ -17,8 +17,8 @@ use crate::store::Store;
 /// carry.
 ///
 /// Without a shared store, each process fetches its own token. The calls spend WeChat's quota, and
-/// under `cgi-bin/token` each new token invalidates the others. Here a store that all processes
-/// share holds one token, and exactly one process renews it.
+/// under `cgi-bin/token` each new token invalidates the others. With `AccountTokens`, a store that
+/// all processes share holds one token, and exactly one process renews it.
 ///
 /// No request waits while the token is replaced. The first use of the token in a process starts a
 /// prefetch task, which loads each new token before the old one expires. The task ends with
@@ -74,8 +74,8 @@ pub struct AccountTokens(pub(super) Arc<Inner>);
 pub(super) struct Inner {
     pub(super) credential: OwnCredential,
     pub(super) source: AccountSource,
-    /// The store of the ticket and of the quotas. It also holds the token, unless another system
-    /// keeps the token.
+    /// The store of the ticket and of the quotas. The store also holds the token, unless another
+    /// system keeps the token.
     pub(super) store: Arc<dyn Store>,
 }
 
@@ -87,9 +87,9 @@ impl AccountTokens {
 
     /// Loads the token into memory before the first request needs it, and starts the prefetch task.
     ///
-    /// Call it at start-up. It returns within
+    /// Call this method at start-up. The method returns within
     /// [`load_timeout`](crate::account::AccountTokensBuilder::load_timeout), by default 5 seconds.
-    /// The process can continue after an error, because the task keeps trying.
+    /// The process can continue after an error, because the prefetch task keeps trying.
     ///
     /// # Errors
     /// The same as for [`get`](Self::get).
@@ -104,16 +104,17 @@ impl AccountTokens {
     /// background. A renewal continues if the caller stops waiting.
     ///
     /// # Errors
-    /// No usable token is cached, and one of these has failed. Returned within
-    /// [`load_timeout`](crate::account::AccountTokensBuilder::load_timeout), by default 5 seconds.
+    /// An error means that no usable token is cached, and that one of these has failed. The error
+    /// is returned within [`load_timeout`](crate::account::AccountTokensBuilder::load_timeout), by
+    /// default 5 seconds.
     ///
     /// - [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable): the store.
     /// - [`ErrorKind::WechatUnavailable`](crate::ErrorKind::WechatUnavailable): WeChat, or the
     ///   token center, or the system that keeps the token.
     /// - [`ErrorKind::WechatConfig`](crate::ErrorKind::WechatConfig): WeChat rejected the account,
-    ///   or the daily quota of this process is spent. Only the operator can fix it.
+    ///   or the daily quota of this process is spent. Only the operator can fix the cause.
     /// - [`ErrorKind::TokenRefused`](crate::ErrorKind::TokenRefused): WeChat rejected the token,
-    ///   and the system that keeps it has not replaced it.
+    ///   and the system that keeps the token has not replaced it.
     pub async fn get(&self) -> Result<AccountToken, Error> {
         self.0.credential.get().await.map(|entry| self.token(entry))
     }
@@ -178,7 +179,7 @@ impl AccountTokens {
     /// Stops the prefetch task, and waits up to `timeout` for a running renewal, so that a new
     /// token reaches the store before the process ends. Returns `true` if the renewal has ended.
     ///
-    /// Call it after the server has stopped accepting requests.
+    /// Call this method after the server has stopped accepting requests.
     pub async fn shutdown(&self, timeout: Duration) -> bool {
         self.0.credential.shutdown(timeout).await
     }

@@ -21,27 +21,28 @@ use crate::provider::{
 use crate::store::ExternalTokenStore;
 use crate::store::{CredentialKind, Store};
 
-/// Default renewal margin under [`TokenMode::Stable`]. `cgi-bin/stable_token` returns a new token
-/// only in the last five minutes of the current one.
+/// Default renewal margin under [`TokenMode::Stable`]: five minutes. `cgi-bin/stable_token` returns
+/// a new token only in the last five minutes of the current token.
 const STABLE_RENEW_MARGIN: Duration = Duration::from_secs(5 * 60);
 
-/// Default renewal margin under [`TokenMode::Plain`]. The Spring Boot service of the published
-/// layout has the same value.
+/// Default renewal margin under [`TokenMode::Plain`]: 15 minutes. The Spring Boot service of the
+/// published layout has the same value.
 const PLAIN_RENEW_MARGIN: Duration = Duration::from_secs(15 * 60);
 
-/// Default calls per day and process under [`TokenMode::Stable`]: a small part of the 500,000 that
-/// WeChat's documentation allows the account.
+/// Default calls per day and process under [`TokenMode::Stable`]: 10,000, a small part of the
+/// 500,000 that WeChat's documentation allows the account.
 const STABLE_DAILY_QUOTA: u32 = 10_000;
 
-/// Default calls per day and process under [`TokenMode::Plain`]: half of the 2,000 that WeChat's
-/// documentation allows the account.
+/// Default calls per day and process under [`TokenMode::Plain`]: 1,000, half of the 2,000 that
+/// WeChat's documentation allows the account.
 const PLAIN_DAILY_QUOTA: u32 = 1_000;
 
-/// Maximum number of cache entries. An account has one token.
+/// Maximum number of entries in the cache of an account's token: 16, although an account has only
+/// one token.
 const CACHE_CAPACITY: usize = 16;
 
 /// Maximum cache TTL of tokens from `cgi-bin/token`: four minutes. Such a token becomes invalid
-/// five minutes after a process has fetched the next one, so each process must read the store
+/// five minutes after a process has fetched the next token, so each process must read the store
 /// before that.
 const MAX_PLAIN_CACHE_TTL: Duration = Duration::from_secs(4 * 60);
 
@@ -171,9 +172,9 @@ impl AccountTokensBuilder {
     /// midnight to midnight in Beijing.
     ///
     /// Reports of invalid tokens can spend half of this number. Under [`TokenMode::Plain`], the
-    /// reports of all processes together can spend half of it. Failed calls do not count, because
-    /// back-off and the circuit breaker already limit them. The count is in memory, so a flushed
-    /// store does not reset it.
+    /// reports of all processes together can spend half of this number. Failed calls do not count,
+    /// because back-off and the circuit breaker already limit them. The count is in memory, so a
+    /// flushed store does not reset it.
     ///
     /// Default: 10,000 under [`TokenMode::Stable`], 1,000 under [`TokenMode::Plain`].
     pub fn daily_quota(mut self, calls: u32) -> Self {
@@ -221,7 +222,7 @@ impl AccountTokensBuilder {
         self
     }
 
-    /// Creates the tokens. The first [`prefetch`](AccountTokens::prefetch) or
+    /// Creates the [`AccountTokens`]. The first [`prefetch`](AccountTokens::prefetch) or
     /// [`get`](AccountTokens::get) reads the store, and fetches a token if the store has none.
     pub fn build(mut self) -> AccountTokens {
         self.apply_source_limits();
@@ -256,7 +257,7 @@ impl AccountTokensBuilder {
             }
             (AccountSourceKind::Wechat(_), TokenMode::Plain) => MAX_PLAIN_CACHE_TTL,
             (AccountSourceKind::TokenCenter(_), _) => MAX_CENTER_CACHE_TTL,
-            // The other system may use `cgi-bin/token`.
+            // The system that keeps the token may use `cgi-bin/token`.
             #[cfg(feature = "redis")]
             (AccountSourceKind::External(..), _) => MAX_PLAIN_CACHE_TTL,
         };

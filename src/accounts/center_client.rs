@@ -19,8 +19,8 @@ use crate::wechat::{
     AccountTokenResponse, JsapiTicketResponse, build_http_client, parse_base_url, root_cause,
 };
 
-/// Maximum time to connect to the center. The center is in the same network, so that a connection
-/// normally takes milliseconds.
+/// Maximum time to connect to the center: two seconds. The center is in the same network, so that a
+/// connection normally takes milliseconds.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Timeout of a request: six seconds. A center replies within its load timeout (5 seconds by
@@ -34,15 +34,16 @@ const MAX_REPLY_BYTES: usize = 64 * 1024;
 /// size of errors and log lines, whatever the server at the center's URL returns.
 const MAX_MESSAGE_CHARS: usize = 300;
 
-/// Maximum pause after an error reply of the center: 30 seconds. It bounds the `Retry-After` of a
-/// 503. After any other error reply, the pause is always this long.
+/// Maximum pause after an error reply of the center: 30 seconds. The limit applies to the
+/// `Retry-After` of a 503. Other errors that the center describes have exactly this pause, except
+/// 401.
 const MAX_RETRY_PAUSE: Duration = Duration::from_secs(30);
 
 /// Client of a token center. It is a source for
 /// [`AccountTokens::new`](super::AccountTokens::new).
 ///
 /// With a [`TokenCenter`](crate::account::TokenCenter), only one service knows the AppSecret. The
-/// other services request the account's token and ticket from it.
+/// other services request the account's token and ticket from that service.
 ///
 /// ```
 /// use tower_wechat::account::TokenCenterClient;
@@ -83,7 +84,7 @@ impl TokenCenterClient {
         let url = parse_base_url("the token center's URL", url.as_ref())?;
         Ok(Self(Arc::new(Inner {
             app_id,
-            // No proxy, because a center is in the same network.
+            // The client uses no proxy, because a center is in the same network.
             http: build_http_client(url.is_https(), CONNECT_TIMEOUT, None)?,
             base: url.as_str().to_owned(),
             bearer,
@@ -224,8 +225,8 @@ fn unavailable(message: String) -> RenewalFailure {
     RenewalFailure::Transient(Error::new(ErrorKind::WechatUnavailable, message))
 }
 
-/// Reply of a center that contains a token or a ticket. This secret is validated like a secret from
-/// WeChat, because it is stored and sent in the same way.
+/// Reply of a center that contains a token or a ticket. The token or ticket is validated like one
+/// from WeChat, because it is stored and sent in the same way.
 trait CredentialReply: for<'de> Deserialize<'de> {
     fn secret(&self) -> &str;
 
@@ -303,8 +304,8 @@ impl CredentialSource for CenterSource {
 }
 
 impl CenterSource {
-    /// Returns the lifetime of a token that is due for renewal after `poll_interval`, or at its own
-    /// renewal point if that comes first.
+    /// Returns the lifetime of a token that is due for renewal after `poll_interval`, or at the
+    /// renewal point that its expiry determines, if that comes first.
     fn lifetime(&self, expires_in: Option<i64>, now: Timestamp) -> Lifetime {
         let full = Lifetime::from_response(now, expires_in, self.margin);
         let renew_at = full.renew_at().min(now.saturating_add(self.poll_interval));

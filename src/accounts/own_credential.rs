@@ -7,10 +7,11 @@ use crate::credential::{AccessToken, Lifetime, Record, Token};
 use crate::error::Error;
 use crate::provider::{CacheEntry, CredentialProvider, Prefetcher};
 
-/// Id of the credential in its provider. It needs no name, because the account has only one.
+/// Id of an account's token or ticket in its provider: the empty text, because the provider has no
+/// other credential.
 pub(super) const ACCOUNT_ID: &str = "";
 
-/// Provider of a credential of which an account has exactly one, and its prefetch task.
+/// The provider and the prefetch task of a credential of which an account has exactly one.
 pub(crate) struct OwnCredential {
     provider: CredentialProvider,
     prefetcher: Prefetcher,
@@ -34,7 +35,7 @@ impl OwnCredential {
     }
 
     /// Returns a usable credential: from memory, else from the store, renewed if necessary. Starts
-    /// the prefetch task.
+    /// the prefetch task, unless a fresh credential is in memory.
     pub(crate) async fn get(&self) -> Result<CacheEntry, Error> {
         if let Some(entry) = self.cached() {
             return Ok(entry);
@@ -43,7 +44,7 @@ impl OwnCredential {
         self.provider.get(ACCOUNT_ID).await
     }
 
-    /// Returns the credential if this process holds one that is fresh and confirmed by the store.
+    /// Returns the credential if it is in memory, fresh, and confirmed by the store.
     #[inline]
     pub(crate) fn cached(&self) -> Option<CacheEntry> {
         self.provider.cached(ACCOUNT_ID)

@@ -1,4 +1,4 @@
-//! Daily quota of a process for the account's token.
+//! The daily quota of a process for calls that fetch the account's token.
 //!
 //! The counts are in memory, so a flushed store does not reset them. Calls that WeChat limits for
 //! the whole account are also counted in the store, by [`RateLimiter`](super::RateLimiter).
@@ -31,23 +31,24 @@ pub(super) enum RenewalReason {
 /// Reason why the quota denies a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum QuotaExceeded {
-    /// The quota of the day is spent. The duration is the time until the next day.
+    /// The quota of the day is spent. The duration is the time until midnight in Beijing.
     Daily(Duration),
-    /// Reports have spent their half of the quota. The other half is for tokens that are due.
+    /// Reports of invalid tokens have spent their half of the daily quota. The other half is for
+    /// tokens that are due for renewal.
     Reports,
 }
 
-/// Calls of one day.
+/// Numbers of calls on one day.
 #[derive(Debug, Clone, Copy, Default)]
 struct DailyCounts {
     /// Number of the day in Beijing, where WeChat's quotas start again at midnight.
     day: i64,
     total: u32,
-    /// The part of `total` that reports caused.
+    /// The part of `total` that reports of invalid tokens caused.
     for_reports: u32,
 }
 
-/// Quota of calls per day.
+/// Maximum number of calls per day, and the numbers of calls on the current day.
 ///
 /// The lock is held only while the counts change, never during a call to WeChat. Parallel calls
 /// therefore each hold a reservation, and together cannot exceed the quota.
@@ -99,7 +100,7 @@ impl DailyQuota {
     }
 
     /// Removes a call from the counts of the current day. A call from before midnight that ends
-    /// after it is removed from the new day, whose counts do not go below zero.
+    /// after midnight is removed from the new day, whose counts do not go below zero.
     fn refund(&self, reason: RenewalReason, now: Timestamp) {
         self.with_today(now, |counts| {
             counts.total = counts.total.saturating_sub(1);
@@ -128,7 +129,7 @@ impl DailyQuota {
     }
 }
 
-/// One reserved call.
+/// One reserved call of the daily quota, in one of these states:
 ///
 /// - **Reserved**: the call counts. It becomes confirmed, or it is refunded.
 /// - **Confirmed**: [`confirm`](Self::confirm) was called, because WeChat returned a token. The
@@ -146,7 +147,7 @@ pub(super) struct QuotaReservation<'a> {
 }
 
 impl QuotaReservation<'_> {
-    /// Counts the call, which has returned a token.
+    /// Keeps the call in the counts of the day, because the call has returned a token.
     pub(super) fn confirm(mut self) {
         self.confirmed = true;
     }

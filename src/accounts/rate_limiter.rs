@@ -35,7 +35,7 @@ pub(crate) struct RateLimiter {
     local: Mutex<LocalCount>,
 }
 
-/// Uses that this process has counted.
+/// The uses of one day that this process has counted, and the last use.
 #[derive(Debug, Default)]
 struct LocalCount {
     /// Number of the day in Beijing, where WeChat's quotas start again at midnight.
@@ -77,16 +77,17 @@ impl RateLimiter {
     }
 
     /// Acquires a permit, or returns the time to wait. This is the remainder of the interval after
-    /// this process's last use. If the store or the count of the day denies the use, it is a whole
-    /// interval.
+    /// this process's last use. If the store or the count of the day denies the use, the time is a
+    /// whole interval.
     ///
     /// The local lock is not held while the store answers, because a lock must not be held across
     /// an `await`. Two callers of one process may therefore both pass the local check. The store
     /// then denies one of them; if the store is unreachable, both get a permit.
     pub(crate) async fn acquire(&self, now: Timestamp) -> Result<RatePermit<'_>, Duration> {
         if !self.reuse_failed_or_check(now)? {
-            // The interval comes first. In the other order, each use that the interval denies would
-            // spend a use of the day. If the day denies the use, only this interval is spent.
+            // The quota of the interval comes first. In the other order, each use that the interval
+            // denies would spend a use of the day. If the day denies the use, only this interval is
+            // spent.
             for quota in self.store_quotas(now) {
                 match self.store.try_consume(&quota).await {
                     Ok(true) => {}
@@ -131,8 +132,8 @@ impl RateLimiter {
         Ok(reply)
     }
 
-    /// Returns `true` if the use of a failed call is available again, and takes it. Returns `false`
-    /// if the local count allows a new use.
+    /// Returns `true` if the use of a failed call is available again, and takes that use. Returns
+    /// `false` if the local count allows a new use.
     ///
     /// # Errors
     /// The time to wait, if the local count denies a use.
@@ -144,7 +145,7 @@ impl RateLimiter {
             local.uses = 0;
         }
         // A use in the future means that the clock was set back. Ignore that use; otherwise every
-        // use would be denied until the clock reaches its time.
+        // use would be denied until the clock reaches the time of that use.
         let last_use = local.last_use.filter(|at| *at <= now);
         let next = last_use.map(|at| at.saturating_add(self.min_interval));
         if let Some(next) = next.filter(|next| now < *next) {
@@ -161,7 +162,7 @@ impl RateLimiter {
     }
 
     /// Returns the quotas that a new use spends in the store: one use per interval, and
-    /// `max_per_day` uses per day. The key of the second one contains the day.
+    /// `max_per_day` uses per day. The key of the daily quota contains the day.
     fn store_quotas(&self, now: Timestamp) -> [Quota; 2] {
         let quota = |purpose: String, limit, window| Quota {
             app: self.app.clone(),

@@ -96,14 +96,14 @@ impl WechatSource {
                 );
                 Ok(current)
             }
-            // WeChat may have created the token although its response was lost. The next normal
-            // call returns it.
+            // WeChat may have created the new token although its response was lost. The next normal
+            // call returns that token.
             Err(error) => Err(classify(error)),
         }
     }
 
     /// Returns `true` if the rate limit allows a forced refresh. Counts the refresh at once, even
-    /// if its call then fails, because WeChat may count it too.
+    /// if its call then fails, because WeChat may count the failed call too.
     async fn try_acquire_forced_refresh(&self) -> bool {
         let permit = self.forced_refreshes.acquire(self.clock.now()).await;
         permit.map(RatePermit::confirm).is_ok()

@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::credential::{AccessToken, Lifetime};
 use crate::provider::CacheEntry;
 
-/// Value of a credential of the account. [`AccountToken`] and
+/// A token or a ticket of the account. [`AccountToken`] and
 /// [`JsapiTicket`](crate::tickets::JsapiTicket) wrap this type.
 #[derive(Clone)]
 pub(crate) struct AccountCredential {
@@ -75,7 +75,7 @@ impl AccountToken {
         self.0.lifetime()
     }
 
-    /// Returns the time that is left until the token expires.
+    /// Returns the time until the token expires, or zero if the token has expired.
     pub fn expires_in(&self) -> Duration {
         self.0.expires_in()
     }

@@ -19,7 +19,7 @@ pub(crate) struct BearerSecrets(RwLock<Vec<AcceptedSecret>>);
 #[derive(Clone, Copy)]
 struct AcceptedSecret {
     digest: [u8; 32],
-    /// The secret is rejected from this time on. `None`: never.
+    /// The time from which on the secret is rejected. `None`: the secret does not expire.
     expires_at: Option<Timestamp>,
 }
 
@@ -34,9 +34,9 @@ impl BearerSecrets {
         Ok(Self(RwLock::new(accepted_secrets(secrets)?)))
     }
 
-    /// Replaces all secrets, including those with an expiry. An invalid secret leaves the accepted
-    /// ones unchanged, because all are validated before the lock is taken. No request sees only a
-    /// part of the new secrets.
+    /// Replaces all accepted secrets, including those with an expiry. If a new secret is invalid,
+    /// the accepted secrets stay unchanged, because validation comes before the lock. No request
+    /// sees only a part of the new secrets.
     pub(super) fn replace(&self, secrets: impl Iterator<Item = BearerSecret>) -> Result<(), Error> {
         let accepted = accepted_secrets(secrets)?;
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = accepted;
@@ -86,7 +86,8 @@ impl BearerSecrets {
     }
 }
 
-/// Validates the secrets, of which there must be at least one.
+/// Validates the secrets, and returns their digests without an expiry. Returns an error if there
+/// is none.
 fn accepted_secrets(
     secrets: impl Iterator<Item = BearerSecret>,
 ) -> Result<Vec<AcceptedSecret>, Error> {
@@ -100,7 +101,7 @@ fn accepted_secrets(
     Ok(accepted)
 }
 
-/// Validates a secret, and returns it without an expiry.
+/// Validates a secret, and returns its digest without an expiry.
 fn accepted_secret(secret: &BearerSecret) -> Result<AcceptedSecret, Error> {
     secret.check_header_value().map_err(Error::configuration)?;
     Ok(AcceptedSecret {
@@ -113,8 +114,9 @@ fn digest(text: &[u8]) -> [u8; 32] {
     Sha256::digest(text).into()
 }
 
-/// Returns the secret of the `Authorization: Bearer` header. A request with two such headers is
-/// rejected, because a proxy in front of the center may have checked the other one.
+/// Returns the secret of the `Authorization: Bearer` header. Returns `None` for a request with
+/// several `Authorization` headers, because a proxy in front of the center may have checked a
+/// different one.
 fn presented_secret(headers: &HeaderMap) -> Option<&[u8]> {
     const SCHEME: &[u8] = b"bearer ";
     let mut values = headers.get_all(AUTHORIZATION).iter();

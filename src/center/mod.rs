@@ -19,12 +19,12 @@ use crate::error::Error;
 use crate::tickets::Tickets;
 
 /// A Tower service that returns the account's token, ticket and JS-SDK signatures to clients with a
-/// bearer secret. Mount it where only your own services can reach it.
+/// bearer secret. Mount the center where only your own services can reach it.
 ///
 /// | route | response |
 /// |---|---|
 /// | `GET /access_token` | `{"access_token": …, "expires_in": SECONDS}` |
-/// | `POST /access_token/invalid` with `{"access_token": REJECTED}` | the current token in the same form; it is renewed only if WeChat rejected this very token |
+/// | `POST /access_token/invalid` with `{"access_token": REJECTED}` | the current token in the same form; the center renews it only if the reported token is the current one |
 /// | `GET /jsapi_ticket` | `{"ticket": …, "expires_in": SECONDS}` |
 /// | `GET /jssdk/config?url=PAGE` | `{"appId", "timestamp", "nonceStr", "signature"}` |
 ///
@@ -96,7 +96,7 @@ impl TokenCenter {
         })))
     }
 
-    /// Adds the routes `/jsapi_ticket` and `/jssdk/config`. Default: both return 404.
+    /// Adds the routes `/jsapi_ticket` and `/jssdk/config`. Default: these routes return 404.
     #[must_use]
     pub fn tickets(self, tickets: Tickets) -> Self {
         let mut inner = Arc::unwrap_or_clone(self.0);

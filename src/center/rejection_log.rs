@@ -1,4 +1,4 @@
-//! Counts rejected requests, and logs them with a rate limit.
+//! Counts requests whose bearer secret the center rejects, and logs them with a rate limit.
 
 use crate::credential::AppId;
 use crate::log_limiter::LogLimiter;
@@ -33,7 +33,7 @@ pub(super) struct RejectionLog(LogLimiter);
 
 impl RejectionLog {
     /// Counts a rejection, and logs it unless a line was logged within the last minute. The line
-    /// contains the number of rejections since the previous line, this one included.
+    /// contains the number of rejections since the previous line, including this rejection.
     pub(super) fn record(&self, app: &AppId, why: BearerRejection) {
         metrics::count_center_rejection(why.as_str());
         let Some(suppressed) = self.0.allow_line("rejection") else {

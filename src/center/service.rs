@@ -95,8 +95,8 @@ impl Inner {
         }
     }
 
-    /// Handles the report of a rejected token. The token is renewed only if it is still the current
-    /// one (reports compared).
+    /// Handles the report of a rejected token. The center renews the account's token only if the
+    /// reported token is still the current one (reports compared).
     async fn report_invalid<B>(&self, body: B) -> CenterResponse
     where
         B: Body + Send,
@@ -114,7 +114,7 @@ impl Inner {
     }
 }
 
-/// Body of a report.
+/// Body of a report that WeChat rejected a token.
 #[derive(Deserialize)]
 struct InvalidTokenReport {
     /// The token that WeChat rejected.
@@ -142,7 +142,7 @@ where
     Ok(report.access_token.into())
 }
 
-/// Signs the page that the query's `url` names.
+/// Signs the page whose URL is in the query parameter `url`.
 async fn js_config(tickets: &Tickets, request: &Uri) -> Result<JsConfig, Error> {
     tickets.js_config(&page_url(request)?).await
 }

@@ -13,8 +13,9 @@
 //! }
 //! ```
 //!
-//! [`page_url`](fn@page_url) reads that URL from `?url=`, and rejects a URL that the page did not encode.
-//! [`sign`] is the formula alone, for a ticket from another source.
+//! [`page_url`](fn@page_url) reads the page's URL from `?url=`, and rejects a URL that may be
+//! incomplete or decoded wrongly because the page did not encode it. [`sign`] is the formula alone,
+//! for a ticket from another source.
 
 mod page_hosts;
 mod page_url;
@@ -28,7 +29,7 @@ use crate::bytes::encode_hex;
 use crate::clock::Timestamp;
 use crate::credential::{AccessToken, AppId};
 
-/// The characters of a nonce. WeChat accepts any text.
+/// The characters of a nonce: digits and letters, although WeChat accepts any text.
 const NONCE_ALPHABET: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const NONCE_LENGTH: usize = 16;
 
@@ -64,7 +65,7 @@ pub fn sign(ticket: &str, nonce: &str, timestamp: u64, url: &str) -> String {
 /// The signed part of the argument of `wx.config`. The page adds `jsApiList` and `debug`.
 ///
 /// Serializes to `appId`, `timestamp`, `nonceStr` and `signature`, the names that `wx.config`
-/// takes. [`Tickets::js_config`](crate::Tickets::js_config) returns it.
+/// takes. [`Tickets::js_config`](crate::Tickets::js_config) returns a `JsConfig`.
 ///
 /// ```
 /// use tower_wechat::JsConfig;
@@ -86,7 +87,7 @@ pub struct JsConfig {
     pub app_id: String,
     /// The time of the signature, in seconds since the Unix epoch.
     pub timestamp: u64,
-    /// The random text that was signed.
+    /// The random text that is part of the signed text.
     pub nonce_str: String,
     /// The signature, see [`sign`].
     pub signature: String,
@@ -105,7 +106,8 @@ impl JsConfig {
     }
 }
 
-/// Returns a nonce. It makes signatures of the same page different, and does not need to be secret.
+/// Returns a random nonce, which makes two signatures of one page different. The nonce does not
+/// need to be secret.
 fn random_nonce() -> String {
     let letter = || char::from(NONCE_ALPHABET[fastrand::usize(..NONCE_ALPHABET.len())]);
     (0..NONCE_LENGTH).map(|_| letter()).collect()
@@ -125,7 +127,7 @@ mod tests {
         sign(TICKET, NONCE, AT, url)
     }
 
-    /// The current and the older vector of WeChat's guide, and one of the test suite of
+    /// Test vectors: the current and the older one of WeChat's guide, and one from the tests of
     /// JeffreySu/WeiXinMPSDK.
     #[test]
     fn published_signatures_match() {
@@ -160,7 +162,7 @@ mod tests {
     fn the_fragment_is_not_signed() {
         let cut = sign_example("http://mp.weixin.qq.com?params=value#frag");
         assert_eq!(cut, "0f9de62fce790f9a083d5c99e95740ceb90c27ed");
-        // The signature of the URL with its fragment.
+        // `cut` must differ from the signature of the URL with its fragment.
         assert_ne!(cut, "b739d84cd9d554c46eddcefc9204e9f2196ecafd");
     }
 

@@ -5,7 +5,7 @@ use reqwest::Url;
 
 use crate::error::{Error, ErrorKind};
 
-/// The longest URL that is signed, in bytes. URLs in browsers and in WeChat are shorter.
+/// Maximum length of a URL that is signed: 8,192 bytes. URLs in browsers and in WeChat are shorter.
 const MAX_URL_BYTES: usize = 8_192;
 
 /// The hosts whose pages may be signed.
@@ -29,7 +29,8 @@ enum PortRule {
 }
 
 impl AllowedHosts {
-    /// Parses `HOST`, `HOST:PORT` and `HOST:*`.
+    /// Parses hosts of the forms `HOST`, `HOST:PORT` and `HOST:*`. Returns an error if there is
+    /// none.
     pub(crate) fn new<H: AsRef<str>>(hosts: impl IntoIterator<Item = H>) -> Result<Self, Error> {
         let hosts: Vec<_> = hosts
             .into_iter()
@@ -46,8 +47,8 @@ impl AllowedHosts {
 
     /// Checks that a page may be signed.
     ///
-    /// The parser is strict and rejects what browsers would repair. So no URL can have one host here
-    /// and another one in a browser.
+    /// The parser is strict and rejects what browsers would repair. So no URL can have one host
+    /// here and a different host in a browser.
     pub(crate) fn check(&self, url: &str) -> Result<(), Error> {
         let refused = |why: &'static str| Err(Error::new(ErrorKind::BadRequest, why));
         if url.len() > MAX_URL_BYTES {
@@ -62,7 +63,7 @@ impl AllowedHosts {
                  location.href as it is, by encodeURIComponent(location.href.split('#')[0])",
             );
         }
-        // U+FFFD replaces bytes that are not UTF-8, so the URL of the page is another one.
+        // U+FFFD replaces bytes that are not UTF-8, so this text differs from the page's URL.
         if url.contains(char::REPLACEMENT_CHARACTER) {
             return refused(
                 "the URL of the page holds U+FFFD, as what was decoded wrongly does: send \
@@ -144,8 +145,8 @@ fn parse_allowed_host(text: &str) -> Result<AllowedHost, Error> {
     if name.contains(odd) {
         return Err(wrong());
     }
-    // The URL gives the host only. The port is read from `name`, because the URL parser drops the
-    // default port.
+    // Only the host is read from the parsed URL. The port is read from `name`, because the URL
+    // parser drops the default port.
     let url = Url::parse(&format!("http://{name}")).map_err(|_| wrong())?;
     let plain = url.path() == "/" && url.query().is_none() && url.fragment().is_none();
     let plain = plain && url.username().is_empty() && url.password().is_none();

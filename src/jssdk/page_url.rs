@@ -1,5 +1,5 @@
-//! The parser of the parameter `url`, in which a page sends its URL to be signed. It rejects a URL
-//! that the page did not encode.
+//! The parser of the parameter `url`, in which a page sends its URL to be signed. The parser
+//! rejects a URL that may be incomplete or decoded wrongly because the page did not encode it.
 
 use http::Uri;
 use percent_encoding::percent_decode_str;
@@ -9,10 +9,11 @@ use crate::error::{Error, ErrorKind};
 /// Returns the page's URL from the query of a request such as `GET /api/jssdk?url=…`, for
 /// [`Tickets::js_config`](crate::Tickets::js_config).
 ///
-/// Pages send it as `"/api/jssdk?url=" + encodeURIComponent(location.href.split("#")[0])`. Without
-/// `encodeURIComponent` the URL ends at its first `&`, and its escapes are decoded once too often.
-/// Its signature is then right on some pages and wrong on others. It is often right on the page
-/// itself, and wrong once WeChat has added `?from=…&isappinstalled=0` to a shared link.
+/// Pages send their URL as `"/api/jssdk?url=" + encodeURIComponent(location.href.split("#")[0])`.
+/// Without `encodeURIComponent` the URL ends at its first `&`, and its escapes are decoded once too
+/// often. Its signature is then right on some pages and wrong on others. The signature is often
+/// right on the page itself, and wrong once WeChat has added `?from=…&isappinstalled=0` to a shared
+/// link.
 ///
 /// An encoded URL is returned decoded, and other parameters of the query are ignored. A URL that is not
 /// encoded is returned only if it is certainly complete: it contains no escape, and no parameter follows
@@ -199,11 +200,11 @@ mod tests {
             "https%3A//h5.example.com/p%3Fa%3D1%26b%3D%25E5%2580%25BC",
             // Python's quote with safe=":/"
             "https://h5.example.com/p%3Fa%3D1%26b%3D%25E5%2580%25BC",
-            // those that escape what RFC 3986 wants escaped
+            // an encoder that escapes only `=` and `&` in a query (RFC 3986)
             "https://h5.example.com/p?a%3D1%26b%3D%25E5%2580%25BC",
-            // those that leave `=` alone as well
+            // an encoder that escapes `?` and `&`, but not `=`
             "https://h5.example.com/p%3Fa=1%26b=%25E5%2580%25BC",
-            // with small letters
+            // an encoder whose escapes have lower-case letters
             "https%3a%2f%2fh5.example.com%2fp%3fa%3d1%26b%3d%25E5%2580%25BC",
         ] {
             assert_eq!(read_page_url(&format!("url={url}")).unwrap(), page, "{url}");
@@ -227,7 +228,7 @@ mod tests {
             "https://h5.example.com/p?a=值",
             "https://h5.example.com/页",
             "https://h5.example.com/p%3Fa=1&b=2",
-            // encodeURI
+            // the output of `encodeURI`, which escapes `%` but not `=` and `&`
             "https://h5.example.com/p?a=1&b=%25E5%2580%25BC",
             "https%3A%2F%2Fh5.example.com/p?a=1&b=2",
         ] {
@@ -274,15 +275,15 @@ mod tests {
             prop_assert_eq!(read_page_url(&format!("url={}{beside}", encoded(&page))).unwrap(), page);
         }
 
-        /// A page that sends its URL as it is never gets another page's signature.
+        /// A page that sends its URL unencoded never gets another page's signature.
         #[test]
         fn an_unencoded_url_is_returned_whole_or_rejected(
             page in "https?://h5\\.example\\.com(/[a-z%0-9A-F]{0,4}){0,2}(\\?[a-z0-9=&%+A-F/?:]{0,20})?",
         ) {
             let Ok(asked) = format!("/api/jssdk?url={page}").parse() else { return Ok(()) };
             if let Ok(read) = page_url(&asked) && read != page {
-                // Only where it reads as encoded: no page has an escaped `=` and no plain one, or
-                // an escaped `?` in its path and an `=` behind it.
+                // `read` may differ only if `page` looks encoded. No real page has an escaped `=`
+                // but no plain `=`, or an escaped `?` in its path before a plain `=`.
                 prop_assert!(is_encoded(&page, false), "{} for {}", read, page);
             }
         }

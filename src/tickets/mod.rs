@@ -20,14 +20,15 @@ use crate::store::CredentialKind;
 /// request has no drawback, because WeChat returns the current ticket again.
 const RENEW_MARGIN: Duration = Duration::from_secs(5 * 60);
 
-/// Maximum number of cache entries. An account has one ticket.
+/// Maximum number of entries in the cache of an account's ticket: 16, although an account has only
+/// one ticket.
 const CACHE_CAPACITY: usize = 16;
 
 /// The account's `jsapi_ticket`, and signatures for pages that use the JS-SDK.
 ///
 /// A store that all processes share holds the ticket, for one hour at most (in Redis as
-/// `sys.wxJsapiTicket`). Exactly one process renews it. A prefetch task in each process loads the
-/// next ticket before the current one expires.
+/// `sys.wxJsapiTicket`). Exactly one process renews the ticket. A prefetch task in each process
+/// loads the next ticket before the current one expires.
 ///
 /// Clones are cheap and share all state.
 ///

@@ -9,19 +9,21 @@ use crate::provider::{CredentialSource, RenewalFailure, classify};
 use crate::store::BoxFuture;
 use crate::wechat::{JsapiTicketResponse, WechatClient};
 
-/// Maximum lifetime of a ticket, in seconds. WeChat returns an `expires_in` of 7,200 seconds even
-/// for a ticket that it issued long ago, so the true lifetime may be much shorter.
+/// Maximum lifetime of a ticket, in seconds: one hour. WeChat returns an `expires_in` of 7,200
+/// seconds even for a ticket that it issued long ago, so the true lifetime may be much shorter.
 const MAX_TICKET_LIFETIME_SECS: i64 = 3_600;
 
-/// Minimum interval between two requests for a ticket because of reports. WeChat returns the same
-/// ticket until that expires, and the usual cause of a wrong signature is the URL of the page.
+/// Minimum interval between two requests for a ticket because of reports: one minute. WeChat
+/// returns the same ticket until its expiry, and the usual cause of a wrong signature is the URL of
+/// the page.
 const MIN_TICKET_REPORT_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Maximum number of requests for a ticket because of reports, per day. Bounds the share of reports
-/// in the account's calls, which WeChat limits.
+/// Maximum number of requests for a ticket because of reports, per day: 200. This number bounds the
+/// share of reports in the account's calls, which WeChat limits.
 const MAX_TICKET_REPORTS_PER_DAY: u32 = 200;
 
-/// Source that fetches the ticket from where the account's token comes from.
+/// Source that fetches the ticket from WeChat, or from the token center if the account's token
+/// comes from a center.
 pub(super) struct TicketSource {
     accounts: AccountTokens,
     margin: Duration,
@@ -104,7 +106,7 @@ impl TicketSource {
         }
     }
 
-    /// Fetches a ticket from WeChat. A report must pass the rate limit.
+    /// Fetches a ticket from WeChat. If the cause is a report, the rate limit must allow the call.
     async fn fetch_unless_reported_recently(
         &self,
         wechat: &WechatClient,

@@ -40,7 +40,7 @@ impl JsapiTicket {
         self.0.lifetime()
     }
 
-    /// Returns the time that is left until the ticket expires.
+    /// Returns the time until the ticket expires, or zero if the ticket has expired.
     pub fn expires_in(&self) -> Duration {
         self.0.expires_in()
     }

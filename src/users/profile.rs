@@ -13,7 +13,8 @@ use crate::wechat::UserInfo;
 /// any time, and the URL of the old avatar then stops working.
 const PROFILE_TTL: Duration = Duration::from_secs(10 * 60);
 
-/// Maximum number of cached profiles. Bounds the memory; a full cache evicts the least used ones.
+/// Maximum number of cached profiles: 10,000. This number bounds the memory; a full cache evicts
+/// the least used profiles.
 const PROFILE_CACHE_CAPACITY: usize = 10_000;
 
 /// Profiles in the memory of this process, by user id.
@@ -45,7 +46,7 @@ impl ProfileCache {
     /// - **Dropped**: the fetch failed, or its caller stopped waiting. The next waiting caller gets
     ///   the guard.
     /// - **Void**: [`remove`](Self::remove) removed the entry during the fetch. The caller receives
-    ///   its profile, and the cache discards it.
+    ///   the profile, and the cache does not keep it.
     pub(super) async fn get_or_fetch(
         &self,
         user: &str,
@@ -75,8 +76,8 @@ impl ProfileCache {
                     let _ = guard.insert(entry);
                     Ok(profile)
                 }
-                // `quick_cache` does not return other results for the two actions above. If it did,
-                // the profile would be fetched without the cache.
+                // `quick_cache` does not return other results for the two actions above. Any other
+                // result leads to a fetch without the cache.
                 _ => fetch().await.map(Arc::new),
             }
         };

@@ -10,8 +10,8 @@ use crate::provider::{self, CredentialSource, RenewalFailure, UNKNOWN_ERRCODE_PA
 use crate::store::BoxFuture;
 use crate::wechat::{UserTokenResponse, WechatClient};
 
-/// Errcode for a user who changed the password. WeChat has revoked both tokens (global return
-/// codes, 全局返回码).
+/// Errcode of a refresh after the user has changed the password. WeChat has then revoked the access
+/// token and the refresh token (global return codes, 全局返回码).
 const PASSWORD_CHANGED: i64 = 42007;
 
 /// Source that renews a user's access token with the refresh token.

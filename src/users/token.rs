@@ -31,7 +31,7 @@ impl UserToken {
     }
 
     /// Returns `true` if WeChat granted the token to this process. The first callers that received
-    /// it waited for WeChat.
+    /// the token waited for WeChat.
     pub(crate) fn was_renewed(&self) -> bool {
         self.0.was_renewed()
     }
@@ -90,7 +90,7 @@ impl fmt::Debug for UserToken {
 pub(crate) enum GrantedScope {
     /// The store has no tokens of the user.
     NoToken,
-    /// The store has tokens without their scope. Another service stored them.
+    /// The stored tokens do not contain a scope, because another service stored them.
     Unknown,
     /// The scopes that the user granted, comma-separated.
     Known(Box<str>),

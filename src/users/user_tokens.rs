@@ -15,8 +15,8 @@ use crate::provider::CredentialProvider;
 use crate::store::{CredentialKind, LeaseOwner, LoginCodeKey, Store};
 use crate::wechat::{Language, UserInfo, UserTokenResponse, WechatClient};
 
-/// Maximum number of times that one login writes its tokens. Each logout everywhere that happens
-/// during the login makes one more write necessary.
+/// Maximum number of times that one login writes its tokens: eight. Each logout everywhere that
+/// happens during the login makes one more write necessary.
 const MAX_STORE_ATTEMPTS: usize = 8;
 
 /// Access tokens of an account's users.
@@ -75,14 +75,15 @@ const MAX_STORE_ATTEMPTS: usize = 8;
 #[derive(Clone)]
 pub struct UserTokens(pub(super) Arc<Inner>);
 
-/// The shared state. It has a single `Arc`, because every request with a user clones it once.
+/// The state that all clones share. It is behind a single `Arc`, because every request with a user
+/// clones the handle once.
 pub(super) struct Inner {
     pub(super) provider: CredentialProvider,
     pub(super) store: Arc<dyn Store>,
     pub(super) wechat: WechatClient,
     pub(super) profiles: ProfileCache,
-    /// The tokens of virtual users of snapshot pages (快照页). They have separate keys in the store
-    /// and are never renewed. `None` if this is already the instance for virtual users.
+    /// The tokens of virtual users of snapshot pages (快照页). These tokens have separate keys in the
+    /// store and are never renewed. `None` if this is already the instance for virtual users.
     pub(super) snapshot_users: Option<UserTokens>,
 }
 
@@ -114,8 +115,8 @@ impl UserTokens {
         self.0.provider.get(user.as_str()).await.map(UserToken::new)
     }
 
-    /// Returns a usable token of a user who has just logged in, perhaps in another process. Like
-    /// [`get`](Self::get), but ignores the negative cache.
+    /// Returns a usable token of a user who has just logged in, perhaps in another process. Works
+    /// like [`get`](Self::get), but ignores a cached result that the user has no tokens.
     pub(crate) async fn get_after_login(&self, user: &str) -> Result<UserToken, Error> {
         self.0
             .provider
@@ -124,8 +125,8 @@ impl UserTokens {
             .map(UserToken::new)
     }
 
-    /// Returns a usable token like [`get`](Self::get), without a second look into the cache. Used
-    /// after [`cached_by_id`](Self::cached_by_id) has returned `None`.
+    /// Returns a usable token like [`get`](Self::get), without a second look into the cache. The
+    /// layer calls this method after [`cached_by_id`](Self::cached_by_id) has returned `None`.
     pub(crate) async fn get_uncached(&self, user: Box<str>) -> Result<UserToken, Error> {
         self.0.provider.get_uncached(user).await.map(UserToken::new)
     }
@@ -137,7 +138,7 @@ impl UserTokens {
         self.cached_by_id(user.as_str())
     }
 
-    /// Returns the same token as [`cached`](Self::cached). The layer has the id only as text.
+    /// Does the same as [`cached`](Self::cached), for the layer, which has the id only as text.
     #[inline]
     pub(crate) fn cached_by_id(&self, user: &str) -> Option<UserToken> {
         self.0.provider.cached(user).map(UserToken::new)
@@ -288,7 +289,7 @@ impl UserTokens {
         let session_lifetime = self.max_session_lifetime();
         let work = async move {
             // Write the time of the logout before the deletion. A login right after the deletion
-            // must find this time, because the login stores it in its record.
+            // must find this time, because the login stores the time in its record.
             let (name, now) = (
                 provider.credential_key(user.as_str()),
                 provider.clock().now(),
@@ -334,7 +335,7 @@ impl UserTokens {
     /// Waits up to `timeout` for running renewals and writes, so that new tokens reach the store
     /// before the process ends. Returns `true` if all of them have ended.
     ///
-    /// Call it after the server has stopped accepting requests.
+    /// Call this method after the server has stopped accepting requests.
     pub async fn shutdown(&self, timeout: Duration) -> bool {
         self.0.provider.shutdown(timeout).await
     }
