@@ -1,5 +1,5 @@
-//! Login codes: one of several copies of a callback exchanges a code, and the others receive its
-//! outcome.
+//! Login codes. If a callback arrives several times, one request exchanges the code, and the other
+//! requests receive the outcome of that exchange.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use crate::credential::AppId;
 /// The identity of a login code, which does not reveal the code.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct LoginCodeKey {
-    /// The account.
+    /// The account for which WeChat issued the code.
     pub app: AppId,
     /// The SHA-256 hash of the code, in hexadecimal.
     pub hash: Box<str>,
@@ -43,7 +43,7 @@ impl fmt::Debug for LoginCodeKey {
 pub enum CodeBindResult {
     /// The code is now bound to this login.
     Bound,
-    /// The code was already bound to this login.
+    /// The code was already bound to this login. The binding has been extended.
     AlreadyBound,
     /// The code is bound to another login.
     BoundElsewhere,
@@ -54,7 +54,7 @@ pub enum CodeBindResult {
 pub enum CodeLeaseResult {
     /// The caller holds the lease and exchanges the code.
     Acquired,
-    /// Another owner exchanges the code.
+    /// Another owner holds the lease and exchanges the code.
     Busy,
     /// The exchange has finished with this outcome.
     Finished(String),

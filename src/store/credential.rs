@@ -11,20 +11,21 @@ use crate::credential::{AppId, Record, RecordView};
 /// The identity of a credential. Two requests for the same key share one renewal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct CredentialKey {
-    /// The account.
+    /// The account to which the credential belongs.
     pub app: AppId,
-    /// The kind of credential.
+    /// The kind of the credential, such as a user's tokens or a ticket.
     pub kind: CredentialKind,
-    /// The user id; empty for the credentials of the account itself.
+    /// The user id, or an empty text for a credential of the account itself.
     pub id: Box<str>,
 }
 
-/// The key of one credential in a store, and how its time is stored.
+/// The place of one credential in a store, and the margin with which the store converts its times.
 #[derive(Debug, Clone)]
 pub struct CredentialSlot {
     /// The credential that the slot holds.
     pub key: CredentialKey,
-    /// The margin of the stored time: the time from the renewal point to the expiry.
+    /// Time from the renewal point of the token to its expiry. The store adds this margin to a
+    /// stored renewal point if the stored value contains no expiry.
     pub margin: Duration,
 }
 
@@ -39,12 +40,12 @@ impl fmt::Debug for Expected {
     }
 }
 
-/// A record, together with the values that it was read from.
+/// A record, together with the raw values from which it was decoded.
 #[derive(Debug, Clone, Default)]
 pub struct StoredRecord {
-    /// The record. A token that cannot be decoded is missing.
+    /// The decoded record. A token that cannot be decoded is missing in the record.
     pub record: Record,
-    /// The raw values of the slot.
+    /// The raw values of the slot, with which a later commit compares.
     pub expected: Expected,
 }
 
@@ -55,11 +56,11 @@ pub(crate) type Visitor<'a> = dyn FnMut(&RecordView<'_>) -> bool + Send + 'a;
 /// The outcome of a read with a [`Visitor`].
 #[derive(Debug)]
 pub enum ReadOutcome {
-    /// The visitor accepted the record.
+    /// The visitor returned `true`: it has taken what it needs from the record.
     Accepted,
-    /// The visitor rejected this record.
+    /// The visitor returned `false` for this record.
     Rejected(StoredRecord),
-    /// The store did not reply in time.
+    /// The store did not reply within the timeout of the caller.
     TimedOut,
 }
 
@@ -75,14 +76,15 @@ impl LeaseOwner {
     pub fn unique() -> Self {
         let mut bytes = [0; 16];
         if getrandom::fill(&mut bytes).is_err() {
-            // The system has no randomness. This generator still yields a name that no other
-            // lease of this process has.
+            // The system returned no random bytes. `fastrand` still yields different names within
+            // this process.
             bytes = fastrand::u128(..).to_be_bytes();
         }
         Self(format!("{:032x}", u128::from_be_bytes(bytes)).into())
     }
 
-    /// Returns this name with a number, as a name for one call of an engine.
+    /// Returns this name with a number appended. An engine uses the result as the lease owner of
+    /// the call with this number.
     pub fn with_number(&self, number: u64) -> Self {
         Self(format!("{}-{number}", self.0).into())
     }
@@ -106,8 +108,8 @@ pub enum LeaseResult {
     Acquired,
     /// Another owner holds the lease. The slot still holds the expected values.
     Busy,
-    /// The slot holds this record instead of the expected values. The caller does not hold the
-    /// lease.
+    /// The slot holds this record instead of the expected values. The attempt has not acquired or
+    /// extended the lease.
     Conflict(StoredRecord),
 }
 
@@ -123,12 +125,11 @@ pub enum CommitResult {
     LeaseLost,
 }
 
-/// Minimum time for which a tombstone names the refresh token of a deleted pair. It is longer than
-/// the time for which a process retries the commit of a new pair.
+/// Minimum time for which a tombstone names the refresh token of a deleted pair: two minutes. A
+/// process retries the commit of a new pair for one minute and must find the tombstone until then.
 pub(crate) const MIN_TOMBSTONE_TTL: Duration = Duration::from_secs(120);
 
-/// Returns the refresh token that `record` replaces: `previous`, if WeChat has issued another
-/// refresh token for it.
+/// Returns `previous`, if `record` contains a different refresh token and so replaces `previous`.
 pub(super) fn replaced_refresh_token<'a>(
     previous: Option<&'a [u8]>,
     record: &Record,

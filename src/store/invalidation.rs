@@ -1,8 +1,10 @@
-//! Invalidations: messages about writes, for all engines that share a store.
+//! Invalidations: messages that report each write of a credential to all engines that share a
+//! store.
 //!
-//! An invalidation contains no credential, only a [`RecordVersion`]. An engine whose cache holds
-//! the same version does nothing; any other engine reads the store. An invalidation that is late,
-//! repeated or forged therefore costs one read, and can never restore an older token.
+//! An invalidation contains no credential, only a [`RecordVersion`]. An engine that has cached
+//! another version reads the store at the next request; an engine that has cached the same version
+//! does nothing. A late, repeated or forged invalidation therefore costs at most one read, and can
+//! never restore an older token.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,13 +16,14 @@ use super::CredentialKey;
 use crate::clock::Timestamp;
 use crate::credential::{AccessToken, Lifetime, Record};
 
-/// Interval of [`Event::Synced`], which confirms that a subscriber has missed no invalidation. A
-/// subscription that no longer delivers messages is noticed within two intervals.
+/// Interval between two events [`Event::Synced`], which confirm that a subscriber has missed no
+/// invalidation: two seconds. A listener on Redis sends heartbeats at this interval. Within two
+/// intervals, it notices that its subscription no longer delivers messages.
 pub(crate) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Number of events that wait for one slow subscriber. If more arrive, the oldest are lost and the
-/// subscriber receives [`Event::Lagged`]. The number is large, because a subscriber then reads all
-/// its records again.
+/// Number of events that a publisher keeps for slow subscribers: 4,096. A subscriber that is
+/// further behind misses the oldest events and receives [`Event::Lagged`]. The number is large,
+/// because an engine invalidates its whole cache after that event.
 const EVENT_BUFFER: usize = 4_096;
 
 /// A fingerprint of a stored token: the first 64 bits of a hash over the token, its lifetime and
@@ -29,9 +32,9 @@ const EVENT_BUFFER: usize = 4_096;
 pub struct RecordVersion(u64);
 
 impl RecordVersion {
-    /// Returns the version of a token.
+    /// Returns the version of a token, for a user whose time of revocation is `revoked_at`.
     ///
-    /// The version contains the time of revocation, because a login that runs concurrently with a
+    /// The version depends on the time of revocation, because a login that runs concurrently with a
     /// logout writes the same token again with another time.
     pub fn of_token(
         secret: &AccessToken,
@@ -50,7 +53,7 @@ impl RecordVersion {
         Self(u64::from_be_bytes(version))
     }
 
-    /// Returns the version of the access token of a record. Returns `None` without an access token.
+    /// Returns the version of a record's access token, or `None` if the record has no access token.
     pub fn of_record(record: &Record) -> Option<Self> {
         let token = record.token.as_ref()?;
         let revoked_at = record.details.sessions_valid_from;
@@ -69,7 +72,7 @@ impl std::fmt::Display for RecordVersion {
 impl std::str::FromStr for RecordVersion {
     type Err = ();
 
-    /// Parses the output of `Display`, and nothing else.
+    /// Parses 16 hexadecimal digits, as `Display` writes them. Rejects every other text.
     fn from_str(text: &str) -> Result<Self, ()> {
         let hexadecimal = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
         let version = hexadecimal.then(|| u64::from_str_radix(text, 16).ok());
@@ -80,28 +83,30 @@ impl std::str::FromStr for RecordVersion {
 /// The message about one write: the credential and its new version.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalidation {
-    /// The credential.
+    /// The credential that was written or deleted.
     pub key: CredentialKey,
-    /// The version that the store holds. `None` if the credential was deleted.
+    /// The version of the stored access token after the write. `None` if the store then holds no
+    /// access token, for example after a deletion.
     pub version: Option<RecordVersion>,
 }
 
 /// An event of a [`Subscription`].
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// The subscription is active. Cache entries from before this event may be stale.
+    /// The subscription has become active. Writes before this event may not have been reported, so
+    /// older cache entries may be stale.
     Subscribed,
-    /// A process wrote a credential.
+    /// A process has written or deleted a credential.
     Invalidated(Arc<Invalidation>),
     /// The subscriber has received all invalidations of writes before this time.
     Synced(Instant),
-    /// Events were lost.
+    /// The subscriber was too slow and has missed events.
     Lagged,
     /// The publisher has ended. No more events follow.
     Closed,
 }
 
-/// The sending side of subscriptions. It never waits for a subscriber.
+/// Sends events to all subscriptions, without waiting for slow subscribers.
 #[derive(Debug, Clone)]
 pub(super) struct Publisher(broadcast::Sender<Event>);
 
@@ -113,7 +118,7 @@ impl Default for Publisher {
 
 impl Publisher {
     pub(super) fn publish(&self, event: Event) {
-        // Fails only if there is no subscriber.
+        // `send` fails only if there is no subscriber, and then no event is needed.
         let _ = self.0.send(event);
     }
 
@@ -122,19 +127,21 @@ impl Publisher {
     }
 }
 
-/// The receiving side: the events for one engine.
+/// The receiver of the events for one engine.
 #[derive(Debug)]
 pub struct Subscription {
     receiver: broadcast::Receiver<Event>,
-    /// `true` if the subscription has been active since its creation, so that it needs no
-    /// [`Event::Subscribed`].
+    /// `true` if the subscription was active when it was created. Otherwise [`Event::Subscribed`]
+    /// shows when it becomes active.
     pub is_live: bool,
-    /// The time of the next [`Event::Synced`], for a publisher in this process.
+    /// For a publisher in this process: the time from which `next_event` may return
+    /// [`Event::Synced`]. `None` for a remote publisher, which sends that event itself.
     next_sync_at: Option<tokio::time::Instant>,
 }
 
 impl Subscription {
-    /// Creates a subscription whose publisher also sends [`Event::Synced`].
+    /// Creates a subscription to the writes of all processes. The publisher sends
+    /// [`Event::Synced`].
     #[cfg(feature = "redis")]
     pub(super) fn from_remote(receiver: broadcast::Receiver<Event>, is_live: bool) -> Self {
         Self {
@@ -159,8 +166,8 @@ impl Subscription {
     /// A subscription to this process alternates between two states:
     ///
     /// - Before `next_sync_at`: waits for an event, at most until that time.
-    /// - After it: returns a waiting event. Without one, returns [`Event::Synced`] and sets the
-    ///   next time.
+    /// - From `next_sync_at` on: returns an event that has already arrived. If none has arrived,
+    ///   returns [`Event::Synced`] and sets the next time.
     pub async fn next_event(&mut self) -> Event {
         if let Some(at) = self.next_sync_at
             && let Ok(received) = tokio::time::timeout_at(at, self.receiver.recv()).await
@@ -183,8 +190,9 @@ impl Subscription {
         }
     }
 
-    /// Drops all waiting events. After a loss, the engine reads everything again, so waiting events
-    /// are older than its reads.
+    /// Discards all events that have arrived and were not returned. The engine calls this function
+    /// after [`Event::Lagged`] and then invalidates its whole cache, so it does not need these
+    /// events.
     pub fn skip_backlog(&mut self) {
         self.receiver = self.receiver.resubscribe();
     }

@@ -15,7 +15,7 @@ pub enum CredentialKind {
 }
 
 impl CredentialKind {
-    /// Every kind.
+    /// All kinds of credential.
     #[cfg(feature = "redis")]
     pub(crate) const ALL: [Self; 4] = [
         Self::User,
@@ -51,7 +51,8 @@ mod tests {
     #[test]
     fn every_kind_is_listed_once() {
         for (index, kind) in CredentialKind::ALL.into_iter().enumerate() {
-            // A new kind fails to compile here: add it to `ALL` too.
+            // This match does not compile without an arm for each kind. A new kind must also be
+            // added to `ALL`.
             let expected_index = match kind {
                 CredentialKind::User => 0,
                 CredentialKind::SnapshotUser => 1,

@@ -1,8 +1,8 @@
 //! Stores of credentials: Redis, which all processes share, or the memory of one process.
 //!
-//! A store provides the atomic operations that the guarantees of this crate depend on. One lease
-//! holder renews a credential (one renewal). A commit compares before it writes (newest wins). A
-//! read returns a whole record.
+//! A store provides the atomic operations on which the guarantees of this crate depend. A lease
+//! lets one process at a time renew a credential (one renewal). A commit writes only if the stored
+//! values have not changed since the read (newest wins).
 
 mod code;
 mod credential;

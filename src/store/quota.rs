@@ -7,12 +7,13 @@ use crate::credential::AppId;
 /// A limited number of uses that all processes of an account share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quota {
-    /// The account.
+    /// The account whose processes share the quota.
     pub app: AppId,
-    /// The name of what is limited. The purpose of a daily quota contains the day.
+    /// The name of the limited operation. The name of a daily quota contains the day, so that each
+    /// day has its own quota.
     pub purpose: Box<str>,
     /// Maximum number of uses in one window.
     pub limit: u32,
-    /// The length of a window, which starts at its first use.
+    /// Length of the window in which uses are counted. A window starts at its first use.
     pub window: Duration,
 }

@@ -39,7 +39,7 @@ pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// ```
 pub trait Store: EngineStore {}
 
-/// Every operation that this crate needs from a store.
+/// All operations that this crate needs from a store, as one trait.
 #[allow(unnameable_types)]
 pub trait EngineStore:
     CredentialReader
@@ -87,8 +87,8 @@ pub trait CredentialReader: fmt::Debug + Send + Sync + 'static {
         })
     }
 
-    /// Checks that the engine can work on credentials of this account and kind now. A store that
-    /// can write also checks that writes and scripts run.
+    /// Checks that the store can serve credentials of this account and kind. A Redis store for
+    /// reads and writes also checks that writes and scripts succeed.
     fn check_health<'a>(
         &'a self,
         app: &'a AppId,
@@ -102,8 +102,8 @@ pub trait CredentialWriter: CredentialReader {
     /// Acquires the lease of a slot for `ttl`, if the slot still holds `expected` and no other
     /// owner holds the lease.
     ///
-    /// The store compares and acquires in one atomic step. The values that the caller read before
-    /// the lease are therefore current under the lease (one renewal).
+    /// The store compares and acquires in one atomic step. When the caller has acquired the lease,
+    /// the values that it read before are therefore still current (one renewal).
     fn acquire_lease<'a>(
         &'a self,
         slot: &'a CredentialSlot,
@@ -112,9 +112,12 @@ pub trait CredentialWriter: CredentialReader {
         ttl: Duration,
     ) -> BoxFuture<'a, Result<LeaseResult, Error>>;
 
-    /// Acquires the lease again and writes a tombstone that names the refresh token of `expected`,
-    /// in one atomic step. A process that holds the successor of this refresh token can then
-    /// commit the successor without the lease.
+    /// Does what [`acquire_lease`](Self::acquire_lease) does, for a caller that already holds the
+    /// lease and extends it. Also writes a tombstone that names the refresh token of `expected`, in
+    /// the same atomic step.
+    ///
+    /// WeChat may have granted another process a successor of that refresh token. With the
+    /// tombstone, that process can commit the successor although it does not hold the lease.
     fn announce_deletion<'a>(
         &'a self,
         slot: &'a CredentialSlot,
@@ -148,7 +151,8 @@ pub trait CredentialWriter: CredentialReader {
         owner: &'a LeaseOwner,
     ) -> BoxFuture<'a, Result<CommitResult, Error>>;
 
-    /// Releases the lease without a write. Returns `true` if `owner` held the lease.
+    /// Releases the lease without writing a record, if `owner` holds the lease. Returns `true` if
+    /// so.
     fn release_lease<'a>(
         &'a self,
         slot: &'a CredentialSlot,
@@ -177,8 +181,8 @@ pub trait LoginCodeStore: fmt::Debug + Send + Sync + 'static {
         ttl: Duration,
     ) -> BoxFuture<'a, Result<CodeBindResult, Error>>;
 
-    /// Acquires the lease of a code for `ttl`, unless another owner holds it or the exchange has
-    /// finished.
+    /// Acquires the lease of a code for `ttl`, unless another owner holds the lease or the exchange
+    /// of the code has finished.
     fn acquire_code<'a>(
         &'a self,
         code: &'a LoginCodeKey,
@@ -186,15 +190,15 @@ pub trait LoginCodeStore: fmt::Debug + Send + Sync + 'static {
         ttl: Duration,
     ) -> BoxFuture<'a, Result<CodeLeaseResult, Error>>;
 
-    /// Releases the lease of a code. Returns `true` if `owner` held it.
+    /// Releases the lease of a code, if `owner` holds the lease. Returns `true` if so.
     fn release_code<'a>(
         &'a self,
         code: &'a LoginCodeKey,
         owner: &'a LeaseOwner,
     ) -> BoxFuture<'a, Result<bool, Error>>;
 
-    /// Stores the outcome of an exchange for `ttl`. With an `owner`, writes only while that owner
-    /// holds the lease of the code.
+    /// Stores the outcome of an exchange for `ttl`. With an `owner`, writes only if that owner
+    /// holds the lease of the code. Without an `owner`, always writes.
     fn finish_code<'a>(
         &'a self,
         code: &'a LoginCodeKey,
@@ -207,15 +211,17 @@ pub trait LoginCodeStore: fmt::Debug + Send + Sync + 'static {
 /// Counts the uses of quotas.
 #[allow(unnameable_types)]
 pub trait QuotaStore: fmt::Debug + Send + Sync + 'static {
-    /// Counts one use. Returns `false` if the quota is used up.
+    /// Counts one use of a quota and returns `true`. If the quota is used up, returns `false`
+    /// instead.
     fn try_consume<'a>(&'a self, quota: &'a Quota) -> BoxFuture<'a, Result<bool, Error>>;
 }
 
 /// Stores the time at which a user last logged out everywhere.
 #[allow(unnameable_types)]
 pub trait RevocationStore: fmt::Debug + Send + Sync + 'static {
-    /// Stores `at` for `ttl`. If the stored time is not earlier than `at`, stores one millisecond
-    /// after the stored time. So two logouts of one user never have the same time.
+    /// Stores `at` for `ttl` as the time at which the user logged out everywhere. If the stored
+    /// time is not earlier than `at`, stores one millisecond after the stored time. So two logouts
+    /// of one user never have the same time.
     fn set_revoked_at<'a>(
         &'a self,
         key: &'a CredentialKey,
@@ -223,18 +229,18 @@ pub trait RevocationStore: fmt::Debug + Send + Sync + 'static {
         ttl: Duration,
     ) -> BoxFuture<'a, Result<(), Error>>;
 
-    /// Returns the stored time, or `None` if the user has never logged out everywhere, or not
-    /// within the TTL.
+    /// Returns the time at which the user last logged out everywhere. Returns `None` if no such
+    /// time is stored, or its TTL has expired.
     fn revoked_at<'a>(
         &'a self,
         key: &'a CredentialKey,
     ) -> BoxFuture<'a, Result<Option<Timestamp>, Error>>;
 }
 
-/// Publishes the changes of credentials.
+/// Reports the writes of credentials to subscribers in this process.
 #[allow(unnameable_types)]
 pub trait InvalidationSource: fmt::Debug + Send + Sync + 'static {
-    /// Subscribes to all writes to the credentials of an account, by any process, including this
-    /// one. Returns `None` if there is no Tokio runtime.
+    /// Subscribes to all writes to the credentials of an account, by this process and by all others
+    /// that share the store. A Redis store returns `None` outside of a Tokio runtime.
     fn subscribe(&self, app: &AppId) -> Option<Subscription>;
 }

@@ -22,10 +22,11 @@ use crate::store::{
 #[derive(Default)]
 pub(super) struct Contents {
     records: HashMap<CredentialKey, RecordEntry>,
-    /// The number of records at which unusable records are removed next.
+    /// Number of records from which a write removes the unusable records, but at least
+    /// [`MIN_SWEEP_LEN`].
     sweep_records_at: usize,
     leases: ExpiringMap<CredentialKey, LeaseOwner>,
-    /// The refresh token of each deleted pair.
+    /// The tombstones: the refresh token of each pair whose deletion was announced or committed.
     tombstones: ExpiringMap<CredentialKey, Zeroizing<Vec<u8>>>,
     /// The number of uses of each quota, by account and purpose.
     quotas: ExpiringMap<(AppId, Box<str>), u32>,
@@ -37,15 +38,15 @@ pub(super) struct Contents {
     /// The number of writes so far. Each record keeps the number of its write, so that
     /// [`Expected`] never matches an equal record of a later write (no ABA).
     write_count: u64,
-    /// Created by the first subscription.
+    /// The publisher of writes. `None` until the first subscription.
     publisher: Option<Publisher>,
 }
 
 /// The state of the exchange of a login code.
 enum CodeState {
-    /// This owner exchanges the code.
+    /// This owner holds the lease and exchanges the code.
     Leased(LeaseOwner),
-    /// The exchange finished with this outcome.
+    /// The exchange has finished with this outcome.
     Finished(String),
 }
 
@@ -59,7 +60,7 @@ impl Contents {
         self.records.len()
     }
 
-    /// Removes all leases, as a fail-over of Redis may.
+    /// Removes all leases, to simulate a fail-over of Redis that loses them.
     #[cfg(test)]
     pub(super) fn drop_leases(&mut self) {
         self.leases.clear();
@@ -111,7 +112,7 @@ impl Contents {
         LeaseResult::Acquired
     }
 
-    /// Removes the lease. Returns `true` if `owner` held it.
+    /// Removes the lease, if `owner` holds the lease. Returns `true` if so.
     pub(super) fn release_lease(
         &mut self,
         slot: &CredentialSlot,
@@ -201,12 +202,13 @@ impl Contents {
             .insert(slot.key.clone(), token, expires_at, now);
     }
 
-    /// Writes a record, removes the tombstone, and publishes the change. An empty record deletes.
+    /// Writes a record, removes the tombstone, and publishes the change. An empty record deletes
+    /// the stored record.
     pub(super) fn write_record(&mut self, slot: &CredentialSlot, record: &Record, now: Timestamp) {
         self.write_count += 1;
         self.tombstones.remove(&slot.key);
-        // Subscribers cannot read the old record after this message: a read needs the lock, which
-        // the caller holds until the record is written.
+        // A subscriber that has received this message cannot read the old record. A read needs the
+        // lock, which the caller holds until the record is written.
         if let Some(publisher) = &self.publisher {
             publisher.publish(Event::Invalidated(Arc::new(Invalidation {
                 key: slot.key.clone(),
@@ -341,8 +343,8 @@ impl Contents {
     }
 }
 
-/// Returns the values that a later write is compared with: the number of the write, and the
-/// refresh token.
+/// Returns the values with which a later commit compares: the number of the write that stored the
+/// record, and the refresh token of the record.
 fn expected_of(entry: Option<&RecordEntry>) -> Expected {
     let write = entry.map(|entry| entry.write_number.to_be_bytes().to_vec());
     let refresh = entry.and_then(|entry| entry.record.refresh.as_ref());

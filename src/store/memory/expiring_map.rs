@@ -6,8 +6,8 @@ use std::hash::Hash;
 use crate::clock::Timestamp;
 use crate::shrink::shrink_map;
 
-/// Number of entries below which a map is not swept. The expired entries of a smaller map take
-/// little memory.
+/// Number of entries below which a map keeps its expired entries: 1,024. The expired entries of a
+/// smaller map take little memory.
 pub(super) const MIN_SWEEP_LEN: usize = 1_024;
 
 /// A map that returns no expired entry.
@@ -34,19 +34,19 @@ impl<K, V> Default for ExpiringMap<K, V> {
 }
 
 impl<K: Eq + Hash, V> ExpiringMap<K, V> {
-    /// Returns the value of a key, unless it has expired.
+    /// Returns the value of a key, unless the entry has expired.
     pub(super) fn get(&self, key: &K, now: Timestamp) -> Option<&V> {
         let entry = self.entries.get(key)?;
         (entry.expires_at > now).then_some(&entry.value)
     }
 
-    /// Returns the value of a key so that the caller can change it, unless it has expired.
+    /// Returns a mutable reference to the value of a key, unless the entry has expired.
     pub(super) fn get_mut(&mut self, key: &K, now: Timestamp) -> Option<&mut V> {
         let entry = self.entries.get_mut(key)?;
         (entry.expires_at > now).then_some(&mut entry.value)
     }
 
-    /// Inserts a value, and sweeps the map if it has doubled since the last sweep.
+    /// Inserts a value. Removes the expired entries if the map has doubled since the last removal.
     pub(super) fn insert(&mut self, key: K, value: V, expires_at: Timestamp, now: Timestamp) {
         self.entries
             .insert(key, ExpiringEntry { value, expires_at });
@@ -57,13 +57,13 @@ impl<K: Eq + Hash, V> ExpiringMap<K, V> {
         }
     }
 
-    /// Removes a key.
+    /// Removes the entry of a key, and releases memory if the map has become small.
     pub(super) fn remove(&mut self, key: &K) {
         self.entries.remove(key);
         shrink_map(&mut self.entries);
     }
 
-    /// Removes every key.
+    /// Removes all entries.
     #[cfg(test)]
     pub(super) fn clear(&mut self) {
         self.entries.clear();

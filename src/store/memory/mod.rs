@@ -61,19 +61,20 @@ impl MemoryStore {
         }
     }
 
-    /// Removes all leases, as a fail-over of Redis may.
+    /// Removes all leases, to simulate a fail-over of Redis that loses them.
     #[cfg(test)]
     pub(crate) fn drop_leases(&self) {
         self.lock().drop_leases();
     }
 
     fn lock(&self) -> MutexGuard<'_, Contents> {
-        // The lock is usable after a panic: every step replaces whole values, so no record is half
-        // written.
+        // The contents stay usable after a panic of a step: every step replaces whole values, so no
+        // record is half written.
         self.contents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs one atomic step at the present time, when the future is polled.
+    /// Returns a future that runs `step` on the contents under the lock. `step` receives the time
+    /// at which the future runs.
     fn step<'a, T: Send>(
         &'a self,
         step: impl FnOnce(&mut Contents, Timestamp) -> T + Send + 'a,
