@@ -11,7 +11,8 @@ use redis::{
 /// Maximum time for which sent bytes may stay unacknowledged before the kernel closes the
 /// connection.
 ///
-/// The default of Linux is about a quarter of an hour, for example after a host lost its power.
+/// Without this limit, Linux closes it after about a quarter of an hour, for example after the host of
+/// the server has lost its power.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Time without any reply after which a connection is replaced.
@@ -20,24 +21,25 @@ const TCP_USER_TIMEOUT: Duration = Duration::from_secs(3);
 /// open although no replies arrive. The client library replaces only connections that break.
 pub(in crate::store::redis) const UNANSWERED_LIMIT: Duration = Duration::from_secs(3);
 
-/// The settings of connections to the servers of one topology.
+/// The settings that all connections to the servers of one topology share.
 #[derive(Clone)]
 pub(in crate::store::redis) struct Connector {
-    /// The user, password, database and protocol.
+    /// The user, the password, the database, and the version of the Redis protocol.
     pub(in crate::store::redis) connection_info: RedisConnectionInfo,
     pub(in crate::store::redis) certificates: Option<TlsCertificates>,
-    /// Maximum time to wait for a connection, and for a reply.
+    /// Maximum time to connect to a server, and to wait for the reply to a command.
     pub(in crate::store::redis) timeout: Duration,
 }
 
 impl Connector {
-    /// Sets the version of the protocol.
+    /// Sets the version of the Redis protocol.
     pub(in crate::store::redis) fn with_protocol(mut self, protocol: ProtocolVersion) -> Self {
         self.connection_info = with_protocol(self.connection_info, protocol);
         self
     }
 
-    /// Returns a client for one address. It does not connect yet.
+    /// Returns a client for one address. The client connects later, when a caller opens a
+    /// connection.
     pub(in crate::store::redis) fn client_for(
         &self,
         address: &ConnectionAddr,
@@ -54,7 +56,8 @@ impl Connector {
     }
 }
 
-/// Returns the TCP settings: no delay, keep-alive, and [`TCP_USER_TIMEOUT`] on Linux.
+/// Returns the TCP settings: no delay of small packets, keep-alive probes after 10 idle seconds,
+/// and [`TCP_USER_TIMEOUT`] on Linux.
 pub(in crate::store::redis) fn tcp_settings() -> TcpSettings {
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_secs(10))
@@ -67,7 +70,8 @@ pub(in crate::store::redis) fn tcp_settings() -> TcpSettings {
     tcp
 }
 
-/// Sets the version of the protocol. RESP2 also leaves out `CLIENT SETINFO`.
+/// Sets the version of the Redis protocol in these settings. With RESP2, also leaves out `CLIENT
+/// SETINFO`.
 pub(in crate::store::redis) fn with_protocol(
     settings: RedisConnectionInfo,
     protocol: ProtocolVersion,

@@ -13,12 +13,13 @@ pub(in crate::store::redis) const NOT_PRIMARY: &str = "the server is not the pri
 /// The class of an error reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store::redis) enum ErrorClass {
-    /// The server rejects every command for now: it loads its data, runs a script that does not
+    /// The server temporarily rejects every command: it loads its data, runs a script that does not
     /// end, or waits for another server. The condition passes without a change by an operator.
     Busy,
-    /// The server could not run this command now. Other commands are not affected.
+    /// The server could not run this command, because a slot of the Cluster is being moved. A retry
+    /// may succeed. Commands for other slots are not affected.
     Retry,
-    /// The server is a replica. Another server accepts writes.
+    /// The server has rejected the command because it is a replica. Another server accepts writes.
     Replica,
     /// The server serves reads and rejects writes: its memory is full, it cannot save to disk, or
     /// too few replicas are connected.
@@ -26,11 +27,11 @@ pub(in crate::store::redis) enum ErrorClass {
     /// The ACL user of this connection lacks a permission, or the server rejects the user or
     /// password.
     NotPermitted,
-    /// The key holds a value of another type.
+    /// The key holds a value of another Redis type than the command requires.
     WrongType,
-    /// The key lies on another server: this one is a node of a Cluster.
+    /// The server is a node of a Cluster, and another node serves the key.
     WrongNode,
-    /// Any other error. It lasts until an operator changes something.
+    /// Any other error reply. The error lasts until an operator changes something.
     Other,
 }
 
@@ -122,7 +123,7 @@ impl ErrorClass {
         find_known_code(reply).map_or(Self::Other, |(_, class, _)| *class)
     }
 
-    /// Returns `true` if the same command may succeed later without a change by an operator.
+    /// Returns `true` if the command may succeed in a retry without a change by an operator.
     pub(in crate::store::redis) fn is_transient(self) -> bool {
         match self {
             Self::Busy | Self::Retry | Self::Replica | Self::WritesRejected => true,
@@ -131,19 +132,21 @@ impl ErrorClass {
     }
 }
 
-/// Returns `true` if a server with this error reply may have become a replica of another server.
+/// Returns `true` if the server that sent this error reply may have become a replica, or lost its
+/// primary.
 pub(in crate::store::redis) fn indicates_replica(reply: &ServerError) -> bool {
     find_known_code(reply)
         .is_some_and(|(code, class, _)| *class == ErrorClass::Replica || *code == "MASTERDOWN")
 }
 
-/// Returns `true` if another server may soon replace a primary with this error reply.
+/// Returns `true` if another server may soon replace the primary that sent this error reply.
 pub(in crate::store::redis) fn may_precede_failover(reply: &ServerError) -> bool {
     find_known_code(reply)
         .is_some_and(|(code, class, _)| *class == ErrorClass::Busy || *code == "NOREPLICAS")
 }
 
-/// Returns a sentence for operators about an error reply. It contains no address.
+/// Returns a sentence for operators about an error reply with a known code. The sentence contains
+/// no address.
 pub(in crate::store::redis) fn operator_message(error: &RedisError) -> Option<&'static str> {
     if error.kind() == redis::ErrorKind::AuthenticationFailed {
         return Some("Redis refuses the user or password");
@@ -151,15 +154,16 @@ pub(in crate::store::redis) fn operator_message(error: &RedisError) -> Option<&'
     find_known_code(&server_error(error)?).map(|(_, _, sentence)| *sentence)
 }
 
-/// Returns `true` if the server rejects the user or password of the connection.
+/// Returns `true` if the error is a rejection of the connection's user or password.
 pub(in crate::store::redis) fn rejects_credentials(error: &RedisError) -> bool {
     ErrorClass::classify(error) == Some(ErrorClass::NotPermitted) && error.code() != Some("NOPERM")
 }
 
-/// Returns `true` if a command on a channel fails until an operator changes something.
+/// Returns `true` if this error of a command on a channel lasts until an operator changes
+/// something.
 ///
-/// A rejected user or password does not count: that concerns every command, so the channel is
-/// retried as soon as other commands succeed.
+/// A rejected user or password does not count, because it affects every command. The channel is
+/// then retried as soon as other commands succeed.
 pub(in crate::store::redis) fn is_permanent(error: &RedisError) -> bool {
     let concerns_channel = |class: ErrorClass| !class.is_transient() && !rejects_credentials(error);
     ErrorClass::classify(error).is_some_and(concerns_channel)
@@ -204,8 +208,8 @@ fn find_known_code(reply: &ServerError) -> Option<&'static KnownCode> {
     if let Some(known) = by_code(reply.code()) {
         return Some(known);
     }
-    // For a command that failed in a script, Redis before version 7 replies ERR with the code of
-    // that command in the text. `EXECABORT` does the same for a transaction.
+    // If a command in a script fails, Redis before version 7 replies ERR and quotes the code of the
+    // failed command in the text. For a transaction, `EXECABORT` does so.
     let text = reply.details().unwrap_or_default();
     if let Some(known) = text
         .split([' ', ':', ','])
@@ -213,7 +217,8 @@ fn find_known_code(reply: &ServerError) -> Option<&'static KnownCode> {
     {
         return Some(known);
     }
-    // A server with too many connections replies ERR, although the error is transient.
+    // A server with too many connections replies ERR without another code, although the error is
+    // transient.
     let full = text.contains("max number of clients");
     full.then_some(&(
         "ERR",

@@ -1,4 +1,5 @@
-//! Opening the connection of a store: connects by topology, sends a first command, checks the mode.
+//! Connects a store to Redis: opens the connection for the topology, sends a first command, and
+//! checks the mode of a single server.
 
 use std::time::Duration;
 
@@ -21,16 +22,17 @@ use crate::store::redis::connection::start_up::{
 };
 use crate::store::redis::connection::url::{RedisUrl, Topology};
 
-/// The settings of a connection.
+/// The settings with which the connection of a store is opened.
 pub(in crate::store::redis) struct ConnectOptions<'a> {
     pub(in crate::store::redis) url: &'a RedisUrl,
     pub(in crate::store::redis) certificates: &'a Certificates,
-    /// The user and password for the Sentinels.
+    /// The user and password for the Sentinels, or `None` if the Sentinels require no password.
     pub(in crate::store::redis) sentinel_credentials:
         Option<&'a (String, zeroize::Zeroizing<String>)>,
-    /// Maximum time to wait for a reply.
+    /// Maximum time to connect to a server, and to wait for the reply to a command.
     pub(in crate::store::redis) command_timeout: Duration,
-    /// A key of the store, for the first command on a Cluster.
+    /// A key of the store. On a Cluster, the first command reads this key to check that Redis
+    /// replies.
     pub(in crate::store::redis) probe_key: &'a str,
 }
 
@@ -107,7 +109,8 @@ impl ConnectOptions<'_> {
             database: url.connection_info.db(),
         };
         match connection.ping(self.probe_key).await {
-            // The server serves reads, so the store starts. Health checks report the failed writes.
+            // A server that rejects writes still serves reads, so the store starts. Health checks
+            // report that writes fail.
             Err(error) if ErrorClass::classify(&error) == Some(ErrorClass::WritesRejected) => {}
             outcome => outcome.map_err(to_error)?,
         }

@@ -1,4 +1,4 @@
-//! Connection to the server that the Sentinels name as the primary.
+//! A connection to the server that the Sentinels name as the primary.
 //!
 //! One task queries the Sentinels: when the connection ends, when the server replies as a replica
 //! does, when replies stay away, and every [`SENTINEL_POLL_INTERVAL`]. The regular queries are
@@ -39,17 +39,20 @@ use crate::store::redis::connection::errors::{
 use crate::store::redis::connection::sentinel_discovery::{NamedPrimary, Sentinels};
 use crate::store::redis::connection::url::format_address;
 
-/// Time between two queries of the Sentinels while the primary replies.
+/// Maximum time between two queries of the Sentinels. The queries cannot wait for an error, because
+/// a primary that is cut off from the other servers still replies.
 const SENTINEL_POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Minimum time between two queries of the Sentinels, however many commands fail.
+/// Minimum time between two queries of the Sentinels. It limits the number of queries while many
+/// commands fail.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// A connection to the current primary. Clones share the connection.
 #[derive(Clone)]
 pub(in crate::store::redis) struct SentinelConnection {
     shared: Arc<Shared>,
-    /// The task that queries the Sentinels. It is aborted with the last clone.
+    /// The task that queries the Sentinels. The task is aborted when the last clone of the
+    /// connection is dropped.
     _watch: Arc<AbortOnDropHandle<()>>,
 }
 
@@ -62,20 +65,21 @@ struct Shared {
     recheck_requested: Notify,
 }
 
-/// The state of the connection to the primary. The module lists the transitions.
+/// The state of the connection to the primary. The module documentation lists the transitions.
 #[derive(Clone)]
 enum ConnectionState {
-    /// A connection. If it is lost, commands wait for the next state.
+    /// A connection to the primary. While the connection is marked as lost, commands wait for the
+    /// next state.
     Connected(Active),
-    /// The reason why there is no connection. Commands fail at once.
+    /// No connection, for this reason. Commands fail at once.
     Disconnected(Arc<str>),
 }
 
-/// A connection to one server.
+/// A connection to a server that the Sentinels named as the primary.
 #[derive(Clone)]
 struct Active {
     connection: MultiplexedConnection,
-    /// RESP2 if the server does not support RESP3.
+    /// The protocol of the connection: RESP3, or RESP2 if the server or the URL requires RESP2.
     protocol: ProtocolVersion,
     address: ConnectionAddr,
     /// `true` once the connection cannot be used any more. `Relaxed` is enough: the flag publishes
@@ -132,7 +136,8 @@ impl SentinelConnection {
         connector.client_for(&active.address)
     }
 
-    /// Returns the connection to the primary. Waits while a lost connection is replaced.
+    /// Returns the connection to the primary. Waits while a lost connection is replaced, and fails
+    /// while there is no connection.
     async fn active(&self) -> RedisResult<Active> {
         let mut state = self.shared.state.subscribe();
         loop {
@@ -149,7 +154,8 @@ impl SentinelConnection {
         }
     }
 
-    /// Sends a command, and sends it again to the new primary if a replica has rejected it.
+    /// Sends a command. If a replica has rejected the command, sends it once more to the new
+    /// primary.
     pub(in crate::store::redis) async fn command(&self, command: &Cmd) -> RedisResult<Value> {
         let mut active = self.active().await?;
         let reply = active.connection.send_packed_command(command).await;
@@ -183,9 +189,11 @@ impl SentinelConnection {
         replies
     }
 
-    /// Returns `true` if the server has replied as a replica does. Marks a broken connection as
-    /// lost, and requests a check of the primary after other errors that may come before a
-    /// fail-over.
+    /// Examines the reply or the error of a command. Marks the connection as lost if it is broken,
+    /// or if the server has replied as a replica does. Requests a check of the primary after other
+    /// errors that may come before a fail-over.
+    ///
+    /// Returns `true` if the server has replied as a replica does.
     fn check_demotion(
         &self,
         active: &Active,
@@ -219,14 +227,16 @@ impl SentinelConnection {
 }
 
 impl Shared {
-    /// Marks a connection as lost, and wakes the task to replace it.
+    /// Marks a connection as lost, and wakes the task that connects to the new primary.
     fn mark_lost(&self, active: &Active) {
         if !active.lost.swap(true, Ordering::Relaxed) {
             self.recheck_requested.notify_one();
         }
     }
 
-    /// Checks the primary until the store is dropped.
+    /// Checks the primary on each request and every [`SENTINEL_POLL_INTERVAL`], until the store is
+    /// dropped. Checks it every [`RETRY_DELAY`] while the primary does not reply or there is no
+    /// connection.
     async fn watch_primary(self: Arc<Self>) {
         let mut unanswered_since = None;
         loop {
@@ -240,17 +250,20 @@ impl Shared {
                         .await;
             }
             unanswered_since = self.check_primary(current, unanswered_since).await;
-            // This delay limits the queries.
+            // This delay limits the rate of the queries.
             tokio::time::sleep(RETRY_DELAY).await;
         }
     }
 
-    /// Queries the Sentinels, and connects to the primary if it is a new one or does not reply.
-    /// Returns the time since which the current primary has not replied, if it does not.
+    /// Queries the Sentinels. Connects to the primary that they name if its address is new, if the
+    /// connection is lost, or after [`UNANSWERED_LIMIT`] without a reply.
     ///
-    /// While there is such a time, `watch_primary` does not wait for a request. A primary that was
-    /// suspended may resume and reply before the Sentinels demote it. So commands must change to
-    /// the new primary early.
+    /// Returns the time of the first of several checks in which the primary did not reply or could
+    /// not be reached. Returns `None` after every other check.
+    ///
+    /// After a check that returned a time, `watch_primary` starts the next check without waiting
+    /// for a request. A primary that was suspended may resume and reply before the Sentinels demote
+    /// it. So commands must change to the new primary early.
     async fn check_primary(
         self: &Arc<Self>,
         current: Option<Active>,
@@ -258,7 +271,7 @@ impl Shared {
     ) -> Option<Instant> {
         let found = match self.sentinels.find_primary().await {
             Ok(named) => named,
-            // If the Sentinels name no primary, commands keep using the current one.
+            // If the Sentinels name no primary, commands keep using the current connection.
             Err(error) if current.is_some() => {
                 tracing::debug!(target: "tower_wechat::store", %error, "the Sentinels did not reply; the current primary is still used");
                 return None;
@@ -304,7 +317,8 @@ impl Shared {
         }
     }
 
-    /// Returns `true` if the server replies to `PING` on this connection.
+    /// Returns `true` if the server replies to `PING` on this connection, within a quarter of the
+    /// command timeout.
     async fn is_responding(&self, active: &Active) -> bool {
         let mut connection = active.connection.clone();
         let ping = redis::cmd("PING");
@@ -324,14 +338,15 @@ impl Shared {
         });
     }
 
-    /// Connects to a server, and fails if it reports another role than that of a primary.
+    /// Connects to a server. Fails if the server reports another role than that of a primary.
     async fn connect_to(self: &Arc<Self>, address: &ConnectionAddr) -> RedisResult<Active> {
         let lost = Arc::new(AtomicBool::new(false));
         let handshake = self.connector.connect_with(address, |protocol, config| {
             if protocol == ProtocolVersion::RESP2 {
                 return config;
             }
-            // In RESP3 the library reports a disconnect at once. In RESP2 the next command fails.
+            // In RESP3 the client library reports a disconnect at once. In RESP2 the next command
+            // fails.
             let (shared, lost) = (Arc::downgrade(self), Arc::clone(&lost));
             config.set_push_sender(move |push: PushInfo| {
                 if push.kind == PushKind::Disconnection {
@@ -356,8 +371,8 @@ impl Shared {
                     return Err(not_connected(NOT_PRIMARY));
                 }
             }
-            // The ACL user may lack the permission to run ROLE. Then the first write shows the
-            // role.
+            // The ACL user may lack the permission to run ROLE. Then the first write shows whether
+            // the server is a replica.
             Err(error) if server_error(&error).is_some() => {
                 redis::cmd("PING").exec_async(&mut connection).await?;
             }

@@ -19,8 +19,9 @@ use crate::store::redis::connection::errors::{
 use crate::store::redis::connection::start_up::unreachable_error;
 use crate::store::redis::connection::url::{format_address, format_addresses};
 
-/// Time after the first reply in which other Sentinels may name a newer configuration. It is short,
-/// so that an unreachable Sentinel hardly delays a fail-over.
+/// Time for which a query waits for further Sentinels after the first reply, because they may
+/// report a newer configuration. The time is short, so that an unreachable Sentinel hardly delays a
+/// fail-over.
 const STRAGGLER_WAIT: Duration = Duration::from_millis(200);
 
 /// The Sentinels of a URL, and the name of the group of servers.
@@ -35,14 +36,14 @@ pub(in crate::store::redis) struct Sentinels {
 struct Sentinel {
     address: ConnectionAddr,
     connector: Connector,
-    /// The connection of the last query, reused by the next one.
+    /// The connection of the last query, which the next query reuses.
     connection: Mutex<Option<MultiplexedConnection>>,
 }
 
 /// The server that a Sentinel names as the primary.
 pub(in crate::store::redis) struct NamedPrimary {
     pub(in crate::store::redis) address: ConnectionAddr,
-    /// The address of that Sentinel.
+    /// The address of the Sentinel that named the primary.
     sentinel: String,
     group: String,
 }
@@ -111,7 +112,8 @@ impl Sentinels {
                         newest = Some((epoch, sentinel, info));
                     }
                 }
-                // An error reply explains more than an unreachable Sentinel, so it is kept.
+                // The last error reply is kept, because it explains more than an unreachable
+                // Sentinel.
                 Ok(Err(error)) => {
                     if server_error(&error).is_some() || failed.is_none() {
                         failed = Some(error);
@@ -148,7 +150,8 @@ impl Sentinels {
         })
     }
 
-    /// Returns the error of a query for which no Sentinel has returned a primary, with its remedy.
+    /// Returns the error for operators if no Sentinel has returned a primary: the cause and the
+    /// remedy. `error` is `None` if no Sentinel has replied in time.
     async fn lookup_error(&self, error: Option<&RedisError>) -> Error {
         let (shown, group) = (&self.display, &self.group);
         let Some(error) = error else {
@@ -215,14 +218,14 @@ impl Sentinels {
 }
 
 impl Sentinel {
-    /// Queries the primary of a group.
+    /// Queries the Sentinel for its description of the primary of a group.
     async fn master_info(&self, group: &str) -> RedisResult<MasterInfo> {
         let mut query = redis::cmd("SENTINEL");
         self.query(query.arg("MASTER").arg(group)).await
     }
 
-    /// Sends a command on the kept connection. Opens a new one if there is none or if it has
-    /// failed.
+    /// Sends a command on the connection of the last query. Opens a new connection if there is
+    /// none, or if the command gets no reply on it.
     ///
     /// The lock is held until the reply, so that two queries do not open two connections.
     async fn query<T: redis::FromRedisValue>(&self, command: &redis::Cmd) -> RedisResult<T> {

@@ -12,8 +12,8 @@ use crate::store::redis::connection::errors::timed_out;
 use crate::store::redis::connection::sentinel::SentinelConnection;
 use crate::store::redis::connection::single::SingleConnection;
 
-/// Number of circuits for a Cluster. Each covers a range of slots, since a node usually serves
-/// adjacent slots.
+/// Number of circuits of the circuit breaker on a Cluster: 64. Each circuit covers a range of
+/// adjacent slots, because a node usually serves adjacent slots.
 const CLUSTER_CIRCUITS: usize = 64;
 
 /// The connection of a store, which reconnects by itself. Clones share the connection.
@@ -24,14 +24,14 @@ pub(in crate::store::redis) struct Connection {
     pub(super) database: i64,
 }
 
-/// The connection for each topology.
+/// The connection of a store, one variant for each topology.
 #[derive(Clone)]
 pub(super) enum Backend {
-    /// One server.
+    /// A connection to one server.
     Single(SingleConnection),
-    /// The primary of a group, which Sentinels name.
+    /// A connection to the server that the Sentinels name as the primary.
     Sentinel(SentinelConnection),
-    /// The nodes of a Cluster.
+    /// Connections to the nodes of a Cluster.
     #[cfg(feature = "cluster")]
     Cluster(ClusterNodes),
 }
@@ -40,9 +40,11 @@ pub(super) enum Backend {
 pub(in crate::store::redis) struct ServerChanges(Option<watch::Receiver<u64>>);
 
 impl ServerChanges {
-    /// Waits until commands go to another server. A subscriber of the previous server may miss the
-    /// messages of the new one. Never returns with Sentinels and on a Cluster. There, the
-    /// connection of such a subscriber ends, and so does its subscription.
+    /// Waits until commands go to another server, because the previous server has become a replica.
+    /// A subscriber of the previous server may miss the messages of the new server.
+    ///
+    /// Never returns with Sentinels and on a Cluster. There, the connection of a subscriber to a
+    /// former primary ends, and so does its subscription.
     pub(in crate::store::redis) async fn changed(&mut self) {
         if let Some(changes) = &mut self.0
             && changes.changed().await.is_ok()
@@ -53,7 +55,7 @@ impl ServerChanges {
     }
 }
 
-/// Returns the bytes of a reply, or `None` for a missing value.
+/// Returns the value in a reply as bytes, or `None` if the key or field does not exist.
 fn optional_value(reply: Value) -> RedisResult<Option<Vec<u8>>> {
     match reply {
         Value::BulkString(bytes) => Ok(Some(bytes)),
@@ -66,8 +68,8 @@ impl Connection {
     /// Opens a separate connection for subscriptions: to the server, to the current primary of a
     /// Sentinel group, or to a node of a Cluster. A Cluster forwards messages to all of its nodes.
     ///
-    /// The stream of messages ends when that server closes its connections, as a former primary
-    /// does. The caller then has to subscribe again, and may have missed messages.
+    /// The stream of messages ends when the server closes the connection, as a former primary does.
+    /// The caller then has to subscribe again, and may have missed messages.
     pub(in crate::store::redis) async fn open_subscriber(&self) -> RedisResult<PubSub> {
         let connecting = async {
             match &self.backend {
@@ -82,7 +84,7 @@ impl Connection {
             .unwrap_or_else(|_| Err(timed_out()))
     }
 
-    /// Returns a watcher of changes of the server, which counts from this moment.
+    /// Returns a watcher that reports each change of the server after this call.
     pub(in crate::store::redis) fn server_changes(&self) -> ServerChanges {
         ServerChanges(match &self.backend {
             Backend::Single(single) => Some(single.server_changes()),
@@ -92,7 +94,8 @@ impl Connection {
         })
     }
 
-    /// Requests a check for a new primary or new nodes, because a command had no reply in time.
+    /// Reacts to a command that had no reply in time. With Sentinels, requests a check of the
+    /// primary; on a Cluster, requests a new connection. Does nothing for one server.
     pub(in crate::store::redis) fn report_timeout(&self) {
         match &self.backend {
             Backend::Single(_) => {}
@@ -102,7 +105,7 @@ impl Connection {
         }
     }
 
-    /// Returns `true` if the keys lie on several servers.
+    /// Returns `true` for a Cluster, whose keys lie on several servers.
     pub(in crate::store::redis) fn is_cluster(&self) -> bool {
         match &self.backend {
             Backend::Single(_) | Backend::Sentinel(_) => false,
@@ -111,7 +114,8 @@ impl Connection {
         }
     }
 
-    /// Returns the number of circuits for the circuit breaker.
+    /// Returns the number of circuits of the circuit breaker: one, or [`CLUSTER_CIRCUITS`] on a
+    /// Cluster.
     pub(in crate::store::redis) fn circuit_count(&self) -> usize {
         if self.is_cluster() {
             CLUSTER_CIRCUITS
@@ -120,7 +124,8 @@ impl Connection {
         }
     }
 
-    /// Returns the index of the circuit for a key.
+    /// Returns the index of the circuit for a key: zero, or on a Cluster the index for the slot of
+    /// the key.
     #[cfg_attr(not(feature = "cluster"), allow(unused_variables))]
     pub(in crate::store::redis) fn circuit_index(&self, key: &[u8]) -> usize {
         match &self.backend {
@@ -130,7 +135,7 @@ impl Connection {
         }
     }
 
-    /// Checks that Redis replies. On a Cluster, reads `key` from its node.
+    /// Checks that Redis replies to `PING`. On a Cluster, reads `key` from its node instead.
     pub(in crate::store::redis) async fn ping(&mut self, key: &str) -> RedisResult<()> {
         if self.is_cluster() {
             // The client library would send PING to all nodes, and fail if one of them is down.
@@ -144,10 +149,10 @@ impl Connection {
         }
     }
 
-    /// Sends a command on the connection of the topology.
+    /// Sends a command to the only server, to the current primary, or to the node of its key.
     async fn command(&self, command: &Cmd) -> RedisResult<Value> {
         match &self.backend {
-            // Not boxed: every read of a credential takes this path.
+            // This future is not boxed, because every read of a credential takes this path.
             Backend::Single(single) => single.command(command).await,
             Backend::Sentinel(primary) => Box::pin(primary.command(command)).await,
             #[cfg(feature = "cluster")]
@@ -155,7 +160,8 @@ impl Connection {
         }
     }
 
-    /// Sends a pipeline on the connection of the topology.
+    /// Sends a pipeline to the only server, to the current primary, or to a Cluster. Returns
+    /// `count` of the replies, after the first `offset` ones.
     async fn commands(
         &self,
         commands: &Pipeline,
@@ -170,7 +176,7 @@ impl Connection {
         }
     }
 
-    /// Runs a command that reads one value, and returns the value or `None`.
+    /// Runs a command that reads one value. Returns `None` if the value does not exist.
     pub(in crate::store::redis) async fn read_value(
         &self,
         command: &Cmd,
@@ -198,8 +204,8 @@ impl Connection {
         Ok([next()?, next()?])
     }
 
-    /// Runs several reads in one round trip. On a Cluster they run one after another, so that each
-    /// finds its node while slots move.
+    /// Runs several reads in one round trip. On a Cluster, runs the reads one after another, so
+    /// that each read finds its node while slots move.
     pub(in crate::store::redis) async fn read_all<T: FromRedisValue + Send + Sync>(
         &self,
         reads: &[Cmd],
@@ -223,7 +229,8 @@ impl Connection {
 /// Access to single primaries, for scans of all keys.
 #[cfg(feature = "cli")]
 impl Connection {
-    /// Returns the primaries of a Cluster, and nothing for one server.
+    /// Returns the addresses of a Cluster's primaries, each with its id and slots. Returns an empty
+    /// map for one server and for a Sentinel group.
     pub(in crate::store::redis) async fn primaries(
         &self,
     ) -> RedisResult<std::collections::BTreeMap<String, String>> {
@@ -233,7 +240,8 @@ impl Connection {
         }
     }
 
-    /// Sends a command to one of these primaries, or to the only server.
+    /// Sends a command to the primary of a Cluster with this address. Without an address, or
+    /// without a Cluster, sends it as every other command.
     pub(in crate::store::redis) async fn command_on(
         &self,
         primary: Option<&str>,

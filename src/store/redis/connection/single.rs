@@ -1,5 +1,5 @@
-//! Connection to one address. It is replaced when replies stay away, when the server rejects the
-//! handshake, and when another server has taken over the address.
+//! A connection to one server address. The connection is replaced when replies stay away, when the
+//! server rejects the handshake, and when another server has taken over the address.
 //!
 //! # States
 //!
@@ -44,20 +44,24 @@ const HANDSHAKE_RETRY_DELAY: Duration = Duration::from_millis(250);
 /// of new connections.
 const MIN_SWITCH_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Time between two checks whether the server is still the primary. Only writes fail at a replica,
-/// so a process that only reads or listens would not notice a change.
+/// Time between two checks of the server's role. The checks are needed because a replica rejects
+/// only writes. A process that only reads or listens would not notice that its server is no longer
+/// the primary.
 const ROLE_CHECK_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Maximum number of attempts to reach a server when a store is opened, and the time between them.
-/// An I/O error may come from a server that is restarting.
+/// Maximum number of attempts to connect when a store is opened. After an I/O error, another
+/// attempt may succeed, because the server may be restarting.
 const CONNECT_ATTEMPTS: u32 = 3;
+
+/// Delay before another attempt to connect when a store is opened.
 const CONNECT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// A connection to one address. Clones share the connection.
 #[derive(Clone)]
 pub(in crate::store::redis) struct SingleConnection {
     inner: Arc<Inner>,
-    /// The task that checks the server's role. It is aborted with the last clone.
+    /// The task that checks the server's role. The task is aborted when the last clone of the
+    /// connection is dropped.
     _watch: Arc<AbortOnDropHandle<()>>,
 }
 
@@ -69,20 +73,22 @@ struct Inner {
     server_changes: watch::Sender<u64>,
 }
 
-/// The current connection, with what decides its state. The module lists the states.
+/// The current connection and the facts that decide about its replacement. The module documentation
+/// lists the states.
 struct Current {
-    /// Makes connections. It uses RESP2 if the server does not support RESP3.
+    /// The settings of new connections. They use RESP2 if the server does not support RESP3.
     connector: Connector,
     manager: ConnectionManager,
-    /// Number of this connection. A late reply on an older connection must not mark this one as
-    /// bad.
+    /// Number of replacements before this connection. A late reply on an older connection has a
+    /// smaller number, and must not mark the current connection as bad.
     generation: u64,
     created_at: Instant,
-    /// The time of the oldest command since the last reply.
+    /// The time at which the first command since the last reply was sent. `None` if no command was
+    /// sent since then.
     unanswered_since: Option<Instant>,
     /// The time at which the server rejected the handshake of this connection.
     rejected_at: Option<Instant>,
-    /// `true` if the server has replied as a replica does.
+    /// `true` if the server has replied as a replica does, or has reported the role of a replica.
     is_demoted: bool,
 }
 
@@ -97,13 +103,15 @@ impl Current {
             || (self.is_demoted && self.may_switch(now))
     }
 
-    /// Returns `true` if the connection is old enough to be replaced by one to a new primary.
+    /// Returns `true` if the connection is at least [`MIN_SWITCH_INTERVAL`] old, so that it may be
+    /// replaced by a connection to a new primary.
     fn may_switch(&self, now: Instant) -> bool {
         now.duration_since(self.created_at) >= MIN_SWITCH_INTERVAL
     }
 
-    /// Replaces the manager. The new one connects with the first command. The old one ends with the
-    /// last command that waits for its reply.
+    /// Replaces the client library's connection manager, and resets the state to *in use*. The new
+    /// manager connects when it gets its first command. The old manager ends after the commands
+    /// that wait for its replies.
     fn replace_manager(
         &mut self,
         address: &ConnectionAddr,
@@ -124,11 +132,13 @@ impl Current {
 fn manager_config(command_timeout: Duration) -> ConnectionManagerConfig {
     ConnectionManagerConfig::new()
         .set_connection_timeout(Some(command_timeout))
-        // A second timer for each command would only cost time. All callers have their own:
-        // `RedisStore::run_command`, `check_role` and the heartbeats of channels.
+        // The manager has no timeout for replies, because a second timer for each command would
+        // only cost time. All callers have their own timer: `RedisStore::run_command`, `check_role`
+        // and the heartbeats of channels.
         .set_response_timeout(None)
-        // Few attempts with short delays: when they have failed, the next command starts again, so
-        // that the store finds Redis within seconds of its return.
+        // The manager makes few attempts to reconnect, with short delays. After these attempts have
+        // failed, the next command starts new ones. So the store finds Redis within seconds of its
+        // return.
         .set_number_of_retries(2)
         .set_min_delay(Duration::from_millis(50))
         .set_max_delay(Duration::from_millis(300))
@@ -140,8 +150,8 @@ impl SingleConnection {
         address: ConnectionAddr,
         connector: Connector,
     ) -> RedisResult<Self> {
-        // The first connection only finds out which protocol the server supports. The caller limits
-        // the time for all attempts.
+        // The first connection only finds out which protocol the server supports. The builder of
+        // the store limits the time for all attempts.
         let mut attempts = 1;
         let connector = loop {
             match connector.connect(&address).await {
@@ -176,7 +186,7 @@ impl SingleConnection {
         })
     }
 
-    /// Returns a client for separate connections to the same address.
+    /// Returns a client for separate connections to the address of this connection.
     pub(in crate::store::redis) fn new_client(&self) -> RedisResult<Client> {
         let connector = self.inner.current().connector.clone();
         connector.client_for(&self.inner.address)
@@ -187,12 +197,14 @@ impl SingleConnection {
         self.inner.supports_hello()
     }
 
-    /// Returns a receiver that is notified when the server is replaced by another one.
+    /// Returns a receiver that is notified when the connection is replaced because its server has
+    /// become a replica.
     pub(in crate::store::redis) fn server_changes(&self) -> watch::Receiver<u64> {
         self.inner.server_changes.subscribe()
     }
 
-    /// Sends a command, and sends it again to the new primary if a replica has rejected it.
+    /// Sends a command. If a replica has rejected the command, sends it once more on a new
+    /// connection, unless the current connection is too young to be replaced.
     pub(in crate::store::redis) async fn command(&self, command: &Cmd) -> RedisResult<Value> {
         self.inner.command(command).await
     }
@@ -226,10 +238,11 @@ impl Inner {
         self.current().connector.connection_info.protocol() != ProtocolVersion::RESP2
     }
 
-    /// Returns the connection for a command. Replaces the connection first if its state requires
-    /// that.
+    /// Returns the connection for a command. Replaces the connection first if its state requires a
+    /// new one.
     ///
-    /// The lock is held only for this decision, never while a command waits for its reply.
+    /// The lock is held only while the connection is chosen, never while a command waits for its
+    /// reply.
     fn begin_request(&self) -> RedisResult<(ConnectionManager, PendingReply<'_>)> {
         let now = Instant::now();
         let mut current = self.current();
@@ -256,8 +269,8 @@ impl Inner {
             return reply;
         }
         // A replica rejects the first write of a script or transaction, so nothing has been written
-        // yet. The command therefore takes effect only once, at the new primary. This future is
-        // boxed, because a repetition is rare.
+        // yet. The command therefore takes effect only once, at the new primary. The second attempt
+        // is boxed to keep this future small, because second attempts are rare.
         Box::pin(self.command_once(command)).await.0
     }
 
@@ -272,8 +285,9 @@ impl Inner {
         (outcome, pending.generation)
     }
 
-    /// Marks the server of a connection as a replica. Returns `true` if the next command gets
-    /// another connection, and `false` while the current one is too young to be replaced.
+    /// Marks the server as a replica, unless the connection with this generation has already been
+    /// replaced. Returns `true` if the next command uses another connection, and `false` while the
+    /// current connection is too young to be replaced.
     fn mark_demoted(&self, generation: u64) -> bool {
         let mut current = self.current();
         if current.generation != generation {
@@ -283,7 +297,8 @@ impl Inner {
         current.may_switch(Instant::now())
     }
 
-    /// Checks whether the server is still the primary, and replaces the connection if it is not.
+    /// Checks with `HELLO` whether the server is still the primary, and replaces the connection if
+    /// the server has become a replica.
     async fn check_role(&self, was_primary: &mut bool) {
         if !self.supports_hello() {
             return;
@@ -297,8 +312,8 @@ impl Inner {
         };
         match role_is_primary(reply) {
             Some(true) => *was_primary = true,
-            // A store that was connected to a replica on purpose, to read an external token, keeps
-            // it.
+            // A store may be connected to a replica on purpose, to read an external token. Such a
+            // connection is kept.
             Some(false) if *was_primary => {
                 if self.mark_demoted(generation) {
                     let check = self.command_once(&hello);
@@ -309,8 +324,9 @@ impl Inner {
         }
     }
 
-    /// Connects again after `HELLO` has failed, and continues in RESP2 if the server supports only
-    /// that. Another server may be behind the address by now.
+    /// Repeats the handshake on a test connection after `HELLO` has failed. If the server supports
+    /// only RESP2, replaces the current connection by one in RESP2. A server with another version
+    /// may have taken over the address.
     async fn retry_handshake(&self) {
         let connector = self.current().connector.clone();
         if let Ok((_, accepted)) = connector.connect(&self.address).await
@@ -323,7 +339,7 @@ impl Inner {
     }
 }
 
-/// Checks the role of the server until the connection is dropped.
+/// Checks the role of the server every [`ROLE_CHECK_INTERVAL`], until the connection is dropped.
 async fn watch_role(inner: Weak<Inner>) {
     let mut was_primary = false;
     loop {
@@ -335,7 +351,8 @@ async fn watch_role(inner: Weak<Inner>) {
     }
 }
 
-/// Returns `true` if the reply to `HELLO` names the role of a primary, and `None` without a role.
+/// Returns `true` if the reply to `HELLO` names the role `master`, and `false` for another role.
+/// Returns `None` if the reply names no role.
 fn role_is_primary(reply: Value) -> Option<bool> {
     let hello: std::collections::HashMap<String, Value> = redis::from_redis_value(reply).ok()?;
     let role = hello.get("role")?.clone();
@@ -344,7 +361,7 @@ fn role_is_primary(reply: Value) -> Option<bool> {
         .map(|role| role == "master")
 }
 
-/// Returns `true` if a reply is the error by which a replica rejects writes.
+/// Returns `true` if a reply is an error that indicates that the server has become a replica.
 fn is_replica_error(reply: &Value) -> bool {
     matches!(reply, Value::ServerError(error) if indicates_replica(error))
 }
@@ -359,8 +376,8 @@ struct PendingReply<'a> {
 }
 
 impl PendingReply<'_> {
-    /// Records the outcome of a command. A broken connection counts as a reply, because the manager
-    /// reconnects by itself.
+    /// Records the outcome of a command. Every outcome except a timeout counts as a reply. After a
+    /// broken connection, the client library's manager reconnects by itself.
     fn record_reply<T>(&mut self, outcome: &RedisResult<T>) {
         let error = outcome.as_ref().err();
         let mut current = self.inner.current();
@@ -368,8 +385,8 @@ impl PendingReply<'_> {
             current.unanswered_since = None;
             self.is_answered = true;
         }
-        // An error reply to a command arrives as a value here. So this error is the reply to the
-        // handshake, or does not come from a Redis server.
+        // An error reply to a command arrives as a value. An `Err` that is no I/O error is
+        // therefore the reply to the handshake, or does not come from a Redis server.
         if error.is_some_and(|error| !error.is_io_error()) && current.generation == self.generation
         {
             current.rejected_at.get_or_insert_with(Instant::now);
@@ -378,8 +395,8 @@ impl PendingReply<'_> {
 }
 
 impl Drop for PendingReply<'_> {
-    /// Resets `unanswered_since` if the caller has dropped the command before three quarters of its
-    /// timeout. The missing reply then does not show that the connection is bad.
+    /// Resets `unanswered_since` if this command has set it and was dropped before three quarters
+    /// of its timeout. A reply that is missing so early does not show that the connection is bad.
     fn drop(&mut self) {
         if self.is_answered {
             return;
