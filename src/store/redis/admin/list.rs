@@ -21,12 +21,13 @@ pub enum TokenState {
     Fresh,
     /// The access token is valid and due for renewal.
     Stale,
-    /// The access token has expired. The next request of the user renews it.
+    /// The access token has expired or is missing, and a refresh token can renew it. The next
+    /// request of the user does so.
     Expired,
-    /// The access token has expired and cannot be renewed. The user has to log in. A sweep removes
-    /// the record.
+    /// The access token has expired or is missing, and cannot be renewed. The user has to log in.
+    /// In the hash layout, a sweep removes the record.
     Dead,
-    /// A value of the record cannot be read.
+    /// A value of the record cannot be decoded.
     Unreadable,
     /// A value is sealed with a key that this program does not have.
     UnknownKey,
@@ -61,8 +62,8 @@ pub struct UserReport {
     pub token_fingerprint: Option<String>,
     /// Seconds until the access token expires; negative after it has expired.
     pub expires_in_secs: Option<i64>,
-    /// Seconds until the refresh token should expire. `None` if the stored time cannot be its
-    /// expiry, because other services may store the access token's time with the refresh token.
+    /// Seconds until the refresh token should expire. `None` if the stored time cannot be the
+    /// expiry of a refresh token: some services store the access token's time in its place.
     pub refresh_due_in_secs: Option<i64>,
     /// The openid from WeChat.
     pub openid: Option<String>,
@@ -92,7 +93,8 @@ pub async fn user_report(
     Ok((build_report(store, &slot, &location, &values), renewing))
 }
 
-/// Calls `visit` with a report about each user of the store's layout, until it returns `Break`.
+/// Calls `visit` with a report about each user of the store's layout who has a record, until
+/// `visit` returns `Break`.
 ///
 /// # Errors
 /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply.
@@ -133,7 +135,8 @@ pub async fn list_users(
     Ok(summary)
 }
 
-/// Returns the approximate number of users, for progress lines.
+/// Returns the approximate number of users, for progress lines. In the key layout, it is the number
+/// of all keys in the database, which may be much larger.
 ///
 /// # Errors
 /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply.
@@ -180,7 +183,7 @@ fn build_report(
     }
 }
 
-/// Returns the state of a record that can be read.
+/// Returns the state of a record whose values can be decoded.
 fn token_state(record: &Record, now: Timestamp) -> TokenState {
     if record.is_empty() {
         return TokenState::Absent;

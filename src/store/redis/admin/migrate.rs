@@ -21,14 +21,14 @@ use crate::store::{CredentialKind, CredentialSlot, LeaseOwner};
 /// clocks of processes differ by less. A copy whose key expires even earlier is written again.
 const TTL_TOLERANCE: Duration = Duration::from_secs(3_600);
 
-/// The decision about one record.
+/// The decision of a migration about one record.
 enum CopyDecision {
-    /// The record is copied.
+    /// This record is written to the other layout.
     Copy(Record),
     /// The user has logged out everywhere since WeChat issued the tokens. An existing copy is
     /// removed.
     Revoked,
-    /// Nothing is written; the outcome is counted.
+    /// Nothing is written, and the record is counted with this outcome.
     Skip(RecordOutcome),
 }
 
@@ -100,7 +100,8 @@ impl Migration<'_> {
         retry_busy(busy, summary, async |slot| self.copy_record(slot).await).await
     }
 
-    /// Returns the slots of those users whose records have to be copied or removed.
+    /// Returns the slots of those users whose records have to be copied or removed. Counts the
+    /// records of all other users.
     async fn find_differing(
         &self,
         ids: &[String],
@@ -119,7 +120,7 @@ impl Migration<'_> {
         Ok(differing)
     }
 
-    /// Decides about a record. The first case that applies counts:
+    /// Decides what a migration does with a record. The first case that applies counts:
     ///
     /// 1. The source cannot be read: unreadable.
     /// 2. The source is empty: unchanged.
@@ -143,6 +144,7 @@ impl Migration<'_> {
         let copied = decode_complete(&target, slot, &facts.target, &store.sealer);
         if is_revoked(&record, facts.revoked_at) {
             // The user may have logged in again at a service that writes only the target layout.
+            // That login stays.
             return match &copied {
                 Some(copied) if !copied.is_empty() && !is_revoked(copied, facts.revoked_at) => {
                     CopyDecision::Skip(RecordOutcome::Newer)
@@ -227,7 +229,8 @@ impl Migration<'_> {
     }
 }
 
-/// Returns the times by which two records are ordered: tokens that were issued later expire later.
+/// Returns the expiry of the access token and the expected expiry of the refresh token. The times
+/// order two records, because tokens that were issued later expire later.
 fn expiry_order(record: &Record) -> (Option<Timestamp>, Option<Timestamp>) {
     let token = record.token.as_ref();
     let refresh = record.refresh.as_ref();
@@ -237,7 +240,8 @@ fn expiry_order(record: &Record) -> (Option<Timestamp>, Option<Timestamp>) {
     )
 }
 
-/// Returns `true` if a stored time of the record is not plausible.
+/// Returns `true` if a stored time of the record is not plausible. Zero counts as implausible,
+/// because it is what the parser returns for an implausible time of an access token.
 fn has_implausible_time(record: &Record) -> bool {
     let zero = Timestamp::from_millis(0);
     let token = record.token.as_ref().map(|token| token.lifetime.renew_at());

@@ -1,6 +1,7 @@
 //! State of a migration: the values of each record in both layouts, and the removal of copies.
 //!
-//! The *source layout* is the layout of the store. The *target layout* is the other one.
+//! The *source layout* is the layout of the store. The *target layout* is the layout to which the
+//! migration copies.
 
 use std::time::Duration;
 
@@ -47,7 +48,7 @@ pub(super) struct RecordFacts {
 
 impl RecordFacts {
     /// Returns `true` if a service of the target layout has deleted this record because WeChat had
-    /// rejected its refresh token.
+    /// rejected the refresh token of the record.
     pub(super) fn is_tombstoned(&self, record: &Record) -> bool {
         let refresh = record.refresh.as_ref();
         let token =
@@ -57,7 +58,7 @@ impl RecordFacts {
 }
 
 impl Migration<'_> {
-    /// Returns the slots of these users.
+    /// Returns the slot of the tokens of each of these users.
     pub(super) fn user_slots(&self, ids: &[String]) -> Vec<CredentialSlot> {
         let slots = ids
             .iter()
@@ -71,7 +72,8 @@ impl Migration<'_> {
         [self.store.0.layout, self.target_layout].map(|layout| names.location(layout, &slot.key))
     }
 
-    /// Reads the values of each slot in both layouts, in two round trips.
+    /// Reads the facts of each slot in two round trips: the values in both layouts, then the
+    /// logout, the tombstone and the time to live.
     pub(super) async fn read_facts(
         &self,
         slots: &[CredentialSlot],
@@ -122,8 +124,8 @@ impl Migration<'_> {
         Ok(facts)
     }
 
-    /// Removes the record of the target layout, if the record is unchanged in both layouts. Returns
-    /// `None` if it has changed.
+    /// Removes the record of the target layout if neither layout has changed since `facts` was
+    /// read. Returns `None` if a value has changed.
     pub(super) async fn remove_target(
         &self,
         slot: &CredentialSlot,
@@ -147,8 +149,8 @@ impl Migration<'_> {
     }
 
     /// Writes the keys of the target layout in one step. Writes nothing if a layout no longer holds
-    /// the values of `facts`, or if a process holds a lease of the record. Publishes `message` to
-    /// the services of the account.
+    /// the values of `facts`, or if a process holds a lease of the record. After the write,
+    /// publishes `message` to the services of the account.
     pub(super) async fn write_target<'v>(
         &self,
         slot: &CredentialSlot,
@@ -176,8 +178,9 @@ impl Migration<'_> {
 /// Returns `true` if the user has logged out everywhere since WeChat issued the tokens.
 ///
 /// A login by this crate stores the time of the last logout in the record. A service of the
-/// published layout does not. For its records, the expiry of the access token shows when it was
-/// issued.
+/// published layout does not store this time. For a record of such a service, the expiry of the
+/// access token shows when WeChat issued the token. A token that was issued within [`CLOCK_SKEW`]
+/// after the logout counts as revoked.
 pub(super) fn is_revoked(record: &Record, revoked_at: Option<Timestamp>) -> bool {
     let Some(revoked_at) = revoked_at else {
         return false;

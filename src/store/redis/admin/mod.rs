@@ -1,10 +1,12 @@
-//! Work of operators on the tokens in Redis: list users, sweep, migrate to the other layout,
+//! Tasks of operators on the tokens in Redis: list users, sweep, migrate to the other layout,
 //! reseal.
 //!
 //! The program `tower-wechat` calls these functions; applications do not need them. Each task scans
-//! the users of an account in small steps while services run. A task writes a record only if the
-//! record is still what the task has read, and only while no process holds its lease. Records whose
-//! lease is held are retried at the end.
+//! the users of an account in small steps while services run. A task writes a value only if the
+//! value is still what the task has read.
+//!
+//! Migrating and resealing also leave a record alone while a process holds its lease. Such records
+//! are retried at the end.
 
 mod list;
 mod migrate;

@@ -1,8 +1,9 @@
 //! Removal of copies whose source was deleted during a migration.
 //!
-//! A process that uses only the source layout deletes a record only there. A copy in the target
-//! layout stays, and services that read the target layout would serve it again. A record of the
-//! target layout without a record in the source layout is such an orphan in two cases:
+//! A process that uses only the source layout deletes a record only in that layout. The copy in the
+//! target layout stays, and services that read the target layout would serve the copy again. A
+//! record of the target layout without a record in the source layout is such an orphan in two
+//! cases:
 //!
 //! - The user has logged out everywhere since WeChat issued the tokens. A key that is the same in
 //!   both layouts stores the time of the logout.
@@ -26,14 +27,14 @@ use crate::error::Error;
 use crate::store::redis::format::record;
 use crate::store::{CredentialKind, CredentialSlot};
 
-/// A record of the target layout whose user has no record in the source layout.
+/// The kind of a record in the target layout whose user has no record in the source layout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum OrphanKind {
     /// The user has logged out everywhere since WeChat issued the tokens.
     Revoked,
-    /// A copy that no service of the target layout has written since.
+    /// A copy that no service of the target layout has written since the copy was made.
     Copy,
-    /// A record that may be a login.
+    /// A record that may come from a login at a service of the target layout. It is kept.
     MaybeLogin,
 }
 
@@ -47,7 +48,8 @@ struct OrphanScan {
 }
 
 impl Migration<'_> {
-    /// Removes orphans. Runs after all records were copied.
+    /// Removes orphans after all records were copied. Keeps and counts the copies if a service may
+    /// use the target layout.
     pub(super) async fn remove_orphans(
         &self,
         summary: &mut Summary,
@@ -65,7 +67,7 @@ impl Migration<'_> {
         self.scan_target(summary, true, progress).await.map(drop)
     }
 
-    /// Scans the target layout. Removes orphans of users who have logged out everywhere. Counts the
+    /// Scans the target layout. Removes orphans of users who have logged out everywhere. Counts all
     /// other orphaned copies, or removes them if `remove_copies` is set.
     async fn scan_target(
         &self,
@@ -132,7 +134,7 @@ impl Migration<'_> {
         })
     }
 
-    /// Removes an orphan if it is still of this kind.
+    /// Removes an orphan if the record still is an orphan of the kind `expected`.
     async fn remove_orphan(
         &self,
         slot: &CredentialSlot,
@@ -144,7 +146,7 @@ impl Migration<'_> {
                 return Ok(RecordOutcome::Unreadable);
             };
             if self.classify_orphan(slot, facts) != Some(expected) {
-                // A login or logout has changed the record since, so it stays.
+                // A login or logout has changed the record since the scan, so the record stays.
                 return Ok(RecordOutcome::Unchanged);
             }
             if let Some(outcome) = self.remove_target(slot, facts).await? {
@@ -155,7 +157,7 @@ impl Migration<'_> {
     }
 }
 
-/// Returns `true` if a hash of users' tokens has a field. After a migration, operators delete these
+/// Returns `true` if a user has tokens in the hash layout. After a migration, operators delete the
 /// hashes.
 async fn has_hash_users(store: &RedisStore, options: &ScanOptions) -> Result<bool, Error> {
     let sizes = store.hash_sizes(options).await?;

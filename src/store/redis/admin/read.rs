@@ -17,8 +17,8 @@ use crate::store::redis::connection::errors::ErrorClass;
 /// delay the commands of services.
 const MAX_CONCURRENT_READS: usize = 64;
 
-/// The value that stands for a key of another Redis type. It is neither text nor a sealed value, so
-/// that it counts as unreadable.
+/// The value that stands for a key of another Redis type. The bytes are neither text nor a sealed
+/// value, so that the key counts as unreadable.
 pub(super) const WRONG_TYPE_MARKER: &[u8] = b"\xff\xfe another type";
 
 impl RedisStore {
@@ -46,7 +46,7 @@ impl RedisStore {
         self.read_all(&sizes.collect::<Vec<_>>()).await
     }
 
-    /// Reads the keys of many locations in one round trip.
+    /// Reads the values of many locations together. Returns one list of values for each location.
     pub(super) async fn read_locations(
         &self,
         locations: &[&Location<'_>],
@@ -64,8 +64,8 @@ impl RedisStore {
         Ok(locations.iter().map(take_values).collect())
     }
 
-    /// Reads the values of these keys. For a key of another type, returns [`WRONG_TYPE_MARKER`], so
-    /// that all other users can be read.
+    /// Reads the values of these keys. For a key of another Redis type, returns
+    /// [`WRONG_TYPE_MARKER`] instead of an error, so that all other users can be read.
     async fn read_keys(&self, keys: &[&RedisKey<'_>]) -> Result<Vec<RawValue>, Error> {
         let reads: Vec<Cmd> = keys.iter().map(|key| read_command(key)).collect();
         let connection = &self.0.connection;
@@ -113,7 +113,8 @@ impl RedisStore {
         Ok(fit.into_iter().map(value).collect())
     }
 
-    /// Runs a read, and returns `None` if a key holds a value of another type.
+    /// Runs a read that starts with the command `first`. Returns `None` if a key holds a value of
+    /// another Redis type.
     async fn unless_wrong_type<T>(
         &self,
         first: &Cmd,

@@ -1,4 +1,5 @@
-//! Resealing: seals plain values and values of older keys with the active key, or unseals them.
+//! Resealing of stored values: seals plain values and values of older keys with the active key, or
+//! unseals all values.
 
 use zeroize::Zeroizing;
 
@@ -18,9 +19,9 @@ use crate::store::{CredentialKind, CredentialSlot, LeaseOwner};
 /// [`SealingMode::Open`](crate::redis::SealingMode::Open), unseals every value. Keeps the contents
 /// and the time to live of each value.
 ///
-/// If no value of another key is left, removes the other keys from the key registry, so that
-/// processes no longer need them. With `keep_registry`, leaves the registry as it is, for accounts
-/// that share their keys.
+/// If every record could be resealed, removes all other keys from the key registry, so that
+/// processes no longer need these keys. With `keep_registry`, leaves the registry as it is, for
+/// accounts that share their keys.
 ///
 /// # Errors
 /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply.
@@ -51,18 +52,18 @@ pub async fn reseal(
     Ok(summary)
 }
 
-/// The resealing of one account.
+/// A run of [`reseal`] for one account.
 struct Resealing<'a> {
     store: &'a RedisStore,
     options: &'a ScanOptions,
     owner: LeaseOwner,
     summary: Summary,
-    /// Records whose lease was held. They are retried at the end.
+    /// Records that were in use, with their layouts. They are retried at the end.
     busy: Vec<(CredentialSlot, Layout)>,
 }
 
 impl Resealing<'_> {
-    /// Seals the records of the account and of all users, in every layout.
+    /// Seals or unseals the records of the account and of all users, in every layout.
     async fn reseal_all(&mut self, progress: ProgressFn<'_>) -> Result<(), Error> {
         for kind in account_kinds() {
             for layout in layouts_of(kind) {
@@ -93,8 +94,8 @@ impl Resealing<'_> {
         Ok(())
     }
 
-    /// Reads many records in one round trip. Seals those that [`needs_reseal`](Self::needs_reseal)
-    /// selects.
+    /// Reads many records together. Seals or unseals those that
+    /// [`needs_reseal`](Self::needs_reseal) selects.
     async fn reseal_batch(
         &mut self,
         slots: Vec<CredentialSlot>,
@@ -129,13 +130,13 @@ impl Resealing<'_> {
         Ok(())
     }
 
-    /// Returns `true` if a value is not sealed as a new value would be.
+    /// Returns `true` if a stored value is not sealed as a new value would be.
     fn needs_reseal(&self, value: &[u8]) -> bool {
         let sealed = sealed::split(value).map(|(id, _)| id);
         sealed != self.store.0.sealer.active_key_id()
     }
 
-    /// Seals the values of one record.
+    /// Seals or unseals the values of one record, in one atomic step.
     async fn reseal_record(
         &self,
         slot: &CredentialSlot,
@@ -195,7 +196,8 @@ impl Resealing<'_> {
     }
 }
 
-/// Removes all keys but the active one from the key registry.
+/// Removes the ids of all keys except the active key from the key registry. Removes all ids if new
+/// values are plain text.
 async fn remove_other_key_ids(store: &RedisStore) -> Result<(), Error> {
     let registry = store.0.names.sealing_registry_key();
     let mut hkeys = redis::cmd("HKEYS");

@@ -11,20 +11,22 @@ use crate::credential::AppId;
 use crate::error::Error;
 use crate::store::CredentialKind;
 
-/// Approximate number of users for each step. A step takes Redis a few hundred microseconds.
+/// Approximate number of fields or keys for each step. A step takes Redis a few hundred
+/// microseconds.
 const SCAN_COUNT: usize = 200;
 
-/// A scan of all users. It returns every user who exists during the whole scan. It may return a
-/// user twice if Redis resizes its tables meanwhile.
+/// A scan of all users. The scan returns every user who exists during the whole scan. If Redis
+/// resizes its tables during the scan, a user may be returned twice.
 pub(super) struct Scan<'a> {
     store: &'a RedisStore,
     cursor: u64,
     stage: ScanStage,
-    /// Number of names that are not UTF-8, since the last call of `take_not_utf8`.
+    /// Number of names that are not UTF-8 and were found since the last call of `take_not_utf8`.
     not_utf8: u64,
 }
 
-/// The part of a scan that runs. A hash layout runs `RefreshHash`, then `AccessHash`.
+/// The current stage of a scan. A scan of hashes starts with `RefreshHash` and continues with
+/// `AccessHash`.
 enum ScanStage {
     /// Scans the hash of refresh tokens.
     RefreshHash { refresh: String, access: String },
@@ -50,13 +52,13 @@ enum ScanServers {
     Primaries {
         /// Each primary with its slots when the scan started.
         slots_at_start: BTreeMap<String, String>,
-        /// The primaries that are not scanned yet. The last one is being scanned.
+        /// The primaries whose scan has not ended. The last one in the list is being scanned.
         remaining: Vec<String>,
     },
 }
 
 impl<'a> Scan<'a> {
-    /// Creates a scan of one kind of users in a layout.
+    /// Creates a scan of all users with credentials of this kind in a layout.
     pub(super) fn new(
         store: &'a RedisStore,
         app: &AppId,
@@ -88,13 +90,14 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Returns the number of fields or keys since the last call whose names are not UTF-8. This
-    /// crate writes no such names.
+    /// Returns the number of fields or keys that the scan has found since the last call and whose
+    /// names are not UTF-8. This crate writes no such names.
     pub(super) fn take_not_utf8(&mut self) -> u64 {
         std::mem::take(&mut self.not_utf8)
     }
 
-    /// Returns the next users, or `None` at the end. A list may be empty before the end.
+    /// Returns the ids of the next users, or `None` at the end of the scan. A list may be empty
+    /// before the end.
     pub(super) async fn next_batch(&mut self) -> Result<Option<Vec<String>>, Error> {
         let ids = match &mut self.stage {
             ScanStage::Done => return Ok(None),
@@ -165,7 +168,7 @@ impl ScanServers {
         })
     }
 
-    /// Goes on to the next primary. Returns `false` after the last one.
+    /// Removes the scanned primary from the list. Returns `false` if no primary is left.
     ///
     /// # Errors
     /// [`StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if slots have moved since the scan
@@ -185,7 +188,7 @@ impl ScanServers {
         let slots_at_end = store
             .run_command(b"", store.0.connection.primaries())
             .await?;
-        // Slots in brackets are being moved.
+        // In the reply of a primary, brackets enclose each slot that is being moved.
         if *slots_at_start != slots_at_end || slots_at_end.values().any(|slots| slots.contains('['))
         {
             return Err(Error::store_unavailable(
@@ -197,7 +200,7 @@ impl ScanServers {
     }
 }
 
-/// Returns the names that are UTF-8, and counts the others.
+/// Returns the names that are UTF-8, and adds the number of all other names to `others`.
 fn keep_utf8(names: Vec<Vec<u8>>, others: &mut u64) -> Vec<String> {
     let before = names.len();
     let names = names.into_iter().map(|name| String::from_utf8(name).ok());
@@ -206,7 +209,7 @@ fn keep_utf8(names: Vec<Vec<u8>>, others: &mut u64) -> Vec<String> {
     names
 }
 
-/// Returns the next fields of a hash, and moves the cursor.
+/// Returns the next fields of a hash, and sets the cursor for the next step.
 async fn scan_hash(
     store: &RedisStore,
     cursor: &mut u64,
@@ -219,7 +222,7 @@ async fn scan_hash(
     Ok(fields.into_iter().map(|(id, _)| id).collect())
 }
 
-/// Returns the users without a field in this hash.
+/// Returns those users for whom this hash has no field.
 async fn without_field(
     store: &RedisStore,
     hash: &str,
@@ -234,7 +237,8 @@ async fn without_field(
     Ok(missing.map(|(id, _)| id).collect())
 }
 
-/// Returns the next keys of the current server, and moves the cursor.
+/// Returns the next keys of the current server that start with `prefix`, and sets the cursor for
+/// the next step.
 async fn scan_keys(
     store: &RedisStore,
     cursor: &mut u64,
@@ -267,7 +271,7 @@ fn escape_pattern(text: &str) -> String {
     out
 }
 
-/// Returns the user id at the end of a key.
+/// Returns the user id that follows `prefix` in a key.
 fn id_from_key(key: &str, prefix: &str) -> Option<String> {
     key.strip_prefix(prefix).map(unescape_braces)
 }

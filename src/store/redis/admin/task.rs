@@ -1,4 +1,4 @@
-//! What the tasks share: options, the summary, conditional writes, and retries of busy records.
+//! Options, summary, conditional writes and retries, which the tasks of operators share.
 
 use std::time::{Duration, Instant};
 
@@ -24,16 +24,16 @@ pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(12);
 /// Time between two retries of the records whose lease is held.
 pub(super) const BUSY_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The options of a task.
+/// The options of a task: the account, the margin, the pause between steps, and dry runs.
 #[derive(Debug, Clone)]
 pub struct ScanOptions {
-    /// The account.
+    /// The AppID of the account whose records the task reads or writes.
     pub app: AppId,
-    /// The margin with which the services store times (`RENEW_MARGIN_SECS`).
+    /// The renewal margin with which the services store times (`RENEW_MARGIN_SECS`).
     pub margin: Duration,
     /// The pause after each step of a few hundred users.
     pub pause: Duration,
-    /// Reads and counts, but writes nothing.
+    /// `true` if the task reads and counts, but writes nothing.
     pub dry_run: bool,
 }
 
@@ -62,11 +62,12 @@ pub struct Summary {
     /// Copies that were removed, or would have been removed in a dry run, because their source is
     /// gone or their user has logged out.
     pub removed: u64,
-    /// Copies without a source that were kept, because services already read them.
+    /// Copies without a source that were kept, because services may already use the copies.
     pub kept_copies: u64,
     /// Written records with a stored time that is not plausible.
     pub implausible_times: u64,
-    /// Records that stayed in use and were left out. Another run retries them.
+    /// Records that were left out, because a process held the lease or changed the record until the
+    /// retries ended. Another run of the task retries them.
     pub still_busy: u64,
 }
 
@@ -125,18 +126,18 @@ impl Summary {
 /// The change of one key, and the value that it must still hold.
 pub(super) struct KeyChange<'a> {
     pub(super) key: &'a RedisKey<'a>,
-    /// The value at the last read. The change applies only while the key holds it.
+    /// The value at the last read. The change applies only while the key holds this value.
     pub(super) expected: &'a RawValue,
     pub(super) new: NewValue<'a>,
 }
 
-/// The new value of a key.
+/// The new value of a key or hash field.
 pub(super) enum NewValue<'a> {
-    /// The current value.
+    /// The current value stays as it is.
     Keep,
-    /// A value with its time to live, or nothing.
+    /// This value with this time to live. `None` deletes the key or the hash field.
     Set(Option<&'a str>, Duration),
-    /// A value that expires when the current one would have.
+    /// This value, with the remaining time to live of the current value.
     SetKeepingTtl(&'a str),
 }
 
@@ -157,7 +158,8 @@ impl ScanOptions {
 
 impl RedisStore {
     /// Applies all changes in one step if every key still holds the expected value and no other
-    /// process holds one of the leases. Publishes `invalidation` to the services of the account.
+    /// process holds one of the leases. If so, publishes `invalidation` to the services of the
+    /// account.
     pub(super) async fn apply_changes(
         &self,
         leases: &[String],
@@ -195,8 +197,8 @@ impl RedisStore {
     }
 }
 
-/// Retries the records that were in use, until all are done or [`BUSY_TIMEOUT`] has passed. Adds
-/// the number of records that are still in use to the summary.
+/// Retries the busy records with `work`, until all are done or [`BUSY_TIMEOUT`] has passed. Adds
+/// the number of records that are still busy to the summary.
 pub(super) async fn retry_busy<T>(
     mut busy: Vec<T>,
     summary: &mut Summary,

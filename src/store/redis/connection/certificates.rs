@@ -32,7 +32,7 @@ impl Certificates {
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) for a file that is not PEM,
-    /// and for certificates without TLS.
+    /// and for certificates with a URL that does not use TLS.
     pub(in crate::store::redis) fn to_tls_certificates(
         &self,
         tls: bool,

@@ -1,4 +1,4 @@
-//! Connection to a Redis Cluster, which is replaced when replies stay away.
+//! A connection to a Redis Cluster, which is replaced when replies stay away.
 //!
 //! The client library follows moved slots and drops nodes that close their connections. It does not
 //! notice a node that keeps its connections open and does not reply. The library continues to send
@@ -46,14 +46,16 @@ const RETRY_DELAY_MS: (u64, u64) = (10, 200);
 /// Minimum time between two attempts to replace the connection, however many commands fail.
 const RECONNECT_DELAY: Duration = Duration::from_millis(500);
 
-/// Maximum time for an attempt to replace the connection.
+/// Maximum time for an attempt to replace the connection. After it, the next error can start
+/// another attempt.
 const RECONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection to the nodes of a Cluster. Clones share the connection.
 #[derive(Clone)]
 pub(in crate::store::redis) struct ClusterNodes {
     shared: Arc<Shared>,
-    /// The task that replaces the connection. It is aborted with the last clone.
+    /// The task that replaces the connection. The task is aborted when the last clone of the
+    /// connection is dropped.
     _watch: Arc<AbortOnDropHandle<()>>,
 }
 
@@ -62,12 +64,12 @@ struct Shared {
     connector: Connector,
     seeds: Vec<ConnectionAddr>,
     connection: watch::Sender<ClusterConnection>,
-    /// Wakes the task. `Notify` keeps one notification, so any number of requests during an attempt
-    /// causes one more attempt afterwards.
+    /// Wakes the task that replaces the connection. `Notify` keeps one notification, so any number
+    /// of requests during an attempt causes one more attempt afterwards.
     reconnect_requested: Notify,
 }
 
-/// Number of slots of every Cluster.
+/// Number of slots in every Redis Cluster, by its specification.
 const SLOT_COUNT: u16 = 16_384;
 
 /// Returns the index of the circuit for a key. Each circuit covers an equal range of slots.
@@ -137,7 +139,8 @@ impl ClusterNodes {
         self.shared.reconnect_requested.notify_one();
     }
 
-    /// Returns a client for separate connections to a node that replies.
+    /// Returns a client for separate connections to a node that replies. Tries the nodes of the
+    /// URL, and starts with a random one.
     pub(in crate::store::redis) async fn new_client(&self) -> RedisResult<Client> {
         let mut failed = None;
         let seeds = &self.shared.seeds;
@@ -158,15 +161,16 @@ impl ClusterNodes {
         self.shared.connection.borrow().clone()
     }
 
-    /// Sends one command. A record with several keys is read by several commands, so that each
-    /// command follows its slot while slots move.
+    /// Sends one command to the node of its key. Callers read a record with several keys by several
+    /// commands, so that each command follows its slot while slots move.
     pub(in crate::store::redis) async fn command(&self, command: &Cmd) -> RedisResult<Value> {
         let reply = self.connection().req_packed_command(command).await;
         self.note_error(reply.as_ref().err());
         reply
     }
 
-    /// Sends a pipeline.
+    /// Sends a pipeline to the Cluster. Returns `count` of the replies, after the first `offset`
+    /// ones.
     pub(in crate::store::redis) async fn commands(
         &self,
         commands: &Pipeline,
@@ -192,8 +196,8 @@ impl ClusterNodes {
 /// Access to single primaries, for scans of all keys.
 #[cfg(feature = "cli")]
 impl ClusterNodes {
-    /// Returns the primaries by their addresses. The value holds a primary's id, the slots that it
-    /// serves, and the slots that are moving.
+    /// Returns a map from the address of each primary to a text. The text contains the id of the
+    /// primary, the slots that it serves, and the slots that are moving.
     pub(in crate::store::redis) async fn primaries(
         &self,
     ) -> RedisResult<std::collections::BTreeMap<String, String>> {
@@ -210,8 +214,8 @@ impl ClusterNodes {
                 .find(|line| line.contains("myself"))
                 .unwrap_or_default()
                 .split(' ');
-            // A line contains the id, address, flags, primary, two times, epoch and link state, and
-            // then the slots.
+            // A line of the reply contains the id, address, flags, primary, two times, epoch and
+            // link state, and then the slots.
             let id = words.next().unwrap_or_default().to_owned();
             words
                 .skip(7)
@@ -222,7 +226,7 @@ impl ClusterNodes {
         Ok(described.collect())
     }
 
-    /// Sends a command to one of the primaries.
+    /// Sends a command to the primary with this address (`HOST:PORT`).
     pub(in crate::store::redis) async fn command_on(
         &self,
         address: &str,
@@ -267,7 +271,7 @@ impl Shared {
 mod tests {
     use super::key_slot;
 
-    /// The value for the digits is from the Cluster specification.
+    /// The slot of `123456789` is from the Cluster specification.
     #[test]
     fn key_slots_match_redis() {
         assert_eq!(key_slot(b"123456789"), 0x31C3);

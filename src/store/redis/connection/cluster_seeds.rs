@@ -16,8 +16,9 @@ use crate::store::redis::connection::url::format_address;
 /// Maximum number of addresses in one error message. A Cluster may have hundreds of nodes.
 const MAX_NAMED_NODES: usize = 6;
 
-/// Queries the listed nodes for the slots of the Cluster, one by one until one replies, and checks
-/// that the announced nodes can be reached. Returns a connector with that node's protocol.
+/// Queries the nodes of the URL for the slots of the Cluster, one by one until one replies. Checks
+/// that an announced node can be reached. Returns a connector with the protocol of the node that
+/// replied.
 pub(in crate::store::redis) async fn probe_cluster(
     connector: &Connector,
     seeds: &[ConnectionAddr],
@@ -44,7 +45,7 @@ pub(in crate::store::redis) async fn probe_cluster(
                     .with_protocol(accepted.connection_info.protocol()));
             }
             Err(error) => {
-                // An error reply explains more than an unreachable node, so it is kept.
+                // The last error reply is kept, because it explains more than an unreachable node.
                 if failure.is_none() || ErrorClass::classify(&error).is_some() {
                     failure = Some(connect_error(&shown, &error));
                 }
@@ -54,7 +55,7 @@ pub(in crate::store::redis) async fn probe_cluster(
     failure.map_or_else(|| Ok(connector.clone()), Err)
 }
 
-/// Returns an error if the Cluster serves no slots or announces no addresses for them.
+/// Returns an error if the Cluster serves no slots, or if a node announces no address.
 fn check_slots(slots: &[Value], address: &str) -> Result<(), Error> {
     if slots.is_empty() {
         return Err(Error::configuration(format!(
@@ -72,7 +73,8 @@ fn check_slots(slots: &[Value], address: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Returns the nodes of a range of slots, which follow the two ends of the range.
+/// Returns the nodes in one entry of `CLUSTER SLOTS`. They follow the first and the last slot of
+/// the entry.
 fn nodes_of(range: &Value) -> &[Value] {
     match range {
         Value::Array(parts) => parts.get(2..).unwrap_or_default(),
@@ -80,8 +82,8 @@ fn nodes_of(range: &Value) -> &[Value] {
     }
 }
 
-/// Returns `true` if a node announces no address. An empty name stands for the address of the node
-/// that replied.
+/// Returns `true` if a node announces no address. An empty name counts as an address: it stands for
+/// the address of the node that replied.
 fn lacks_address(node: &Value) -> bool {
     match node {
         Value::Array(parts) => match parts.first() {

@@ -11,7 +11,7 @@ use redis::{
 /// Maximum time for which sent bytes may stay unacknowledged before the kernel closes the
 /// connection.
 ///
-/// Without this limit, Linux closes it after about a quarter of an hour, for example after the host of
+/// Without this limit, Linux keeps a connection for about a quarter of an hour after the host of
 /// the server has lost its power.
 const TCP_USER_TIMEOUT: Duration = Duration::from_secs(3);
 

@@ -46,7 +46,8 @@ impl Connector {
         let resp2 = self.clone().with_protocol(ProtocolVersion::RESP2);
         let connection = match ensure_responding(connect_once(&resp2).await).await {
             Ok(connection) => connection,
-            // The first error reply explains more than a connection that is closed afterwards.
+            // The error reply to the RESP3 handshake explains more than a connection that is closed
+            // afterwards.
             Err(error) if is_server_reply(&rejection) && !is_server_reply(&error) => {
                 return Err(rejection);
             }
@@ -67,14 +68,16 @@ impl Connector {
         Ok((connection, resp2))
     }
 
-    /// Returns `true` if an error may be the reply of a server that does not support `HELLO`.
+    /// Returns `true` if the error of a RESP3 handshake may come from a server that does not
+    /// support `HELLO`.
     fn may_try_resp2(&self, error: &RedisError) -> bool {
         if self.connection_info.protocol() == ProtocolVersion::RESP2 {
             return false;
         }
         match ErrorClass::classify(error) {
-            // A proxy may require AUTH before any other command. Without a password, or after a
-            // rejected one, RESP2 would fail in the same way.
+            // The ACL user may lack the permission to run HELLO, or a proxy may require AUTH before
+            // any other command. Without a password, or after a rejected one, RESP2 would fail in
+            // the same way.
             Some(ErrorClass::NotPermitted) => {
                 error.code() == Some("NOPERM")
                     || (error.code() == Some("NOAUTH") && self.connection_info.password().is_some())

@@ -234,9 +234,9 @@ impl Shared {
         }
     }
 
-    /// Checks the primary on each request and every [`SENTINEL_POLL_INTERVAL`], until the store is
-    /// dropped. Checks it every [`RETRY_DELAY`] while the primary does not reply or there is no
-    /// connection.
+    /// Checks the primary whenever a check is requested and every [`SENTINEL_POLL_INTERVAL`], until
+    /// the store is dropped. While the primary does not reply or there is no connection, checks
+    /// every [`RETRY_DELAY`].
     async fn watch_primary(self: Arc<Self>) {
         let mut unanswered_since = None;
         loop {
@@ -262,8 +262,8 @@ impl Shared {
     /// not be reached. Returns `None` after every other check.
     ///
     /// After a check that returned a time, `watch_primary` starts the next check without waiting
-    /// for a request. A primary that was suspended may resume and reply before the Sentinels demote
-    /// it. So commands must change to the new primary early.
+    /// until one is requested. A primary that was suspended may resume and reply before the
+    /// Sentinels demote it. So commands must change to the new primary early.
     async fn check_primary(
         self: &Arc<Self>,
         current: Option<Active>,

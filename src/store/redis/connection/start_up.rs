@@ -78,7 +78,8 @@ fn is_no_redis(error: &RedisError) -> bool {
     matches!(error.kind(), Parse | UnexpectedReturnType)
 }
 
-/// Returns the error for a server that is not Redis. `who` names it at the start of the message.
+/// Returns the error for a server that is not Redis. `who` names the server at the start of the
+/// message.
 fn no_redis(who: &str) -> Error {
     Error::configuration(format!(
         "{who} does not speak the protocol of Redis, so something else listens there, such as a web \
@@ -86,7 +87,7 @@ fn no_redis(who: &str) -> Error {
     ))
 }
 
-/// Returns the error for an unreachable server. `who` names it at the start of the message.
+/// Returns the error for an unreachable server. `who` names the server at the start of the message.
 pub(in crate::store::redis) fn unreachable_error(who: &str, error: &RedisError) -> Error {
     let message = describe_error(error);
     if is_no_redis(error) {
@@ -149,7 +150,7 @@ pub(in crate::store::redis) async fn check_mode(
     let hello: RedisResult<HashMap<String, Value>> =
         redis::cmd("HELLO").query_async(connection).await;
     // Redis before version 6 does not support HELLO, and the ACL user may lack permission for
-    // HELLO.
+    // HELLO. The mode is then not checked.
     let mode = hello.ok().and_then(|mut hello| hello.remove("mode"));
     let mode = mode.and_then(|mode| redis::from_redis_value::<String>(mode).ok());
     match mode.as_deref() {
@@ -165,10 +166,10 @@ pub(in crate::store::redis) async fn check_mode(
     }
 }
 
-/// Adds the names of the hosts that do not resolve to an error. Returns the error unchanged if all
-/// hosts resolve.
+/// Adds the host names that do not resolve to the message of an error. Returns the error unchanged
+/// if all hosts resolve.
 ///
-/// The error of a connection contains a text of the operating system, which differs between
+/// The error of a failed connection contains a text of the operating system, which differs between
 /// systems. This function therefore resolves the names again instead of reading that text.
 pub(in crate::store::redis) async fn with_unresolved(
     error: Error,

@@ -9,10 +9,10 @@ use crate::error::Error;
 use crate::store::redis::connection::connector::with_protocol;
 use crate::store::redis::connection::url_parameters::UrlParameters;
 
-/// The port of servers, unless the URL names another one.
+/// The port of Cluster nodes for which the URL names no port.
 const DEFAULT_PORT: u16 = 6_379;
 
-/// The port of Sentinels, unless the URL names another one.
+/// The port of Sentinels for which the URL names no port.
 const DEFAULT_SENTINEL_PORT: u16 = 26_379;
 
 /// The servers that a URL names.
@@ -31,14 +31,14 @@ pub(in crate::store::redis) enum Topology {
 #[derive(Debug, Clone)]
 pub(in crate::store::redis) struct RedisUrl {
     pub(in crate::store::redis) topology: Topology,
-    /// User, password and database of the servers that hold data.
+    /// User, password, database and protocol for the servers that hold data.
     pub(in crate::store::redis) connection_info: RedisConnectionInfo,
     pub(in crate::store::redis) tls: bool,
 }
 
 /// The parts of a URL that lists several servers.
 struct ServerList<'a> {
-    /// The user and password, percent-encoded.
+    /// The user and password, percent-encoded. Empty if the URL contains neither.
     user: &'a str,
     hosts: &'a str,
     path: String,
@@ -106,8 +106,8 @@ impl RedisUrl {
     }
 
     fn parse_single(url: &str) -> Result<Self, Error> {
-        // The path of a Unix socket cannot name a database, so the client library reads `db` and
-        // these parameters.
+        // The URL of a Unix socket names the database, the user and the password in parameters. The
+        // client library reads these parameters from the URL.
         let socket = url
             .split("://")
             .next()
@@ -190,7 +190,8 @@ impl<'a> ServerList<'a> {
         parts.filter(|part| !part.is_empty()).collect()
     }
 
-    /// Parses the servers. Each server is parsed as a separate URL.
+    /// Parses the servers of the list, each as a separate URL. Returns their addresses, and the
+    /// user, password and database.
     fn parse_hosts(
         &self,
         database: &str,

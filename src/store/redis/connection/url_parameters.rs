@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 
-/// The query parameters of a URL.
+/// The query parameters of a URL that this crate reads itself.
 #[derive(Debug, Default)]
 pub(in crate::store::redis::connection) struct UrlParameters {
     pub(in crate::store::redis::connection) database: Option<String>,
@@ -65,7 +65,7 @@ impl UrlParameters {
     }
 
     /// Returns the database that the path or the parameter `db` names. Default: 0. Returns an error
-    /// if the two differ.
+    /// if the path and the parameter name different databases.
     pub(in crate::store::redis::connection) fn resolve_database(
         &self,
         path: Option<&str>,
