@@ -7,23 +7,23 @@ use crate::bytes::parse_big_endian;
 use crate::credential::{AccessToken, is_valid_token};
 use crate::store::redis::format::text::{DecodeError, parse_utf8};
 
-/// The format of a stored token.
+/// The format in which another SDK stores an account token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ExternalFormat {
-    /// The bare token.
+    /// The token alone, without quotes.
     Raw,
-    /// `"TOKEN"`.
+    /// A JSON string: `"TOKEN"`.
     JsonString,
-    /// `Raw` or `JsonString`.
+    /// A JSON string if the value starts with a quote, otherwise the token alone.
     RawOrJsonString,
-    /// `{"access_token": "TOKEN", …}`.
+    /// A JSON object with the token: `{"access_token": "TOKEN", …}`.
     JsonObject,
     /// The output of PHP's `serialize` or igbinary for a string, or for an array with an
     /// `access_token`.
     Php,
 }
 
-/// Parses a token. Fails for a value that cannot be a token.
+/// Parses a token from a value in this format. Fails if the value cannot contain a token of WeChat.
 pub(crate) fn read_token(value: &[u8], format: ExternalFormat) -> Result<AccessToken, DecodeError> {
     let form = match format {
         ExternalFormat::RawOrJsonString if value.starts_with(b"\"") => ExternalFormat::JsonString,
@@ -74,7 +74,7 @@ fn parse_json(value: &[u8]) -> Result<Value, DecodeError> {
     serde_json::from_slice(value).map_err(|_| DecodeError::UnknownFormat)
 }
 
-/// A scalar of PHP's `serialize`. Only texts can be tokens.
+/// A scalar of PHP's `serialize` or igbinary. Only texts can be tokens.
 enum PhpValue<'a> {
     Text(&'a [u8]),
     Other,
@@ -98,7 +98,8 @@ fn php_token(value: &[u8]) -> Result<String, DecodeError> {
     }
 }
 
-/// Parses a flat array such as `a:2:{s:12:"access_token";s:3:"abc";s:10:"expires_in";i:7200;}`.
+/// Returns the text with the key `name` in a flat array, such as
+/// `a:2:{s:12:"access_token";s:3:"abc";s:10:"expires_in";i:7200;}`.
 fn php_array_field<'a>(rest: &mut &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     take_prefix(rest, b"a:")?;
     let count = take_number(rest, b':')?;
@@ -117,7 +118,7 @@ fn php_array_field<'a>(rest: &mut &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     found
 }
 
-/// Parses a scalar: `s:3:"abc";`, `i:7200;`, `d:7200.5;`, `b:1;` or `N;`.
+/// Parses a scalar of PHP's `serialize`: `s:3:"abc";`, `i:7200;`, `d:7200.5;`, `b:1;` or `N;`.
 fn php_scalar<'a>(rest: &mut &'a [u8]) -> Option<PhpValue<'a>> {
     if take_prefix(rest, b"s:").is_some() {
         let length = take_number(rest, b':')?;
@@ -137,7 +138,7 @@ fn php_scalar<'a>(rest: &mut &'a [u8]) -> Option<PhpValue<'a>> {
 /// The first bytes of a value in igbinary's format 2.
 const IGBINARY: &[u8] = &[0, 0, 0, 2];
 
-/// Parses a string of igbinary, or a flat array with an `access_token`.
+/// Parses the token from a string of igbinary, or from a flat array with an `access_token`.
 fn igbinary_token<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     let mut texts = Vec::new();
     let width = match rest.first()? {
@@ -164,11 +165,12 @@ fn igbinary_token<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     found
 }
 
-/// Parses a scalar of igbinary. A repeated string is stored as the number of its first occurrence.
+/// Parses a scalar of igbinary. Collects the strings in `texts`, because a repeated string is
+/// stored as the number of its first occurrence.
 fn igbinary_scalar<'a>(rest: &mut &'a [u8], texts: &mut Vec<&'a [u8]>) -> Option<PhpValue<'a>> {
     let kind = take_byte(rest)?;
     let skipped = match kind {
-        // Null, false and true.
+        // Null, false and true have no further bytes.
         0x00 | 0x04 | 0x05 => 0,
         // Integers of one to eight bytes, and a float of eight bytes (0x0c).
         0x06 | 0x07 => 1,
@@ -273,7 +275,8 @@ mod tests {
             }
         }
         assert!(read_token(b"\xac\xed\x00\x05t\x00\x0483_a", ExternalFormat::Raw).is_err());
-        // Truncated, with a wrong length, of another type, or with bytes after the end.
+        // Each of these values is truncated, has a wrong length or another type, or has bytes after
+        // its end.
         for broken in [
             &b"\0\0\0\x02"[..],
             b"\0\0\0\x02\x11",

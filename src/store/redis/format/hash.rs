@@ -14,8 +14,8 @@ use crate::store::redis::format::text::{
     parse_time, parse_utf8, plausible_or_zero, read_details, write_details,
 };
 
-/// Formats `TOKEN#MS`. Appends the expiry as a third part if a short lifetime has reduced the
-/// margin.
+/// Formats an access token as `TOKEN#MS`, with the time of its renewal. Appends the expiry as a
+/// third part if a short lifetime has reduced the margin.
 pub(crate) fn write_token(token: &Token, margin: Duration) -> Result<String, EncodeError> {
     let renew_at = token.lifetime.renew_at();
     let mut out = format!(
@@ -29,7 +29,7 @@ pub(crate) fn write_token(token: &Token, margin: Duration) -> Result<String, Enc
     Ok(out)
 }
 
-/// Parses `TOKEN#MS` and an optional third part.
+/// Parses an access token from `TOKEN#MS`. An optional third part is its expiry.
 pub(crate) fn read_token(value: &[u8], margin: Duration) -> Result<TokenView<'_>, DecodeError> {
     let (secret, renew_at, mut rest) = split_token(value)?;
     let renew_at = plausible_or_zero(renew_at);
@@ -40,7 +40,7 @@ pub(crate) fn read_token(value: &[u8], margin: Duration) -> Result<TokenView<'_>
     })
 }
 
-/// Formats `REFRESH_TOKEN#MS`, followed by the details of the user.
+/// Formats a refresh token as `REFRESH_TOKEN#MS`, followed by the details of the user.
 pub(crate) fn write_refresh(
     refresh: &Refresh,
     details: &UserDetails,
@@ -52,7 +52,7 @@ pub(crate) fn write_refresh(
     Ok(out)
 }
 
-/// Parses `REFRESH_TOKEN#MS` and the details after it.
+/// Parses a refresh token from `REFRESH_TOKEN#MS`, and the details of the user that follow.
 pub(crate) fn read_refresh<'a>(
     value: &'a [u8],
     user_id: &'a str,

@@ -29,7 +29,7 @@ const NONCE_BYTES: usize = 12;
 
 type HmacSha256 = Hmac<Sha256>;
 
-/// The use of sealing keys for reads and writes.
+/// The mode in which sealing keys are used: which values are read and which are written.
 ///
 /// ```
 /// use tower_wechat::redis::{SealingKeys, SealingMode};
@@ -89,13 +89,13 @@ impl std::str::FromStr for SealingMode {
 ///
 /// # Changing the key
 ///
-/// 1. `OLD,NEW` on all processes: both keys decrypt, and the old key encrypts.
-/// 2. `NEW,OLD` on all processes: the new key encrypts.
+/// 1. Set `OLD,NEW` on all processes: both keys decrypt, and the old key encrypts.
+/// 2. Set `NEW,OLD` on all processes: the new key encrypts.
 /// 3. Run `tower-wechat reseal`, which also removes the old key from the registry.
-/// 4. `NEW` on all processes.
+/// 4. Set `NEW` on all processes.
 ///
 /// Redis contains a registry of the ids of all keys in use (`wechat:sealing`). A process that lacks
-/// one of them fails to start, and its error names the missing key.
+/// one of these keys fails to start, and its error names the missing key.
 ///
 /// # Limits
 ///
@@ -122,14 +122,15 @@ pub struct SealingKeys {
 
 struct SealingKey {
     id: SealingKeyId,
-    /// Overwrites its key with zeros when it is dropped.
+    /// The cipher with the encryption key. The cipher overwrites the key with zeros when it is
+    /// dropped.
     cipher: Aes256Gcm,
 }
 
 /// The reason why a sealed value cannot be decrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OpenError {
-    /// The value is sealed with another key.
+    /// The value is sealed with a key that is not among the sealing keys of this process.
     UnknownKey,
     /// The value was changed or truncated, or sealed for another user or Redis key.
     Corrupt,
@@ -174,8 +175,8 @@ impl SealingKeys {
         self
     }
 
-    /// Returns the ids of the keys, in their order. An id is a short hash that does not reveal its
-    /// key.
+    /// Returns the ids of the keys, in the order of the keys. An id is a short hash that does not
+    /// reveal its key.
     pub fn ids(&self) -> impl Iterator<Item = String> {
         self.keys.iter().map(|key| key.id.to_string())
     }
@@ -194,7 +195,7 @@ impl SealingKeys {
         self.keys.iter().any(|key| key.id == id)
     }
 
-    /// Encrypts a text with the first key.
+    /// Encrypts a text with the first key, and returns the sealed value.
     pub(crate) fn seal(&self, text: &str, binding: &SealBinding<'_>) -> Result<String, Error> {
         let mut nonce = [0; NONCE_BYTES];
         getrandom::fill(&mut nonce)
@@ -211,7 +212,7 @@ impl SealingKeys {
         sealed.ok_or_else(|| Error::configuration("there is no sealing key"))
     }
 
-    /// Decrypts a body that [`sealed::split`] has returned.
+    /// Decrypts a body that [`sealed::split`] has returned, with the key of this id.
     pub(crate) fn open(
         &self,
         id: SealingKeyId,
@@ -235,8 +236,8 @@ impl SealingKeys {
 }
 
 impl SealingKey {
-    /// Derives the encryption key and the id from a secret. The secret may also be in use for
-    /// another purpose.
+    /// Derives the encryption key and the id from a secret. The derivation is specific to sealing,
+    /// so the secret may also be in use for another purpose.
     fn new(secret: &[u8]) -> Self {
         let derive = |purpose: &[u8]| {
             let mut mac = <HmacSha256 as KeyInit>::new_from_slice(secret)

@@ -6,7 +6,8 @@
 //!
 //! - `u` or `b`: the scope is `snsapi_userinfo` or `snsapi_base`.
 //! - `o`: the openid equals the user id.
-//! - `c`: a service that reads the hash layout has written this copy.
+//! - `c`: the record is a copy. A migration or a dual write has written it, and since then no
+//!   service that reads the key layout.
 //!
 //! Details that no flag expresses follow as named parts.
 //!
@@ -34,21 +35,21 @@ use crate::store::redis::format::text::{
 const FORMAT_SHORT: &str = "2";
 const FORMAT_FULL: &str = "1";
 
-/// The flag of a copy.
+/// The flag that marks a record as a copy of a record in the other layout.
 const COPY_FLAG: &str = "c";
 
-/// Formats a record.
+/// Formats a record in the short format.
 pub(crate) fn write(record: &Record, user_id: &str) -> Result<String, EncodeError> {
     write_with_flags(record, user_id, "")
 }
 
-/// Formats a copy of a record of the other layout, for a dual write.
+/// Formats a copy of a record of the other layout, for a dual write or a migration.
 pub(crate) fn write_copy(record: &Record, user_id: &str) -> Result<String, EncodeError> {
     write_with_flags(record, user_id, COPY_FLAG)
 }
 
-/// Returns `true` if the record is a copy, and no service that reads this layout has written it
-/// since.
+/// Returns `true` if the value is marked as a copy, so that no service that reads the key layout
+/// has written the record since.
 #[cfg(any(feature = "cli", test))]
 pub(crate) fn is_copy(value: &[u8]) -> bool {
     let Ok(text) = parse_utf8(value) else {
@@ -142,7 +143,7 @@ fn parse_base36_span(text: &str) -> Result<Duration, DecodeError> {
         .ok_or(DecodeError::InvalidTime)
 }
 
-/// Parses a record.
+/// Parses a record in the short or the longer format.
 pub(crate) fn read<'a>(value: &'a [u8], user_id: &'a str) -> Result<RecordView<'a>, DecodeError> {
     let mut parts = Parts::new(parse_utf8(value)?);
     let in_full = match parts.next() {
@@ -291,7 +292,7 @@ mod tests {
             },
         };
         let written = write(&record, id).unwrap();
-        // Redis adds four bytes.
+        // Redis stores four more bytes with a value of this length.
         assert!(written.len() + 4 <= 256, "{} bytes", written.len());
         let copy = write_copy(&record, id).unwrap();
         assert!(copy.len() + 4 <= 256, "{} bytes", copy.len());

@@ -14,10 +14,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 const PREFIX: &str = "#0#s1#";
 
-/// Length of the id of a key, in bytes. Two keys with the same id are rejected.
+/// Length of the id of a key, in bytes. A list with two keys of the same id is rejected.
 const ID_BYTES: usize = 6;
 
-/// Length of the id of a key as text.
+/// Length of the id of a key in base64, in characters.
 const ID_CHARS: usize = 8;
 
 /// The id of a sealing key, which does not reveal the key.
@@ -32,7 +32,7 @@ impl SealingKeyId {
         Self([a, b, c, d, e, f])
     }
 
-    /// Parses the output of `Display`.
+    /// Parses an id from the text that `Display` writes.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
         bytes.try_into().ok().map(Self)
@@ -61,7 +61,7 @@ pub(crate) struct SealBinding<'a> {
     pub(crate) app: &'a str,
     pub(crate) kind: &'a str,
     pub(crate) user: &'a str,
-    /// The Redis key. The field of a hash is the user id.
+    /// The Redis key. If the key holds a hash, the field is the user id.
     pub(crate) key: &'a str,
 }
 
@@ -86,7 +86,7 @@ impl SealBinding<'_> {
     }
 }
 
-/// Formats a sealed value.
+/// Formats a sealed value from the id of its key and its encrypted body.
 #[cfg(feature = "sealing")]
 pub(crate) fn write(key: SealingKeyId, body: &[u8]) -> String {
     format!("{PREFIX}{key}#{}", URL_SAFE_NO_PAD.encode(body))
@@ -100,7 +100,7 @@ pub(crate) fn split(value: &[u8]) -> Option<(SealingKeyId, &[u8])> {
     Some((SealingKeyId::parse(id)?, rest.strip_prefix(b"#")?))
 }
 
-/// Decodes a body.
+/// Decodes the base64 text of a body into nonce, ciphertext and tag.
 #[cfg(feature = "sealing")]
 pub(crate) fn decode_body(written: &[u8]) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(written).ok()

@@ -1,4 +1,4 @@
-//! Elements of the text formats: parts between `#`, numbers, and named details.
+//! Elements of the text formats of stored values: parts between `#`, numbers, and named details.
 
 use std::borrow::Cow;
 
@@ -54,8 +54,8 @@ pub(crate) enum DecodeError {
 }
 
 impl DecodeError {
-    /// Returns the error for a value of an unsupported serializer, which its first bytes identify.
-    /// No token starts with these bytes.
+    /// Returns the error for a value of an unsupported serializer, which the first bytes of the
+    /// value identify. Returns `None` for all other values. No token starts with these bytes.
     pub(crate) fn from_serializer(value: &[u8]) -> Option<Self> {
         match value {
             _ if value.starts_with(&SERIALIZATION_MAGIC) => Some(Self::JavaSerialized),
@@ -104,7 +104,8 @@ pub(crate) fn parse_time(text: &str) -> Result<Timestamp, DecodeError> {
 }
 
 /// Parses a time of an access token. Treats an implausible time, such as a number of nanoseconds or
-/// `Long.MAX_VALUE`, as expired. The engine then fetches the next token, and no sum overflows.
+/// `Long.MAX_VALUE`, as expired. The engine then fetches the next token, and no addition of times
+/// overflows.
 pub(crate) fn parse_plausible_time(text: &str) -> Result<Timestamp, DecodeError> {
     parse_time(text).map(plausible_or_zero)
 }
@@ -117,7 +118,7 @@ pub(crate) fn plausible_or_zero(at: Timestamp) -> Timestamp {
     }
 }
 
-/// Parses a secret.
+/// Checks a token from a stored value. Rejects an empty text and characters that no token contains.
 pub(crate) fn parse_secret(text: &str) -> Result<&str, DecodeError> {
     match text {
         "" => Err(DecodeError::EmptyToken),
@@ -163,11 +164,13 @@ fn push_part(out: &mut String, name: &str, value: &str) {
     out.extend(utf8_percent_encode(value, ESCAPED));
 }
 
-/// Numbers below this are seconds, as older versions stored them. As milliseconds they would be
-/// times before 1973.
+/// Smallest stored logout time that is a number of milliseconds. Smaller numbers are seconds, as
+/// older versions stored them. As milliseconds, the smaller numbers would be times before March
+/// 1973.
 const MIN_MILLIS: i64 = 100_000_000_000;
 
-/// Parses the time at which a user last logged out everywhere.
+/// Converts the stored time at which a user last logged out everywhere, in seconds or milliseconds,
+/// to a timestamp.
 pub(crate) fn parse_revoked_at(stored: i64) -> Timestamp {
     let millis = match stored {
         seconds if seconds < MIN_MILLIS => seconds.saturating_mul(1_000),
@@ -205,7 +208,7 @@ pub(crate) fn read_details<'a>(parts: Parts<'a>, user_id: &'a str) -> UserDetail
 /// `str::split`.
 pub(crate) struct Parts<'a> {
     rest: Option<&'a str>,
-    /// The length of the text before `rest`.
+    /// The number of bytes before `rest`.
     consumed: usize,
     separators: Memchr<'a>,
 }
@@ -223,7 +226,8 @@ impl<'a> Parts<'a> {
 impl<'a> Iterator for Parts<'a> {
     type Item = &'a str;
 
-    /// Uses `memchr`, which is faster than the standard search for short texts.
+    /// Returns the next part. Searches with `memchr`, which is faster than the standard search for
+    /// short texts.
     #[inline]
     fn next(&mut self) -> Option<&'a str> {
         let left = self.rest?;

@@ -1,4 +1,4 @@
-//! A cache of the generated scripts.
+//! A cache of the Lua scripts that this process has generated.
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
@@ -6,7 +6,8 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use super::script::Script;
 use super::steps::{KeyCounts, PublishMode, Step, build_text};
 
-/// Maximum number of cached scripts. A process needs fewer; this bounds the memory in any case.
+/// Maximum number of cached scripts: 256. A process uses fewer scripts; the limit bounds the memory
+/// in any case.
 const MAX_CACHED_SCRIPTS: usize = 256;
 
 type ScriptCache = HashMap<(Step, KeyCounts, PublishMode), Arc<Script>>;

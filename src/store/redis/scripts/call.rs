@@ -1,4 +1,4 @@
-//! Calls of scripts.
+//! [`ScriptCall`]: a call of a Lua script, which Redis finds by its hash or gets as a text.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::steps::{KeyCounts, PublishMode, Step};
 use crate::store::redis::connection::Connection;
 
 impl Script {
-    /// Creates a call with one key, which selects the node of a Cluster.
+    /// Creates a call of this script with one key, which selects the node of a Cluster.
     pub(in crate::store::redis) fn key(&'static self, key: impl ToRedisArgs) -> ScriptCall {
         let mut call = ScriptCall::new(ScriptSource::Fixed(self));
         call.key(key);
@@ -18,11 +18,11 @@ impl Script {
     }
 }
 
-/// The source of the text of a call.
+/// The script that a call runs.
 #[derive(Clone, Copy)]
 enum ScriptSource {
     Fixed(&'static Script),
-    /// Generated for these numbers of keys.
+    /// The script of a step, generated for these numbers of keys.
     Step(Step, KeyCounts),
 }
 
@@ -48,8 +48,8 @@ impl ScriptCall {
         }
     }
 
-    /// Creates a call of a step without keys. Callers add the keys of leases first, then those of
-    /// tombstones, then those of values.
+    /// Creates a call of a step that has no keys yet. Callers add the keys of leases first, then
+    /// the keys of tombstones, then the keys of values.
     pub(in crate::store::redis) fn for_step(step: Step) -> Self {
         Self::new(ScriptSource::Step(step, KeyCounts::default()))
     }
@@ -96,7 +96,7 @@ impl ScriptCall {
         self
     }
 
-    /// Runs the script. A script that writes also publishes.
+    /// Runs the script. A step that writes also publishes its message.
     pub(in crate::store::redis) async fn invoke<T: FromRedisValue + Send>(
         &self,
         connection: &mut Connection,

@@ -1,11 +1,12 @@
-//! The scripts with one key and a fixed text.
+//! The scripts that have one key and a fixed text.
 
 use std::sync::LazyLock;
 
 use super::script::Script;
 
-/// Binds a code to a login, unless it is bound to another one. `ARGV`: login, TTL in milliseconds.
-/// Returns 0 (bound to another login), 1 (bound now) or 2 (already bound).
+/// Binds a login code to a login, unless the code is bound to another login. `ARGV`: login, TTL in
+/// milliseconds. Returns 0 (bound to another login), 1 (bound by this call) or 2 (bound to this
+/// login before).
 pub(in crate::store::redis) static BIND_CODE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -17,9 +18,9 @@ return bound and 2 or 1
     )
 });
 
-/// Acquires the lease of a code. The value is `?` and the owner, or `=` and the outcome. `ARGV`:
-/// owner, TTL in milliseconds. Returns nothing if the owner holds the lease after the call, whether
-/// or not it held the lease before. Otherwise returns the value.
+/// Acquires the lease of a login code. The value of the key is `?` and the owner, or `=` and the
+/// outcome. `ARGV`: owner, TTL in milliseconds. Returns nothing if the owner holds the lease after
+/// the call, whether or not it held the lease before. Otherwise returns the value.
 pub(in crate::store::redis) static ACQUIRE_CODE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -31,8 +32,8 @@ return false
     )
 });
 
-/// Releases the lease of a code. `ARGV`: owner. Returns 1, or 0 if the owner does not hold the
-/// lease.
+/// Releases the lease of a login code. `ARGV`: owner. Returns 1, or 0 if the owner does not hold
+/// the lease.
 pub(in crate::store::redis) static RELEASE_CODE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -42,8 +43,8 @@ return redis.call('DEL', KEYS[1])
     )
 });
 
-/// Writes the outcome of a code. `ARGV`: owner, outcome, TTL in milliseconds. An empty owner writes
-/// regardless of the lease.
+/// Writes the outcome of a login code if the owner holds its lease. `ARGV`: owner, outcome, TTL in
+/// milliseconds. If the owner is empty, writes regardless of the lease.
 pub(in crate::store::redis) static FINISH_CODE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -83,10 +84,12 @@ redis.call('SET', KEYS[1], string.format('%.0f', at), 'PX', ARGV[2])
     )
 });
 
-/// Runs every command that the scripts of a login and a renewal use, on the key of health checks,
-/// and deletes the key. `ARGV`: TTL in milliseconds, which removes the key if a later command
-/// fails, and `1` if users are stored in hashes. A hash gets no TTL. So the script creates the hash
-/// only after a `DEL` has succeeded, which shows that the server permits the deletion of the hash.
+/// Runs every command by which the scripts of a login and a renewal read and write, on the key of
+/// health checks. Then deletes the key.
+///
+/// `ARGV`: TTL in milliseconds, which removes the key if a later command fails, and `1` if users
+/// are stored in hashes. A hash gets no TTL. So the script creates the hash only after a `DEL` has
+/// succeeded, which shows that the server permits the deletion of the hash.
 pub(in crate::store::redis) static CHECK: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
@@ -105,8 +108,8 @@ end
     )
 });
 
-/// Counts one use of a quota. `ARGV`: limit, window in milliseconds. Returns 1, or 0 if the quota
-/// is used up.
+/// Counts one use of a quota. The window starts with the first use. `ARGV`: limit, window in
+/// milliseconds. Returns 1, or 0 without counting if the quota is used up.
 pub(in crate::store::redis) static TRY_CONSUME: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"

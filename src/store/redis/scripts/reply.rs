@@ -6,11 +6,11 @@ use redis::FromRedisValue;
 pub(in crate::store::redis) enum ScriptReply {
     /// Another owner holds the lease.
     Busy,
-    /// The script has acquired the lease, or has written.
+    /// The script has acquired the lease or written the values.
     Applied,
-    /// The values are not the expected ones. These are the current values.
+    /// The stored values are not the expected ones. The variant contains the stored values.
     Conflict(Vec<Option<Vec<u8>>>),
-    /// The script has written, and has not published its message.
+    /// The script has written the values, but has not published the message about the write.
     AppliedUnpublished,
 }
 

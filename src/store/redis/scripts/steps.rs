@@ -18,8 +18,8 @@ pub(in super::super) enum Step {
     /// `ARGV`: owner, TTL of the lease in milliseconds, value of the tombstones (empty does not
     /// change them), their TTL in milliseconds; then field and expected value of each key.
     ///
-    /// Returns 1 (acquired, or held by the same owner before), 0 (another owner holds the lease),
-    /// or 2 and the current values (changed).
+    /// Returns 1 if the lease is acquired or was held by the owner before, and 0 if another owner
+    /// holds it. Returns 2 and the current values if they are not the expected ones.
     AcquireLease,
     /// Writes the values if the current ones are the expected ones, and releases the lease (newest
     /// wins). If a tombstone names the replaced refresh token, the script also writes into an empty
@@ -30,28 +30,30 @@ pub(in super::super) enum Step {
     /// deletes, `*` keeps, `=` and the bytes) and TTL in milliseconds (`0` does not expire, `keep`
     /// keeps the remaining TTL). Then the channel (may be empty) and the message.
     ///
-    /// Returns 1 (written), 3 (written, but not published), 0 (another owner holds the lease), or 2
-    /// and the current values (changed; the lease is released too).
+    /// Returns 1 (written), 3 (written, but not published) or 0 (another owner holds the lease).
+    /// Returns 2 and the current values if they are not the expected ones; the lease is released
+    /// then too.
     Commit,
     /// Writes the values without a comparison or a lease, and deletes the tombstones (newest wins).
     ///
-    /// `ARGV`: field, new value and TTL of each key, channel and message. Returns 1 or 3. All of
-    /// them mean the same as in [`Commit`](Self::Commit).
+    /// `ARGV`: field, new value and TTL of each key, channel and message. Returns 1 or 3. The
+    /// arguments and results mean the same as in [`Commit`](Self::Commit).
     ///
-    /// On one server a transaction would be enough. In a Cluster, a script is one command, which a
-    /// node can reject with `TRYAGAIN` while the two hashes move to another node.
+    /// On one server, a transaction would be enough. On a Cluster, a node can reject a script as a
+    /// whole with `TRYAGAIN` while the two hashes move to another node.
     Overwrite,
     /// Releases the leases that the owner holds. `ARGV`: owner. Returns the number of released
     /// leases.
     ReleaseLeases,
 }
 
-/// The sender of the message about a write.
+/// The sender of the message that a write publishes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in super::super) enum PublishMode {
-    /// The script. Its write and its message are one atomic step.
+    /// The script publishes the message, in the same atomic step as its write.
     InScript,
-    /// The store, by a command after the script. The text of the script does not contain `PUBLISH`.
+    /// The store publishes the message by a command after the script. The text of the script does
+    /// not contain `PUBLISH`, because some servers reject such a text.
     Separately,
 }
 
@@ -63,7 +65,7 @@ pub(super) struct KeyCounts {
     pub(super) values: usize,
 }
 
-/// Sets `held` to `true` if another owner holds a lease.
+/// Lua code that sets `held` to `true` if another owner holds the lease.
 const CHECK_LEASE: &str = "
 holder = redis.call('GET', $KEY)
 if holder and holder ~= ARGV[1] then held = true end";
@@ -80,13 +82,13 @@ redis.call('SET', $KEY, ARGV[3], 'PX', ARGV[4])";
 const DELETE_TOMBSTONE: &str = "
 redis.call('DEL', $KEY)";
 
-/// Sets `succeeds` to `true` if a tombstone names the replaced refresh token.
+/// Lua code that sets `succeeds` to `true` if the tombstone names the replaced refresh token.
 const CHECK_TOMBSTONE: &str = "
 if ARGV[2] ~= '' and redis.call('GET', $KEY) == ARGV[2] then succeeds = true end";
 
-/// Defines the Lua function `compare`, which compares one value with the expected one, and the
-/// variables that hold its results. `values` contains all compared values. `same` is `true` if
-/// every value is the expected one. `empty` is `true` if no compared value exists.
+/// Lua code that defines the function `compare`, which compares one value with the expected one,
+/// and the variables that hold its results. `values` contains all compared values. `same` is `true`
+/// if every value is the expected one. `empty` is `true` if no compared value exists.
 const DEFINE_COMPARE: &str = "
 local same, values, empty = true, {}, true
 local function compare(cell, value, expected)
@@ -118,8 +120,8 @@ if $NEW ~= '*' then
   end
 end";
 
-/// Publishes a message. The last two arguments are the channel and the message. Publishes nothing
-/// if the channel is empty. If `PUBLISH` fails, the write stays.
+/// Lua code that publishes a message, and returns 1, or 3 if `PUBLISH` fails. The last two
+/// arguments are the channel and the message. Publishes nothing if the channel is empty.
 const PUBLISH_IN_SCRIPT: &str = "
 if ARGV[#ARGV - 1] ~= '' then
   local said = redis.pcall('PUBLISH', ARGV[#ARGV - 1], ARGV[#ARGV])
@@ -131,8 +133,8 @@ const REPORT_UNPUBLISHED: &str = "
 if ARGV[#ARGV - 1] ~= '' then return {3} end
 return {1}";
 
-/// The index of the first argument of the values, and the placeholders of the arguments of one
-/// value.
+/// The number of the first argument in `ARGV` that belongs to a value, and the placeholders for the
+/// arguments of one value.
 type Arguments = (usize, &'static [&'static str]);
 
 const ACQUIRE_ARGUMENTS: Arguments = (5, &["$FIELD", "$EXPECTED"]);
@@ -266,8 +268,8 @@ mod tests {
         Step::ReleaseLeases,
     ];
 
-    /// Returns the numbers of keys of all layouts, with and without a dual write. Also returns
-    /// those of the tasks of operators, which may need no leases or tombstones.
+    /// Returns the numbers of keys of all layouts, with and without a dual write. Also returns the
+    /// numbers of keys for tasks of operators, which may need no leases or tombstones.
     fn key_counts() -> Vec<KeyCounts> {
         let (names, app) = (RedisNames::default(), AppId::new("wx0").unwrap());
         let mut all_counts = Vec::new();
@@ -298,7 +300,7 @@ mod tests {
                 }
             }
         }
-        // The release of a lease, and the test of scripts at start-up.
+        // The release of a lease and the test of scripts at start-up use one lease and no values.
         all_counts.push(KeyCounts {
             leases: 1,
             ..KeyCounts::default()
@@ -306,8 +308,9 @@ mod tests {
         all_counts
     }
 
-    /// Fails unless each call in a text contains its command and its key literally. `PUBLISH` has
-    /// no key. The text must use no key beyond the first `keys`, and `KEYS` for nothing else.
+    /// Fails unless each call in a script contains its command and its key literally. A call of
+    /// `PUBLISH` has no key. Also fails if the script uses a key beyond the first `keys`, or `KEYS`
+    /// for anything else.
     fn assert_literal(text: &str, keys: usize) {
         let literal = |rest: &str| {
             let (number, _) = rest.strip_prefix('[')?.split_once(']')?;
