@@ -1,4 +1,4 @@
-//! Limit of the codes of one login.
+//! Limit of the different codes that one login may send.
 //!
 //! A state is authenticated, and a code is not. A client that has begun a login can send callbacks
 //! with any number of invented codes, which only WeChat can recognise. Each login may therefore
@@ -8,11 +8,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use quick_cache::sync::Cache;
 
-/// Maximum number of logins whose codes are counted. The least active logins are evicted first, so
-/// that an attacker has to begin as many other logins to evict one.
+/// Maximum number of logins whose codes are counted. To make a limiter forget the codes of one
+/// login, an attacker has to begin about as many other logins.
 const MAX_TRACKED_LOGINS: usize = 10_000;
 
-/// Counts the different codes of each login.
+/// Limiter that counts the different codes of each login, and rejects those above a maximum.
 pub(in crate::login) struct CodeLimiter {
     used_codes: Cache<u64, Arc<Mutex<Vec<Box<str>>>>>,
     max_codes: usize,
@@ -30,8 +30,9 @@ impl CodeLimiter {
     /// Returns `true` if a login may use this code. A code that the login has used before is always
     /// admitted, because copies of one callback share one exchange.
     ///
-    /// If the cache evicts an entry while a thread holds its lock, that thread counts into the
-    /// evicted entry, and the login starts over. The store's own count still limits the login.
+    /// If the cache evicts a login's entry while a thread holds the entry's lock, that thread
+    /// counts into the evicted entry. The login's count then starts at zero again. For codes that
+    /// are exchanged, the store also counts the codes of the login.
     pub(in crate::login) fn try_admit(&self, login_id: u64, code_hash: &str) -> bool {
         let codes = self.used_codes.get_or_insert_with(&login_id, || {
             Ok::<_, std::convert::Infallible>(Arc::default())

@@ -1,4 +1,5 @@
-//! Limits of the exchanges of one process: concurrent exchanges, and codes that WeChat rejects.
+//! Limits of the exchanges of one login handler: concurrent exchanges, and codes that WeChat
+//! rejects.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -6,17 +7,20 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-/// Maximum number of concurrent exchanges in one process.
+/// Maximum number of concurrent exchanges of one login handler. Further exchanges wait for a
+/// permit.
 const MAX_CONCURRENT_EXCHANGES: usize = 512;
 
-/// Capacity of the budget of rejected codes. Exchanges are delayed while the budget is empty.
+/// Capacity of the rejection budget. After this many rejected codes in a short time, exchanges have
+/// to wait until the budget is refilled.
 const REJECTION_BURST: f64 = 200.0;
 
-/// Number of rejected codes by which the budget is refilled each second.
+/// Number of units that the rejection budget gains each second. In the long run, WeChat therefore
+/// rejects at most this many codes of one login handler each second.
 const REJECTIONS_PER_SECOND: f64 = 100.0;
 
-/// Limits the exchanges of one process. An exchange takes a permit, and one unit of the rejection
-/// budget, which is refunded unless WeChat rejects the code.
+/// Limiter of the exchanges of one login handler. An exchange takes a permit and one unit of the
+/// rejection budget. The unit is refunded unless WeChat rejects the code as spent or invalid.
 #[derive(Debug)]
 pub(in crate::login) struct ExchangeLimiter {
     permits: Arc<Semaphore>,
@@ -25,7 +29,7 @@ pub(in crate::login) struct ExchangeLimiter {
     budget: Mutex<RejectionBudget>,
 }
 
-/// Token bucket of rejected codes.
+/// Token bucket that limits how many codes WeChat rejects: each exchange takes one unit.
 #[derive(Debug)]
 struct RejectionBudget {
     available: f64,
@@ -33,7 +37,8 @@ struct RejectionBudget {
 }
 
 impl RejectionBudget {
-    /// Takes one unit and returns `None`, or returns the time until a unit is available.
+    /// Takes one unit of the rejection budget and returns `None`, or returns the time until a unit
+    /// is available.
     fn take_or_wait_time(&mut self, now: Instant) -> Option<Duration> {
         let passed = now.saturating_duration_since(self.refilled_at);
         self.refilled_at = now;
@@ -49,14 +54,14 @@ impl RejectionBudget {
     }
 }
 
-/// Permit to exchange one code.
+/// Permit to exchange one code. Dropping the permit admits another exchange.
 pub(in crate::login) struct ExchangePermit {
     limiter: Arc<ExchangeLimiter>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl ExchangeLimiter {
-    /// Creates a limiter with all permits and a full budget.
+    /// Creates a limiter whose permits are all free, with a full rejection budget.
     pub(in crate::login) fn new() -> Arc<Self> {
         Arc::new(Self {
             permits: Arc::new(Semaphore::new(MAX_CONCURRENT_EXCHANGES)),
@@ -91,8 +96,8 @@ impl ExchangeLimiter {
         tokio::time::timeout(timeout, acquired).await.ok().flatten()
     }
 
-    /// Takes one unit of the budget and returns `None`, or returns the time until a unit is
-    /// available.
+    /// Takes one unit of the rejection budget at the current time, and returns `None`. If no unit
+    /// is left, returns the time until one is available.
     fn take_rejection(&self) -> Option<Duration> {
         self.lock_budget().take_or_wait_time(Instant::now())
     }

@@ -1,4 +1,5 @@
-//! Limit of the logins of one user, for browsers without cookies that could count them.
+//! Count of each user's logins within a minute, for browsers without the state cookie. For all
+//! other browsers, the login cookies contain that count.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +10,8 @@ use crate::clock::Timestamp;
 use crate::login::cookies::LOOP_WINDOW_SECONDS;
 use crate::login::state::unix_seconds;
 
-/// Maximum number of users whose logins are counted. The least active users are evicted first.
+/// Maximum number of users whose logins are counted. Above this number, the count of a user may
+/// start at zero again.
 const MAX_TRACKED_USERS: usize = 10_000;
 
 /// Counts the logins of each user within windows of a minute.
@@ -27,17 +29,19 @@ impl LoginLimiter {
         Self(Cache::new(MAX_TRACKED_USERS))
     }
 
-    /// Counts a login, and returns the user's logins within this window, this login included.
+    /// Counts a login, and returns the number of the user's logins in the current window of a
+    /// minute, this login included.
     ///
-    /// If the cache evicts an entry while a thread holds its lock, that thread counts into the
-    /// evicted entry, and the user's count starts over.
+    /// If the cache evicts a user's entry while a thread holds the entry's lock, that thread counts
+    /// into the evicted entry. The user's count then starts at zero again.
     pub(in crate::login) fn count_login(&self, user: &str, now: Timestamp) -> usize {
         let now = unix_seconds(now);
         let Ok(count) = self
             .0
             .get_or_insert_with(user, || Ok::<_, Infallible>(Arc::default()));
         let mut count = count.lock().unwrap_or_else(PoisonError::into_inner);
-        // The lower bound handles wall clocks that are set back.
+        // If the wall clock was set back, the start of the window is in the future, and a new
+        // window begins.
         if !(count.window_start <= now
             && now < count.window_start.saturating_add(LOOP_WINDOW_SECONDS))
         {
