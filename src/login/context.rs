@@ -5,13 +5,14 @@ use super::cookies::BrowserLogins;
 /// The state of the browser that sends a callback.
 pub(super) struct CallbackContext {
     pub(super) browser_logins: BrowserLogins,
-    /// `true` if the browser has the cookie of this login.
+    /// `true` if the browser has a login cookie that contains the callback's login.
     pub(super) has_state_cookie: bool,
-    /// The user of the browser's session, unless it is a virtual user.
+    /// The id of the session's user. `None` if the browser has no session, or if the user is
+    /// virtual.
     pub(super) session_user_id: Option<Box<str>>,
-    /// `true` if the browser has a session of this application, be it that of a virtual user.
+    /// `true` if the browser has a valid session of this application, of a real or a virtual user.
     pub(super) has_session: bool,
-    /// `true` if the browser has a session under this cookie's name that this application did not
-    /// sign.
+    /// `true` if the browser has an unexpired session under the session cookie's name that this
+    /// application did not sign.
     pub(super) foreign_session: bool,
 }

@@ -11,17 +11,17 @@ use crate::login::return_to::ReturnTo;
 use crate::login::state::{LoginState, StateError};
 use crate::store::LoginCodeKey;
 
-/// The next step of a callback that has been checked.
+/// The next step of a callback, according to the checks.
 pub(super) enum CallbackAction {
-    /// Reply without an exchange.
+    /// Reply at once, without an exchange.
     Reply(LoginReply),
-    /// Leave the code unspent, and bind it to its login.
+    /// Leave the code unspent, bind it to its login, and then reply.
     BindCodeAndReply {
         code: String,
         login_id: u64,
         reply: LoginReply,
     },
-    /// Exchange the code.
+    /// Exchange the code, and reply with the outcome.
     Exchange {
         code: String,
         attempt: LoginAttempt,
@@ -54,7 +54,8 @@ impl LoginHandler {
         let browser_logins = inner.login_cookies.read(head.headers, now);
         let state = match inner.state_signer.verify(&state, now) {
             Ok(state) => state,
-            // A login that has succeeded in time still answers its duplicates.
+            // A login that succeeded before its state expired still answers duplicates of its
+            // callback.
             Err(StateError::Expired(state)) if browser_logins.has_succeeded(state) => state,
             Err(StateError::Expired(state)) => {
                 return self.reject_without_attempt(LoginFailure::Expired, state, code);
@@ -97,9 +98,9 @@ impl LoginHandler {
         }
     }
 
-    /// Answers a callback of a login that has already signed its user in. Its cause is a reload,
-    /// the back button, or WeChat's second request, which may have another code. `fingerprint` is
-    /// that of the spent code.
+    /// Answers a callback of a login that has already signed its user in. Reloads, the back button,
+    /// and WeChat's second request, which may have another code, cause such callbacks.
+    /// `fingerprint` identifies the code that was spent.
     fn answer_duplicate(
         &self,
         code: String,
@@ -127,8 +128,8 @@ impl LoginHandler {
         }
     }
 
-    /// Rejects a callback for which this browser has no open login. Binds its code, if it has one,
-    /// to its login.
+    /// Rejects a callback that must not spend its code. If the callback has a code, binds the code
+    /// to the login of the state.
     fn reject_without_attempt(
         &self,
         failure: LoginFailure,
@@ -146,7 +147,7 @@ impl LoginHandler {
     }
 }
 
-/// Returns the fingerprint of a code in a cookie.
+/// Returns the fingerprint of a code, which login cookies contain in place of the code.
 pub(super) fn code_fingerprint(code: &LoginCodeKey) -> CodeFingerprint {
     CodeFingerprint::from_hash(&code.hash)
 }

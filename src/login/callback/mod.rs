@@ -34,8 +34,8 @@
 //!
 //! ## Retrying
 //!
-//! Another login begins for the same page. A browser that has used all its retries of this minute,
-//! or that has no state cookie to count them, gets a failure page.
+//! Another login begins for the same page. A browser that has used all its retries of the last
+//! minute, or that has no state cookie to count them, gets a failure page.
 
 mod check;
 mod replies;
@@ -125,8 +125,8 @@ impl LoginHandler {
         let timeout = self.0.settings.exchange_timeout;
         let fingerprint = code_fingerprint(&exchange.code_key);
         async move {
-            // Checked before the exchange, because a spent code has already replaced the user's
-            // tokens.
+            // The scope is checked before the exchange, because spending the code replaces the
+            // user's tokens.
             if self.would_reduce_scope(&attempt, &context).await {
                 bind_code_to_login(&exchange.users, &exchange.code_key, exchange.login_id).await;
                 let scope = Scope::UserInfo;
@@ -168,9 +168,10 @@ impl LoginHandler {
         // The timeout ends the wait only. The exchange runs in a separate task and continues.
         match tokio::time::timeout(timeout, outcome.wait_for(Option::is_some)).await {
             Ok(Ok(outcome)) => outcome.clone().unwrap_or(ExchangeOutcome::CodeSpent),
-            // The exchange has panicked.
+            // The sender was dropped without an outcome, because the exchange has panicked.
             Ok(Err(_)) => ExchangeOutcome::Failed(LoginFailure::WechatUnavailable),
-            // The user's next attempt finds the outcome.
+            // The wait has timed out. The exchange continues, and the user's next attempt finds its
+            // outcome.
             Err(_) => ExchangeOutcome::Failed(LoginFailure::WechatUnavailable),
         }
     }

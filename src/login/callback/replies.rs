@@ -22,7 +22,8 @@ impl LoginHandler {
     /// Returns the reply that signs a user in.
     ///
     /// The limit of logins applies here, after the code is spent, because only completed logins
-    /// count. Browsers without the state cookie are counted by their user, who is known only now.
+    /// count. The logins of browsers without the state cookie are counted by user, who is known
+    /// only after the exchange.
     pub(super) fn complete_login(
         &self,
         signed_in: &SignedInUser,
@@ -63,7 +64,8 @@ impl LoginHandler {
         let session = self.0.session_cookie.issue_with(&user, session);
         let lost_scope = signed_in.had_more && attempt.scope == Scope::Base;
         let mut reply = if lost_scope && context.has_state_cookie {
-            // The user is signed in. WeChat asks for the scope that the former tokens covered.
+            // This reply signs the user in and redirects to WeChat, which asks for the scope that
+            // the former tokens covered.
             self.begin_attempt(Scope::UserInfo, attempt.return_to, context.browser_logins)
         } else {
             let cookies = self.changed_cookie_headers(&context.browser_logins);
@@ -88,8 +90,8 @@ impl LoginHandler {
         }
     }
 
-    /// Redirects to the page with the session that the browser already has. This counts as a retry,
-    /// because a page that does not accept that session begins another login.
+    /// Returns a redirect to the page, and leaves the browser's session unchanged. The redirect
+    /// counts as a retry, because a page that does not accept the session begins another login.
     pub(super) fn keep_session(
         &self,
         mut attempt: LoginAttempt,
@@ -105,8 +107,8 @@ impl LoginHandler {
         self.redirect_to_page(&attempt.return_to, cookies)
     }
 
-    /// Begins another login for the same page, unless this browser has used all retries of this
-    /// minute.
+    /// Begins another login for the page and scope of `attempt`. Returns a failure if this browser
+    /// has used all retries of the last minute, or has no state cookie.
     pub(super) fn retry_login(
         &self,
         mut attempt: LoginAttempt,
@@ -126,8 +128,9 @@ impl LoginHandler {
         self.begin_attempt(attempt.scope, attempt.return_to, context.browser_logins)
     }
 
-    /// Returns `true` if this browser has used all retries of this minute. A setting above
-    /// [`MAX_HISTORY_ENTRIES`] counts as that number, because the history counts no more logins.
+    /// Returns `true` if this browser has used all retries of the last minute. A setting above
+    /// [`MAX_HISTORY_ENTRIES`] counts as that number, because the history has no room for more
+    /// logins.
     fn has_used_all_retries(&self, context: &CallbackContext) -> bool {
         context.browser_logins.recent_retries()
             >= self.0.settings.max_retries.min(MAX_HISTORY_ENTRIES)
@@ -139,7 +142,8 @@ impl LoginHandler {
         failure: LoginFailure,
         button_url: Option<String>,
     ) -> LoginReply {
-        // Not a warning, because WeChat's servers fetch callbacks without cookies every day.
+        // The level is `info`, because WeChat's servers also fetch callbacks, without the user's
+        // cookies.
         if let Some(more) = self.0.log_limiter.allow_line(failure.as_str()) {
             tracing::info!(target: "tower_wechat::login", app = %self.0.users.app_id(), trouble = failure.as_str(), more, "a callback was rejected");
         }
@@ -147,7 +151,8 @@ impl LoginHandler {
         self.reply_with_failure(failure, button_url)
     }
 
-    /// Logs and counts a browser that has logged in too often, and returns its failure page.
+    /// Logs and counts that a browser has sent too many logins, retries or codes, and returns its
+    /// failure page.
     pub(super) fn reject_rate_limited(&self, return_to: &ReturnTo) -> LoginReply {
         if let Some(more) = self.0.log_limiter.allow_line("too_often") {
             tracing::warn!(target: "tower_wechat::login", app = %self.0.users.app_id(), more, "a browser was rejected after too many logins, retries or codes; check that it keeps cookies, and that the pages accept its session");

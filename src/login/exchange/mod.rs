@@ -44,8 +44,9 @@
 //!
 //! ## Finished
 //!
-//! The process that called WeChat writes the outcome to the store. The copies in this process
-//! receive it, and those in other processes read it.
+//! The process that called WeChat writes the outcome to the store. Copies of the callback in the
+//! same process receive the outcome from the task. Copies in other processes read the outcome from
+//! the store.
 
 mod outcome;
 mod shared;
@@ -78,26 +79,27 @@ use crate::wechat::UserTokenResponse;
 /// Duration of the lease of a code: 10 s, because a call to WeChat takes 8 s at most by default.
 const CODE_LEASE: Duration = Duration::from_secs(10);
 
-/// Time for which the store keeps the outcome of a code that WeChat rejects as unknown. It is
-/// short, because clients can send any number of made-up codes.
+/// Time for which the store keeps the outcome and the binding of a code that WeChat rejects as
+/// invalid: one minute. A short time suffices, and clients can send any number of made-up codes.
 const INVALID_CODE_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Time for which an unspent code is bound to its login: a minute more than the five minutes
 /// for which WeChat accepts a code.
 const UNSPENT_CODE_LIFETIME: Duration = Duration::from_secs(6 * 60);
 
-/// Maximum number of codes of one login that all processes together exchange. WeChat sends one
-/// code, and sometimes a second one. Only WeChat can recognise a made-up code.
+/// Maximum number of codes of one login that all processes together exchange: two, because WeChat
+/// sends one code, and sometimes a second one. Further codes are probably made up.
 pub(super) const MAX_CODES_PER_LOGIN: usize = 2;
 
-/// Window in which the store counts the codes of a login among all processes. Each process also
-/// counts them itself, without a window.
+/// Window of one minute in which the store counts the codes of a login among all processes. Each
+/// process also counts the login's codes in memory, without a window.
 const CODE_COUNT_WINDOW: Duration = Duration::from_secs(60);
 
 /// WeChat's errcode for an invalid code.
 const INVALID_CODE_ERRCODE: i64 = 40_029;
 
-/// Time for which tokens are offered to a store that does not respond (promise: nothing lost).
+/// Time for which a failed write of tokens to the store is retried: one minute (promise: nothing
+/// lost). After that, the user has to log in again.
 const STORE_RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// First delay between two reads of the outcome, and between two writes of the tokens.
@@ -112,9 +114,9 @@ pub(super) struct Exchange {
     pub(super) snapshot_policy: SnapshotPolicy,
     pub(super) code: String,
     pub(super) code_key: LoginCodeKey,
-    /// The id of the login.
+    /// The id of the login whose callback sent the code.
     pub(super) login_id: u64,
-    /// The user under whose id the tokens are stored, if that is not the openid.
+    /// The user under whose id the tokens are stored. `None` stores the tokens under the openid.
     pub(super) bound_user: Option<UserId>,
     pub(super) limiter: Arc<ExchangeLimiter>,
     pub(super) log_limiter: Arc<LogLimiter>,
@@ -132,11 +134,12 @@ impl Exchange {
             result = field::Empty,
         );
         let exchange = async move { sender.send(self.run(timeout).await) };
-        // Without the handle the task continues. The users' provider waits for it at shutdown.
+        // A task continues after its handle is dropped. At shutdown, the users' provider waits for
+        // the task.
         drop(users.spawn(exchange.instrument(span)));
     }
 
-    /// Runs the exchange. A code that WeChat rejects uses up one unit of the rejection budget.
+    /// Runs the exchange. A code that is spent or invalid uses up one unit of the rejection budget.
     /// Every other outcome refunds that unit.
     async fn run(self, timeout: Duration) -> ExchangeOutcome {
         let started_at = Instant::now();
@@ -160,8 +163,8 @@ impl Exchange {
         outcome
     }
 
-    /// Binds the code to this login. Returns a failure if another login has sent the code, if this
-    /// login has sent too many codes, or if the store fails.
+    /// Binds the code to this login in the store. Returns a failure if another login has sent the
+    /// code, if this login has sent too many codes, or if the store fails.
     async fn admit_code(&self) -> Result<(), ExchangeOutcome> {
         let store = self.users.token_store();
         let binding = store.bind_code(&self.code_key, self.login_id, RESULT_LIFETIME);
@@ -186,7 +189,8 @@ impl Exchange {
         }
     }
 
-    /// Returns the outcome for an error before the code was spent. The user can try again.
+    /// Logs an error of the store that occurred before the code was spent, and returns the outcome
+    /// for that error. The user can try again.
     fn fail_unspent(&self, error: &Error) -> ExchangeOutcome {
         if let Some(more) = self.log_limiter.allow_line("not_begun") {
             tracing::warn!(target: "tower_wechat::login", app = %self.code_key.app, %error, more, "a code could not be exchanged because the store failed; the user can try again");
@@ -202,7 +206,8 @@ impl Exchange {
         ExchangeOutcome::Failed(LoginFailure::UnknownLogin)
     }
 
-    /// Shortens the binding of a made-up code, which needs no protection.
+    /// Shortens the binding of a code that WeChat rejects as invalid, or that exceeds the limit of
+    /// its login. Such a code is probably made up and needs no protection.
     async fn shorten_binding(&self) {
         let store = self.users.token_store();
         let binding = store.bind_code(&self.code_key, self.login_id, INVALID_CODE_LIFETIME);
@@ -233,7 +238,8 @@ impl Exchange {
                 }
                 Ok(CodeLeaseResult::Busy) => {}
                 // The code is unspent, so that the user can try again. The store may have granted
-                // the lease without its reply, or may still grant it: release it in both cases.
+                // the lease although its reply was lost, or may still grant the lease. The release
+                // covers both cases.
                 Err(error) => {
                     self.users
                         .release_code(self.code_key.clone(), owner, CODE_LEASE);
@@ -256,7 +262,7 @@ impl Exchange {
             && bound_user.is_none_or(|user| user.as_str() == signed_in.user)
     }
 
-    /// Calls WeChat, stores the tokens, and writes the outcome.
+    /// Exchanges the code at WeChat, stores the tokens, and writes the outcome to the store.
     async fn exchange_code(&self, owner: &LeaseOwner) -> ExchangeOutcome {
         let app = &self.code_key.app;
         let mut is_invalid_code = false;
@@ -306,8 +312,9 @@ impl Exchange {
         }
     }
 
-    /// Stores the tokens before the outcome is sent (promises: newest wins, nothing lost). If the
-    /// store does not respond, retries for [`STORE_RETRY_TIMEOUT`].
+    /// Stores the tokens that WeChat has returned, and returns the outcome of the login (promises:
+    /// newest wins, nothing lost). If the store is unavailable, retries for
+    /// [`STORE_RETRY_TIMEOUT`].
     async fn store_tokens(&self, response: &UserTokenResponse) -> ExchangeOutcome {
         let app = &self.code_key.app;
         let Some(Ok(user)) = response.openid.as_deref().map(UserId::new) else {
@@ -350,8 +357,9 @@ impl Exchange {
         })
     }
 
-    /// Returns `true` if the user's stored tokens cover a broader scope than this code. The user is
-    /// known only now, when the code is spent and the former tokens are revoked.
+    /// Returns `true` if the user's stored tokens cover a broader scope than this code. This check
+    /// is possible only after the code is spent and WeChat has revoked the former tokens, because
+    /// the code reveals the user.
     async fn had_broader_scope(&self, user: &UserId, response: &UserTokenResponse) -> bool {
         let covers = |granted: &str| Scope::UserInfo.is_granted_by(granted);
         if response.scope.as_deref().is_some_and(covers) {

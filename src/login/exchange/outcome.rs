@@ -8,12 +8,13 @@ use crate::credential::UserId;
 use crate::error::Error;
 use crate::login::failure::LoginFailure;
 
-/// Time for which the store keeps an outcome, so that all copies of a callback get the same one.
+/// Time for which the store keeps an outcome and the binding of its code: ten minutes. All copies
+/// of a callback that arrive within this time get the same outcome.
 pub(super) const RESULT_LIFETIME: Duration = Duration::from_secs(10 * 60);
 
-/// Time for which the store keeps a failure that is likely to end within seconds. Copies of a
-/// callback arrive within that time. `Retry-After` has the same value, so that a later retry does
-/// not find the old failure.
+/// Time for which the store keeps a failure that is likely to end within seconds: two seconds,
+/// within which copies of a callback arrive. `Retry-After` has the same value, so that a later
+/// retry does not find the old failure.
 pub(in crate::login) const TRANSIENT_FAILURE_LIFETIME: Duration = Duration::from_secs(2);
 
 /// Outcome of an exchange.
@@ -59,7 +60,7 @@ enum StoredOutcome {
 }
 
 impl ExchangeOutcome {
-    /// Returns the outcome's text in the store.
+    /// Returns the outcome as JSON for the store.
     pub(super) fn to_json(&self) -> String {
         let stored = match self {
             Self::SignedIn(signed_in) => StoredOutcome::SignedIn(signed_in.clone()),
@@ -69,8 +70,9 @@ impl ExchangeOutcome {
         serde_json::to_string(&stored).unwrap_or_default()
     }
 
-    /// Reads an outcome from the store. A text that cannot be read was written by a later version
-    /// of this crate. It counts as a spent code, so that the login is retried.
+    /// Parses the JSON of an outcome in the store. A later version of this crate may have written
+    /// JSON that this version cannot read. Such JSON counts as a spent code, so that the login is
+    /// retried. An unknown failure counts as [`LoginFailure::CodeRejected`].
     pub(crate) fn from_json(text: &str) -> Self {
         match serde_json::from_str(text) {
             Ok(StoredOutcome::SignedIn(signed_in)) if UserId::check(&signed_in.user).is_ok() => {

@@ -1,8 +1,9 @@
 //! Running exchanges, which copies of one callback share.
 //!
-//! A callback that finds an entry of its [`CallbackKey`] waits for that exchange. Otherwise it adds
-//! the entry and starts an exchange. The entry is removed when the [`OutcomeSender`] is dropped,
-//! after the outcome was sent: a copy that arrives later finds the outcome in the store.
+//! A callback that finds an entry of its [`CallbackKey`] waits for that exchange. A callback
+//! without such an entry adds one and starts an exchange. The entry is removed when the
+//! [`OutcomeSender`] is dropped, after the outcome was sent. A copy that arrives later reads the
+//! outcome from the store, if the exchange has written one.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,22 +14,23 @@ use super::outcome::ExchangeOutcome;
 use crate::credential::UserId;
 use crate::store::LoginCodeKey;
 
-/// Maximum number of running and waiting exchanges in one process. Further callbacks fail, and
-/// their users are asked to retry in a moment.
+/// Maximum number of running and waiting exchanges of one login handler. Further callbacks fail,
+/// and their users are asked to retry in a moment.
 const MAX_RUNNING_EXCHANGES: usize = 2_048;
 
 /// Key of a callback: callbacks with equal keys are copies of each other.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(in crate::login) struct CallbackKey {
     pub(in crate::login) code: LoginCodeKey,
-    /// The id of the login.
+    /// The id of the login that the callback's state names.
     pub(in crate::login) login_id: u64,
     pub(in crate::login) bound_user: Option<UserId>,
 }
 
 type OutcomeReceiver = watch::Receiver<Option<ExchangeOutcome>>;
 
-/// The exchanges that run in this process.
+/// The running exchanges of one login handler. Each entry has the receiver of an exchange's
+/// outcome.
 #[derive(Debug, Default)]
 pub(in crate::login) struct RunningExchanges(Mutex<HashMap<CallbackKey, OutcomeReceiver>>);
 
@@ -70,8 +72,8 @@ pub(in crate::login) struct OutcomeSender {
 }
 
 impl OutcomeSender {
-    /// Sends the outcome. The entry is removed afterwards, when `self` is dropped, so that no copy
-    /// can miss both.
+    /// Sends the outcome to all waiting copies. The entry is removed afterwards, when `self` is
+    /// dropped, so that copies find the entry until the outcome is sent.
     pub(in crate::login) fn send(self, outcome: ExchangeOutcome) {
         self.sender.send_replace(Some(outcome));
     }
