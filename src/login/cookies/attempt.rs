@@ -32,8 +32,8 @@ use crate::login::return_to::ReturnTo;
 use crate::login::scope::Scope;
 use crate::login::state::{LoginState, unix_seconds};
 
-/// Length of a fingerprint, in bytes: enough to distinguish a reload of a callback from another
-/// code.
+/// Length of a code's fingerprint: three bytes, which suffice to distinguish a reload of a callback
+/// from another code.
 pub(super) const FINGERPRINT_BYTES: usize = 3;
 
 /// Status of a login.
@@ -41,16 +41,17 @@ pub(super) const FINGERPRINT_BYTES: usize = 3;
 pub(crate) enum AttemptStatus {
     /// No callback has ended the login.
     Open,
-    /// The code with this fingerprint has signed the user in, at this second.
+    /// The code with this fingerprint has signed the user in. `at` is that time in seconds since
+    /// the Unix epoch.
     SignedIn {
         at: u64,
         fingerprint: CodeFingerprint,
     },
-    /// The login was retried at this second.
+    /// The login was retried. `at` is that time in seconds since the Unix epoch.
     Retried { at: u64 },
 }
 
-/// Fingerprint of a code that has signed a user in.
+/// Fingerprint of a code that has signed a user in: the first bytes of a SHA-256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CodeFingerprint(pub(super) [u8; FINGERPRINT_BYTES]);
 
@@ -69,7 +70,7 @@ pub(crate) struct LoginAttempt {
     pub(crate) scope: Scope,
     pub(crate) return_to: ReturnTo,
     pub(crate) status: AttemptStatus,
-    /// Number of further redirects to WeChat for this login.
+    /// Number of page loads that have repeated this login since it began. The maximum is 15.
     pub(crate) repeats: u8,
 }
 

@@ -1,4 +1,5 @@
-//! All logins that one browser has in its cookies: finding one, adding one, and counting loops.
+//! The logins in one browser's cookies: functions that find, add and evict logins, and count recent
+//! ones.
 
 use super::attempt::{AttemptStatus, HistoryEntry, LoginAttempt};
 use super::format::{ATTEMPT_BYTES, MAX_REPEATS};
@@ -7,21 +8,21 @@ use crate::login::scope::Scope;
 use crate::login::state::LoginState;
 
 /// Maximum length of the pages in each slot, in bytes. The first slot takes pages of any length,
-/// the second one medium pages, and the other four short pages, which are the usual ones. Together
-/// they keep the login cookies below 4 KiB.
+/// the second one medium pages, and the other four short pages, which are the usual ones. These
+/// lengths keep all login cookies together below 4 KiB.
 pub(super) const SLOT_PAGE_BYTES: [usize; 6] = [MAX_RETURN_TO_BYTES, 1_024, 40, 40, 40, 40];
 
 /// Maximum number of logins in the history. This many logins within [`LOOP_WINDOW_SECONDS`] are a
 /// loop, so their detection needs no longer history.
 pub(in crate::login) const MAX_HISTORY_ENTRIES: usize = 10;
 
-/// Window in which loops are detected, in seconds.
+/// Window in which logins and retries count towards a loop: 60 seconds.
 pub(in crate::login) const LOOP_WINDOW_SECONDS: u64 = 60;
 
 /// The logins of one browser, as its cookies contain them.
 #[derive(Debug, Clone)]
 pub(crate) struct BrowserLogins {
-    /// The logins whose return page is known.
+    /// The logins whose return page the cookies contain, for each slot.
     pub(super) slots: [Vec<LoginAttempt>; SLOT_PAGE_BYTES.len()],
     pub(super) history: Vec<HistoryEntry>,
     /// `true` for each slot whose cookie has to be written.
@@ -64,7 +65,7 @@ impl BrowserLogins {
     }
 
     /// Returns an open login of this browser for the same page and scope that began within the last
-    /// minute. Increments its repeats.
+    /// minute. Increments the `repeats` of that login.
     pub(crate) fn reuse_attempt(
         &mut self,
         scope: Scope,
@@ -82,8 +83,8 @@ impl BrowserLogins {
             if let Some(attempt) = self.slots[slot].iter_mut().find(same) {
                 attempt.repeats = (attempt.repeats + 1).min(MAX_REPEATS);
                 let attempt = attempt.clone();
-                // Several copies of the cookie were merged, and may exceed the slot: keep this
-                // login only.
+                // If the browser has sent several copies of the cookie, their logins together may
+                // exceed the slot. In that case, the slot keeps this login only.
                 if self.used_bytes(slot, None) > size {
                     self.slots[slot] = vec![attempt.clone()];
                 }
@@ -148,7 +149,7 @@ impl BrowserLogins {
     }
 
     /// Evicts logins from a slot until a page of this length fits. The history keeps the ids of
-    /// open ones.
+    /// evicted open logins.
     fn evict_until_fits(&mut self, slot: usize, length: usize) {
         while !self.slots[slot].is_empty()
             && self.used_bytes(slot, Some(length)) > SLOT_PAGE_BYTES[slot]
@@ -169,7 +170,7 @@ impl BrowserLogins {
         }
     }
 
-    /// Records how a login ended.
+    /// Records in the history how a login ended, and sets its status in the slots.
     pub(crate) fn record_end(&mut self, attempt: &LoginAttempt) {
         let at = match attempt.status {
             AttemptStatus::SignedIn { at, .. } | AttemptStatus::Retried { at } => at,
@@ -206,8 +207,8 @@ impl BrowserLogins {
         self.history_changed = true;
     }
 
-    /// Returns the entry of a login. If copies of the history differ, a login that has ended
-    /// precedes an open one, and a later entry an earlier one.
+    /// Returns the history's entry of a login. If copies of the history differ, prefers entries of
+    /// ended logins to entries of open ones, and then the latest entry.
     fn history_entry(&self, login_id: u64) -> Option<&HistoryEntry> {
         let login_id = truncate_id(login_id);
         let entries = self.history.iter();
@@ -231,7 +232,8 @@ impl BrowserLogins {
         self.count_recent(|status| matches!(status, AttemptStatus::SignedIn { .. }))
     }
 
-    /// Returns the seconds since this browser's last completed login.
+    /// Returns the seconds since this browser's last completed login, or `None` without such a
+    /// login.
     pub(crate) fn since_login(&self) -> Option<u64> {
         let logins = self.history.iter().filter_map(|entry| match entry.status {
             AttemptStatus::SignedIn { at, .. } => Some(at),

@@ -1,11 +1,11 @@
 //! The text of the login cookies.
 //!
-//! A slot is `BASE64.PAGES`. `BASE64` encodes the MAC and then, for each login, its id, its time of
-//! issue, its flags and the length of its page. `PAGES` are the pages one after the other, with `^`
-//! for each semicolon.
+//! The value of a slot's cookie is `BASE64.PAGES`. `BASE64` encodes the MAC and then, for each
+//! login, its id, its time of issue, its flags and the length of its page. `PAGES` are the pages
+//! one after the other, with `^` for each semicolon.
 //!
-//! The history is `BASE64`. It encodes the MAC and then, for each login, its truncated id, the time
-//! of its end, its flags and the fingerprint of its code.
+//! The value of the history's cookie is `BASE64`, which encodes the MAC and the logins. A login has
+//! its truncated id, the time of its end (or of its begin), its flags and its code's fingerprint.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -19,23 +19,25 @@ use crate::login::return_to::ReturnTo;
 use crate::login::scope::Scope;
 use crate::login::state::{LoginState, TAG_BYTES, compute_tag, verify_tag};
 
-/// Length of a login in a slot without its page: id, time, flags, and length of the page.
+/// Length of a login in a slot without its page, in bytes: id, time, flags, and length of the page.
 pub(super) const ATTEMPT_BYTES: usize = 8 + 4 + 1 + 2;
 
-/// Length of a login in the history: truncated id, time, flags, and the code's fingerprint.
+/// Length of a login in the history, in bytes: truncated id, time, flags, and the code's
+/// fingerprint.
 pub(super) const HISTORY_ENTRY_BYTES: usize = 6 + 4 + 1 + FINGERPRINT_BYTES;
 
-/// Flag of the scope `snsapi_userinfo`.
+/// Bit of a login's flags that is set if the login asks for the scope `snsapi_userinfo`.
 const USER_INFO_FLAG: u8 = 0b1000_0000;
 
-/// Low bits of the flags: the repeats of a login in a slot, or the status in the history.
+/// Low bits of a login's flags: the number of repeats in a slot, or the status in the history.
 const LOW_BITS: u8 = 0b0000_1111;
 
-/// The most repeats that a slot counts: the low bits of its flags.
+/// Maximum number of repeats of a login that a slot can count: 15, the largest value of four bits.
 pub(super) const MAX_REPEATS: u8 = LOW_BITS;
 
 impl LoginCookies {
-    /// Returns the cookie of a slot as `NAME=VALUE`, and its lifetime in seconds. Zero removes it.
+    /// Returns the cookie of a slot as `NAME=VALUE`, and its lifetime in seconds. A lifetime of
+    /// zero removes the cookie.
     pub(super) fn encode_slot(
         &self,
         slot: usize,
@@ -72,8 +74,8 @@ impl LoginCookies {
         (text, lifetime.saturating_add(DUPLICATE_SECONDS))
     }
 
-    /// Returns the logins of a slot's value, all of them open. Returns none if the MAC is not
-    /// valid.
+    /// Decodes the logins in a slot's value, with the status `Open`. Returns an empty list if the
+    /// value is malformed or its MAC is not valid.
     pub(super) fn decode_slot(&self, slot: usize, value: &str) -> Vec<LoginAttempt> {
         let name = format!("{}{slot}", self.name_prefix);
         self.try_decode_slot(&name, value).unwrap_or_default()
@@ -103,8 +105,8 @@ impl LoginCookies {
         Some(attempts)
     }
 
-    /// Returns the cookie of the history as `NAME=VALUE`, and its lifetime in seconds. Zero removes
-    /// it.
+    /// Returns the cookie of the history as `NAME=VALUE`, and its lifetime in seconds. A lifetime
+    /// of zero removes the cookie.
     pub(super) fn encode_history(&self, history: &[HistoryEntry]) -> (String, u64) {
         let name = format!("{}t", self.name_prefix);
         if history.is_empty() {
@@ -128,7 +130,8 @@ impl LoginCookies {
         (format!("{name}={value}"), lifetime)
     }
 
-    /// Returns the entries of the history's value. Returns none if the MAC is not valid.
+    /// Decodes the entries in the history's value. Returns an empty list if the value is malformed
+    /// or its MAC is not valid.
     pub(super) fn decode_history(&self, value: &str) -> Vec<HistoryEntry> {
         let name = format!("{}t", self.name_prefix);
         self.try_decode_history(&name, value).unwrap_or_default()
@@ -163,7 +166,7 @@ impl LoginCookies {
     }
 }
 
-/// Returns the flag of a scope. A third scope would need a second bit.
+/// Returns the bit that stores a scope in a login's flags. A third scope would need a second bit.
 fn scope_to_flag(scope: Scope) -> u8 {
     match scope {
         Scope::Base => 0,
@@ -171,7 +174,7 @@ fn scope_to_flag(scope: Scope) -> u8 {
     }
 }
 
-/// Returns the scope of a login's flags.
+/// Returns the scope that a login's flags contain.
 fn scope_from_flag(flag: u8) -> Scope {
     if flag & USER_INFO_FLAG == 0 {
         Scope::Base

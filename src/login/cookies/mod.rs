@@ -1,5 +1,5 @@
-//! Login cookies. They bind each login to the browser that began it, and contain its return page
-//! and how it ended.
+//! Login cookies, which bind each login to the browser that began it, and contain the login's
+//! return page and status.
 //!
 //! There is a fixed number of names, and each cookie has a maximum size. All login cookies together
 //! stay below 4 KiB, however many tabs are open. Concurrent requests of several tabs overwrite each
@@ -36,19 +36,20 @@ use crate::clock::Timestamp;
 use crate::credential::AppId;
 use crate::identity::{CookieKeys, KeyedMac, cookies};
 
-/// Maximum number of login cookies that are read. Browsers send several cookies of one name if
-/// another host or path has set them too.
+/// Maximum number of login cookies of one request that are read: 128. Browsers send several cookies
+/// of one name if another host or path has set cookies of that name.
 const MAX_COOKIES_READ: usize = 128;
 
-/// Time for which the cookies keep a completed login, in seconds. A duplicate of its callback is
-/// redirected to the page if the browser has a session. Otherwise the login is retried.
+/// Time for which the cookies keep a completed login, so that duplicates of its callback are
+/// answered: 600 seconds. A duplicate is redirected to the page if the browser has a session.
+/// Without a session, the login is retried.
 const DUPLICATE_SECONDS: u64 = 600;
 
 /// Writes and reads the cookies of one account's logins.
 #[derive(Clone)]
 pub(crate) struct LoginCookies {
     macs: Vec<KeyedMac>,
-    /// The common prefix of all names.
+    /// The prefix that the names of all login cookies have.
     name_prefix: String,
     lifetime: Duration,
     start_page: ReturnTo,
@@ -74,7 +75,7 @@ impl LoginCookies {
         }
     }
 
-    /// Returns the common prefix of all names.
+    /// Returns the prefix that the names of all login cookies have.
     #[cfg(any(test, fuzzing))]
     pub(crate) fn prefix(&self) -> &str {
         &self.name_prefix
@@ -82,8 +83,8 @@ impl LoginCookies {
 
     /// Returns the logins in a browser's cookies that have a valid MAC and have not expired.
     ///
-    /// A browser may send several copies of one cookie; their logins are merged. The history is
-    /// read before the slots, because it decides the status of each login.
+    /// A browser may send several copies of one cookie; their logins are merged. The history
+    /// decides the status of each login, because slots do not contain a status.
     pub(crate) fn read(&self, headers: &HeaderMap, now: Timestamp) -> BrowserLogins {
         let now = unix_seconds(now);
         let mut browser = BrowserLogins {
@@ -117,14 +118,15 @@ impl LoginCookies {
             for (attempt, status) in browser.slots[slot].iter_mut().zip(statuses) {
                 attempt.status = status;
             }
-            // A completed login expires later than an open one, so that its status is needed first.
+            // A completed login expires later than an open one, so the statuses are set before
+            // expired logins are removed.
             browser.slots[slot].retain(|attempt| now < self.expires_at(attempt));
         }
         browser
     }
 
-    /// Returns the changed cookies as `NAME=VALUE`, each with its lifetime in seconds. Zero removes
-    /// the cookie.
+    /// Returns the changed cookies as `NAME=VALUE`, each with its lifetime in seconds. A lifetime
+    /// of zero removes the cookie.
     pub(crate) fn write(&self, browser: &BrowserLogins) -> Vec<(String, u64)> {
         let mut cookies = Vec::new();
         for (slot, attempts) in browser.slots.iter().enumerate() {
