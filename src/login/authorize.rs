@@ -26,8 +26,8 @@ pub(crate) struct AuthorizationRequest<'a> {
 }
 
 impl AuthorizationRequest<'_> {
-    /// Returns the URL. WeChat checks it with a regular expression: the parameters must have
-    /// exactly this order and letter case (guide to web authorization).
+    /// Returns the URL of the authorize page. WeChat checks this URL with a regular expression: the
+    /// parameters must have exactly this order and letter case (guide to web authorization).
     pub(crate) fn url(&self) -> String {
         let encoded = |text| utf8_percent_encode(text, URI_COMPONENT);
         let mut url = format!(

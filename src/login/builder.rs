@@ -15,7 +15,7 @@ impl Login {
     /// its cookies.
     ///
     /// # Errors
-    /// The same as [`LoginBuilder::build`].
+    /// Returns the errors of [`LoginBuilder::build`].
     ///
     /// ```
     /// use tower_wechat::{CookieKeys, Login};
@@ -189,8 +189,8 @@ impl LoginBuilder {
     }
 
     /// Sets whether the authorize URL has the undocumented `connect_redirect=1`. Some developers
-    /// report that WeChat then sends no duplicate callbacks. Duplicates cause no errors here.
-    /// Default: `false`.
+    /// report that WeChat then sends no duplicate callbacks. Duplicate callbacks cause no errors
+    /// with this crate. Default: `false`.
     pub fn connect_redirect(self, send: bool) -> Self {
         self.set(|settings| settings.authorize_options.connect_redirect = send)
     }
@@ -296,7 +296,8 @@ impl LoginBuilder {
         })
     }
 
-    /// Changes the settings, unless an earlier setter has failed. Keeps the error of this change.
+    /// Changes the settings, unless an earlier setter has failed. If `change` fails, keeps its
+    /// error for [`build`](Self::build).
     fn try_set(self, change: impl FnOnce(&mut LoginSettings) -> Result<(), Error>) -> Self {
         Self(self.0.and_then(|mut settings| {
             change(&mut settings)?;

@@ -16,7 +16,7 @@ macro_rules! login_failures {
         }
 
         impl LoginFailure {
-            /// All failures.
+            /// All variants, in the order of the table.
             pub(crate) const ALL: [Self; [$($name),+].len()] = [$(Self::$variant),+];
 
             /// Returns the failure's name in logs, in metrics (`wechat_logins_total`) and in stored
@@ -27,7 +27,7 @@ macro_rules! login_failures {
                 }
             }
 
-            /// Returns the kind of the error.
+            /// Returns the [`ErrorKind`] of the failure.
             pub(crate) fn kind(self) -> ErrorKind {
                 match self {
                     $(Self::$variant => ErrorKind::$kind,)+
@@ -45,33 +45,35 @@ macro_rules! login_failures {
 }
 
 login_failures! {
-    /// The request is malformed.
+    /// The request is malformed, for example a callback without a query.
     BadRequest = "bad_request", BadRequest, BAD_REQUEST;
     /// WeChat has sent the user to a path that is not the callback.
     WrongCallbackPath = "misplaced", BadRequest, BAD_REQUEST;
-    /// The login has expired.
+    /// The callback arrived after the login had expired.
     Expired = "expired", InvalidState, BAD_REQUEST;
-    /// This browser did not begin the login, or this application did not.
+    /// This browser or this application did not begin the login, or the code belongs to another
+    /// login.
     UnknownLogin = "unknown", InvalidState, BAD_REQUEST;
     /// The user denied access at WeChat's page.
     AccessDenied = "denied", LoginDenied, FORBIDDEN;
-    /// The user is virtual, and the application rejects virtual users.
+    /// The user is the virtual user of a snapshot page, and the login rejects virtual users.
     SnapshotDenied = "snapshot_refused", LoginDenied, FORBIDDEN;
     /// WeChat has blocked this user.
     Blocked = "barred", LoginDenied, FORBIDDEN;
-    /// The user has declined to share the profile.
+    /// The user has declined to share the profile, which the page requires.
     ProfileNotGranted = "profile_not_granted", LoginDenied, FORBIDDEN;
-    /// The browser is not WeChat's.
+    /// The browser is not WeChat's, and the login accepts no other browser.
     NotInWechat = "outside_wechat", LoginDenied, FORBIDDEN;
-    /// The browser has logged in, or retried, too often.
+    /// The browser has logged in or retried too often, has sent too many codes, or returns from
+    /// WeChat without a callback.
     RateLimited = "too_often", LoginDenied, TOO_MANY_REQUESTS;
-    /// Logins succeed, but the requests after them have no user.
+    /// The browser's logins succeed, but its page loads after these logins have no user.
     NotKept = "not_kept", LoginDenied, TOO_MANY_REQUESTS;
-    /// WeChat rejects the code.
+    /// WeChat has rejected the code, and the login is not retried.
     CodeRejected = "not_accepted", WechatRefused, BAD_GATEWAY;
-    /// WeChat rejects the account of this service.
+    /// WeChat rejects the account, or the application is configured wrongly. An operator must act.
     Misconfigured = "misconfigured", WechatConfig, BAD_GATEWAY;
-    /// WeChat is unreachable or fails.
+    /// WeChat fails or responds too slowly, or this process exchanges too many codes.
     WechatUnavailable = "wechat_away", WechatUnavailable, SERVICE_UNAVAILABLE;
     /// The store is unreachable or fails.
     StoreUnavailable = "store_away", StoreUnavailable, SERVICE_UNAVAILABLE;
@@ -114,7 +116,7 @@ impl LoginFailure {
         })
     }
 
-    /// Returns the failure with this name.
+    /// Returns the failure whose [`as_str`](Self::as_str) is this name.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         Self::ALL
             .into_iter()

@@ -1,9 +1,9 @@
 //! Protection of a granted scope: no link and no login in another browser reduces it.
 //!
-//! The tokens of a code replace the user's former tokens, at WeChat and in the store, even if they
-//! cover less. A login therefore asks for the scope that its user has granted before. For a browser
-//! with a session, the user is known before the code is spent. Otherwise only the code reveals the
-//! user, and WeChat asks for the former scope immediately afterwards.
+//! The tokens of a code replace the user's former tokens, at WeChat and in the store, even if the
+//! new tokens cover less. A login therefore asks for the scope that its user has granted before.
+//! For a browser with a session, the user is known before the code is spent. Otherwise only the
+//! code reveals the user, and WeChat asks for the former scope immediately afterwards.
 
 use http::HeaderMap;
 
@@ -60,8 +60,9 @@ impl LoginHandler {
         }))
     }
 
-    /// Returns `true` if the code of this login would reduce what its user has granted. The caller
-    /// then retries the login: the code stays unspent, and the user's tokens stay valid.
+    /// Returns `true` if the code of this login would reduce the scope that the session's user has
+    /// granted. The caller then retries the login: the code stays unspent, and the user's tokens
+    /// stay valid.
     pub(super) async fn would_reduce_scope(
         &self,
         attempt: &LoginAttempt,

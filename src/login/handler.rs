@@ -46,9 +46,9 @@ pub(super) struct Inner {
     pub(super) log_limiter: Arc<LogLimiter>,
     pub(super) login_limiter: LoginLimiter,
     pub(super) code_limiter: CodeLimiter,
-    /// Limits the codes that were rejected before they were spent.
+    /// Limits how many unspent codes of one login the store binds to that login.
     pub(super) unspent_codes: CodeLimiter,
-    /// Limits the exchanges of this process.
+    /// Limits the exchanges of this handler and its clones.
     pub(super) exchange_limiter: Arc<ExchangeLimiter>,
     pub(super) running_exchanges: Arc<RunningExchanges>,
     redirect_uri: String,
@@ -174,7 +174,7 @@ impl LoginHandler {
         }
     }
 
-    /// Returns a redirect to a page of the application.
+    /// Returns a redirect to a page of the application, with these `Set-Cookie` values.
     pub(super) fn redirect_to_page(
         &self,
         page: &ReturnTo,
@@ -186,7 +186,7 @@ impl LoginHandler {
             page.as_str(),
             if clears_fragment { "#" } else { "" }
         );
-        // A page consists of visible ASCII, so that this never fails.
+        // A page consists of visible ASCII, so the conversion never fails.
         let url = HeaderValue::try_from(url).unwrap_or_else(|_| HeaderValue::from_static("/"));
         LoginReply {
             content: ReplyContent::Redirect(url),
@@ -194,7 +194,7 @@ impl LoginHandler {
         }
     }
 
-    /// Returns a failure page whose button leads to `button_url`. Without one, the button leads to
+    /// Returns a failure page whose button leads to `button_url`. For `None`, the button leads to
     /// the start page for a malformed request, and to another login for all other failures.
     pub(super) fn reply_with_failure(
         &self,

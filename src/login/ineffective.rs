@@ -23,7 +23,7 @@ impl LoginHandler {
     ///
     /// A person who signs out and in again must not get this failure. The browser of such a person
     /// has no session, or has one that a logout everywhere has ended and that the layer's identity
-    /// still reads. Its page load does not come from WeChat.
+    /// still reads. The page load of such a person does not come from WeChat.
     pub(super) fn not_kept(
         &self,
         head: &RequestHead<'_>,
@@ -48,7 +48,7 @@ impl LoginHandler {
         Some(self.reply_with_failure(LoginFailure::NotKept, Some(login_url)))
     }
 
-    /// Logs that the browser sends a session, and the layer's identity finds no user.
+    /// Logs that the browser sends its session, but the page load still has no user.
     fn log_unread_session(&self) {
         if let Some(more) = self.0.log_limiter.allow_line("unread_session") {
             tracing::warn!(

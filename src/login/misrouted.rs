@@ -1,4 +1,4 @@
-//! Callbacks that a proxy has sent to another path, or whose query it has dropped.
+//! Callbacks that a proxy has sent to another path, or whose query the proxy has dropped.
 
 use http::{HeaderMap, Uri};
 
@@ -16,13 +16,14 @@ use crate::navigation::{Initiator, initiator, is_navigation};
 use crate::store::LoginCodeKey;
 
 /// Number of page loads that repeat a login within a minute, without a callback, after which the
-/// login counts as a loop. By then, the browser has visited WeChat up to three times. The first
-/// visit is for the page that it requested, and two are for the page to which a proxy diverts the
-/// callback.
+/// login may count as a loop. After that number, the browser has visited WeChat up to three times.
+/// The first visit is for the page that it requested, and two are for the page to which a proxy
+/// diverts the callback.
 pub(super) const MAX_MISSED_CALLBACKS: u8 = 2;
 
 /// Number of repeats after which the login counts as a loop regardless of the request's headers. No
-/// person opens so many tabs or reloads so often within a minute. A cookie counts up to 15.
+/// person opens so many tabs or reloads so often within a minute. A login cookie can count 15
+/// repeats.
 const MAX_REPEATS_OF_PERSON: u8 = 13;
 
 /// Minimum average time between two reloads of a page by a person, in seconds.
@@ -33,7 +34,8 @@ impl LoginHandler {
     /// that this application issued. Another login would end at the wrong path again.
     pub(crate) fn reject_misrouted_callback(&self, head: &RequestHead<'_>) -> Option<LoginReply> {
         let query = head.uri.query()?;
-        // This search rejects nearly every request, and costs less than parsing the query.
+        // This search ends the function for nearly every request, and costs less than parsing the
+        // query.
         memchr::memmem::find(query.as_bytes(), b"state=")?;
         let now = self.now();
         let own_state =
@@ -50,7 +52,7 @@ impl LoginHandler {
     }
 
     /// Binds the code of a misrouted callback to its login, so that no other login can use the
-    /// code. The logs of proxies may contain it.
+    /// code. Proxies may have logged the code.
     fn bind_misrouted_code(&self, uri: &Uri, login_id: u64) {
         let Ok((Some(code), _)) = parse_code_and_state(uri) else {
             return;
@@ -85,8 +87,9 @@ impl LoginHandler {
     }
 
     /// Returns `true` if this page load seems to be a callback without its path and query, rather
-    /// than a person's reload. Older web views do not send the headers that distinguish the two.
-    /// For them, only a number of repeats that no person reaches counts as a loop.
+    /// than a person's reload. Older web views do not send the header that distinguishes a callback
+    /// from a reload. For these web views, only a number of repeats that no person reaches counts
+    /// as a loop.
     pub(super) fn seems_to_miss_callback(
         &self,
         attempt: &LoginAttempt,
@@ -95,15 +98,16 @@ impl LoginHandler {
         if attempt.repeats >= MAX_REPEATS_OF_PERSON {
             return true;
         }
-        // A callback that still has its query is recognised by its state at any path.
+        // A page with a query is no lost callback: the state in a callback's query is recognised at
+        // any path.
         let has_query = attempt.return_to.as_str().contains('?');
         match initiator(headers) {
             _ if has_query => false,
             None => false,
             Some(Initiator::OtherOrigin) => true,
-            // Browsers keep this value through all redirects after an address that was typed or
-            // opened by another program. Redirects return faster than a person reloads. The first
-            // two loads are not counted, because web views load a page twice.
+            // After an address that was typed or opened by another program, browsers send
+            // `Sec-Fetch-Site: none` through all redirects. Redirects return faster than a person
+            // reloads. The first two loads are not counted, because web views load a page twice.
             Some(Initiator::SameOriginOrNone) => {
                 let reloads = u64::from(attempt.repeats).saturating_sub(1);
                 attempt.age_seconds(self.now()) < MIN_RELOAD_SECONDS * reloads

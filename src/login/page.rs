@@ -52,7 +52,7 @@ struct PageText {
     button: [&'static str; 2],
 }
 
-/// Buttons that several pages have.
+/// Text of the button that begins another login, in Chinese and English.
 const SIGN_IN_AGAIN: [&str; 2] = ["重新登录", "Sign in again"];
 
 const TRY_AGAIN: [&str; 2] = ["再试一次", "Try again"];
@@ -195,7 +195,7 @@ font-weight:600;text-decoration:none}\
 a:focus-visible{outline:3px solid var(--ink);outline-offset:2px}\
 a .en{display:block;font-weight:400;opacity:.9;line-height:1.3}";
 
-/// Escapes a text for HTML, in attributes too.
+/// Escapes a text for use in HTML, as content or as the value of an attribute.
 fn escape_html(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {

@@ -6,15 +6,17 @@ use http::uri::Authority;
 
 use crate::error::Error;
 
-/// Scheme, host and port as browsers write them, and the prefix of all public paths.
+/// Public URL of an application: scheme, host and port in browsers' form, and the prefix of all
+/// public paths.
 ///
-/// A proxy may strip the prefix before it passes a request on, or leave it. In both cases, a path
-/// that has the prefix is public already, and any other path gets the prefix.
+/// A proxy may strip the prefix before it passes a request on, or keep the prefix. In both cases, a
+/// path with the prefix counts as public, and any other path gets the prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PublicUrl {
     /// Scheme, host and port, without a slash at the end.
     origin: String,
-    /// Empty, or a path that starts with a slash and does not end with one.
+    /// The prefix of all public paths: empty, or a path with a slash at its start and none at its
+    /// end.
     path_prefix: String,
 }
 
@@ -22,7 +24,7 @@ impl PublicUrl {
     /// Reads a public URL.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): this is no `http` or `https`
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): `url` is no `http` or `https`
     /// URL of a host and a plain path.
     pub(crate) fn parse(url: &str) -> Result<Self, Error> {
         let (scheme, rest) = url.split_once("://").unwrap_or_default();
@@ -47,22 +49,22 @@ impl PublicUrl {
         })
     }
 
-    /// Returns `true` if browsers use https.
+    /// Returns `true` if the scheme of the public URL is `https`.
     pub(super) fn is_https(&self) -> bool {
         self.origin.starts_with("https:")
     }
 
-    /// Returns the path below which all public paths lie. It may be empty.
+    /// Returns the prefix of all public paths, which may be empty.
     pub(super) fn path_prefix(&self) -> &str {
         &self.path_prefix
     }
 
-    /// Returns the address of a public path.
+    /// Returns the absolute URL of a public path.
     pub(super) fn absolute_url(&self, path: &str) -> String {
         format!("{}{path}", self.origin)
     }
 
-    /// Returns the prefix that a path lacks to be public.
+    /// Returns the prefix of all public paths if `path` lacks it, and otherwise an empty string.
     pub(super) fn missing_prefix(&self, path: &str) -> &str {
         if self.strip_path_prefix(path).is_some() {
             ""
@@ -71,7 +73,7 @@ impl PublicUrl {
         }
     }
 
-    /// Returns a path as browsers know it.
+    /// Returns a path as browsers know it: with the prefix, which is added if the path lacks it.
     pub(super) fn public_path(&self, path: &str) -> String {
         format!("{}{path}", self.missing_prefix(path))
     }
@@ -96,7 +98,7 @@ impl PublicUrl {
     }
 }
 
-/// Returns an error unless this is a host with an optional port.
+/// Returns an error unless `authority` is an ASCII host with an optional port.
 fn check_authority(authority: &str) -> Result<(), Error> {
     if authority.is_empty() {
         return Err(Error::configuration(
@@ -124,7 +126,7 @@ fn check_authority(authority: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Returns `true` if this is a host with an optional port, as browsers write them.
+/// Returns `true` if `authority` is a host that browsers accept, with an optional port.
 fn is_host_and_port(authority: &str) -> bool {
     let Ok(parsed) = authority.parse::<Authority>() else {
         return false;
@@ -141,7 +143,8 @@ fn is_host_and_port(authority: &str) -> bool {
     is_port && is_host(host)
 }
 
-/// Returns `true` if browsers accept this host, and write it in the same way.
+/// Returns `true` if browsers accept this host: an IPv6 address in brackets, an IPv4 address, or a
+/// name of letters, digits and `-._`.
 fn is_host(host: &str) -> bool {
     if let Some(address) = host.strip_prefix('[') {
         let address = address.strip_suffix(']').map(str::parse::<Ipv6Addr>);
@@ -154,7 +157,7 @@ fn is_host(host: &str) -> bool {
     host.bytes().all(plain) && (!is_number || host.parse::<Ipv4Addr>().is_ok())
 }
 
-/// Returns an error with the reason unless this is a plain path.
+/// Returns an error with the reason unless `prefix` is empty or a plain path.
 fn check_path_prefix(prefix: &str) -> Result<(), Error> {
     if prefix.is_empty() || is_plain_path(prefix) {
         return Ok(());
@@ -186,8 +189,8 @@ fn is_plain_path_char(character: char) -> bool {
     character.is_ascii_alphanumeric() || "/-_.~".contains(character)
 }
 
-/// Returns `true` if a path has only letters, digits and `-_.~`, and no segment that is empty or
-/// that browsers resolve.
+/// Returns `true` if a path starts with a slash and consists of segments with only letters, digits
+/// and `-_.~`. A plain path has no segment that is empty, `.` or `..`.
 pub(super) fn is_plain_path(path: &str) -> bool {
     let segments = || path.split('/').skip(1);
     path.starts_with('/')

@@ -1,5 +1,4 @@
-//! Queries of the login's own paths: reading the callback's and a login link's, and encoding
-//! values.
+//! Parsers of the queries of callbacks and of login links, and the encoding of values in queries.
 
 use http::Uri;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -7,8 +6,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 use super::failure::LoginFailure;
 use super::scope::Scope;
 
-/// Maximum length of a code, in bytes. WeCom documents 512 bytes; the Official Account documents
-/// none.
+/// Maximum length of a code in a callback: 1,024 bytes. WeCom documents codes of at most 512 bytes,
+/// and WeChat documents no maximum for Official Accounts.
 const MAX_CALLBACK_CODE_BYTES: usize = 1_024;
 
 /// The characters that JavaScript's `encodeURIComponent` encodes, as WeChat's documentation
@@ -29,7 +28,7 @@ pub(super) const URI_COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
 pub(super) struct LoginLink {
     pub(super) return_to: Option<Vec<u8>>,
     pub(super) scope: Option<Scope>,
-    /// `true` if parameters behind an unencoded `return_to` were added to it.
+    /// `true` if `return_to` was not encoded, and parameters behind it were added to the page.
     pub(super) has_unencoded_parameters: bool,
 }
 
@@ -64,7 +63,7 @@ impl LoginLink {
     }
 }
 
-/// Returns the decoded pairs of a query. Replaces bytes that are not UTF-8.
+/// Returns the decoded names and values of a query. Replaces bytes that are not UTF-8 by U+FFFD.
 pub(super) fn query_pairs(uri: &Uri) -> impl Iterator<Item = (String, String)> + '_ {
     let text = |text| String::from_utf8_lossy(&decode_query_text(text)).into_owned();
     uri.query().unwrap_or_default().split('&').map(move |pair| {
@@ -73,7 +72,8 @@ pub(super) fn query_pairs(uri: &Uri) -> impl Iterator<Item = (String, String)> +
     })
 }
 
-/// Decodes a name or a value of a query.
+/// Decodes a name or a value of a query: replaces `+` by a blank, and then percent-decodes the
+/// text.
 fn decode_query_text(text: &str) -> Vec<u8> {
     let spaced = text.replace('+', " ");
     percent_decode_str(&spaced).collect()
@@ -82,7 +82,8 @@ fn decode_query_text(text: &str) -> Vec<u8> {
 /// Returns the code and the state of a callback, each `None` if it is missing or empty.
 ///
 /// # Errors
-/// [`LoginFailure::BadRequest`]: a parameter occurs twice, or the code cannot be a code.
+/// [`LoginFailure::BadRequest`]: `code` or `state` occurs twice, or the code is too long or not
+/// visible ASCII.
 pub(crate) fn parse_code_and_state(
     uri: &Uri,
 ) -> Result<(Option<String>, Option<String>), LoginFailure> {

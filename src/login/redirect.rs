@@ -19,9 +19,9 @@ use crate::navigation::is_wechat_browser;
 use crate::users::UserToken;
 
 impl LoginHandler {
-    /// Returns a redirect to WeChat for a page load without a user, or whose user lacks a scope.
-    /// For other requests, see [`login_url_for_script`](Self::login_url_for_script). `is_anonymous`
-    /// is `true` if the layer's identity returned no user.
+    /// Returns a redirect to WeChat for a page load that has no user, or whose user lacks a scope.
+    /// Returns a failure if another login would not help, for example because recent logins had no
+    /// effect. `is_anonymous` is `true` if the layer's identity returned no user.
     pub(crate) fn redirect_to_wechat(
         &self,
         head: &RequestHead<'_>,
@@ -42,8 +42,8 @@ impl LoginHandler {
     fn requested_page(&self, head: &RequestHead<'_>) -> Result<ReturnTo, LoginReply> {
         let uri = head.original_uri();
         if self.0.settings.resembles_callback_path(uri.path()) {
-            // WeChat has sent the user here, and a proxy has changed the path and dropped the
-            // query.
+            // WeChat has probably sent the user to the callback, and a proxy has changed the path
+            // and dropped the query.
             return Err(self.reject_wrong_callback_path(uri.path()));
         }
         let (page, error) = ReturnTo::from_uri(uri, &self.0.settings.public_url);
@@ -72,8 +72,8 @@ impl LoginHandler {
         self.redirect_to_own_path(url)
     }
 
-    /// Returns a redirect for a form without a user: to a login that leads back to the page with
-    /// the form. The browser does not send the form's data again.
+    /// Returns a redirect for a form that was submitted without a user: to a login that leads back
+    /// to the page with the form. The browser does not send the form's data again.
     pub(crate) fn redirect_form_to_login(
         &self,
         head: &RequestHead<'_>,
@@ -82,7 +82,7 @@ impl LoginHandler {
         self.redirect_to_own_path(self.login_url_for_script(head, scope))
     }
 
-    /// Returns a redirect to a path of the application's own.
+    /// Returns a redirect to this path of the application.
     fn redirect_to_own_path(&self, path: String) -> LoginReply {
         match HeaderValue::try_from(path) {
             Ok(path) => LoginReply::redirect(path),
@@ -90,8 +90,8 @@ impl LoginHandler {
         }
     }
 
-    /// Returns the login URL for a script's user. The login leads back to the page that contains
-    /// the script.
+    /// Returns the URL of a login for a request that a script or a form sent. The login leads back
+    /// to the page in the request's `Referer`, or else to the start page.
     pub(crate) fn login_url_for_script(
         &self,
         head: &RequestHead<'_>,
@@ -104,8 +104,8 @@ impl LoginHandler {
         self.0.settings.login_url(page.as_ref(), scope)
     }
 
-    /// Parses the `return_to` of a link. Returns `None`, and logs the reason, if a login may not
-    /// lead there.
+    /// Parses the `return_to` of a link to the login. Returns `None` if the page is one of the
+    /// login's own paths. Logs a warning and returns `None` if the page is too long or unsafe.
     pub(super) fn parse_return_to(&self, path: &[u8]) -> Option<ReturnTo> {
         match ReturnTo::parse(path, &self.0.settings.public_url) {
             Ok(page) => Some(page).filter(|page| !self.is_login_page(page)),
@@ -116,12 +116,14 @@ impl LoginHandler {
         }
     }
 
-    /// Returns `true` if a page is one of the login's own paths, in any encoding.
+    /// Returns `true` if a page is one of the login's own paths, even if the path is
+    /// percent-encoded.
     fn is_login_page(&self, page: &ReturnTo) -> bool {
         self.handles_path(&percent_decode_str(page.path()).decode_utf8_lossy())
     }
 
-    /// Logs that a login does not lead to the requested page.
+    /// Logs that a login does not lead to the requested page, at most once a minute for each
+    /// reason.
     fn log_unusable_return_to(&self, reason: ReturnToError, bytes: usize) {
         let kind = reason.as_str();
         if let Some(more) = self.0.log_limiter.allow_line(kind) {
@@ -130,7 +132,8 @@ impl LoginHandler {
     }
 
     /// Returns `true` if a user's token is known not to cover a scope. If the granted scope is
-    /// unknown, returns `false`, so that the handler's call to WeChat decides.
+    /// unknown, returns `false`: the application's call to WeChat then shows whether the scope
+    /// suffices.
     pub(crate) fn lacks_scope(token: &UserToken, scope: Scope) -> bool {
         token
             .scope()
@@ -153,8 +156,9 @@ impl LoginHandler {
         self.reply_with_failure(LoginFailure::ProfileNotGranted, Some(button_url))
     }
 
-    /// Returns a redirect to WeChat for a new login, or for an open login of this browser for the
-    /// same page. Returns a failure if the browser's callbacks seem to get lost on the way.
+    /// Returns a redirect to WeChat, for an open login of this browser with this page and scope, or
+    /// else for a new login. Returns a failure if the browser's callbacks seem to get lost. Also
+    /// returns a failure if the login accepts only WeChat's browser and this is another one.
     pub(super) fn begin_or_reuse_attempt(
         &self,
         scope: Scope,

@@ -9,7 +9,7 @@ use crate::store::BoxFuture;
 #[derive(Debug)]
 pub(crate) struct LoginReply {
     pub(crate) content: ReplyContent,
-    /// Values of `Set-Cookie`.
+    /// Values of the `Set-Cookie` headers of the response.
     pub(crate) set_cookies: Vec<HeaderValue>,
 }
 
@@ -34,7 +34,7 @@ impl LoginReply {
     }
 }
 
-/// A reply, or the future of one.
+/// A reply that is ready, or a future that returns the reply after calls to the store or to WeChat.
 pub(crate) enum HandlerReply {
     Ready(LoginReply),
     Pending(BoxFuture<'static, LoginReply>),

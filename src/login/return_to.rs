@@ -29,12 +29,13 @@ pub(crate) struct ReturnTo(Box<str>);
 pub(crate) enum ReturnToError {
     /// The page is longer than [`MAX_RETURN_TO_BYTES`].
     TooLong,
-    /// A browser could leave the application's origin.
+    /// The page is no path of the application's own origin, or some browser would leave that
+    /// origin.
     Unsafe,
 }
 
 impl ReturnToError {
-    /// Returns the reason for log lines.
+    /// Returns the text of the reason in log lines.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::TooLong => "it is longer than 2,048 bytes",
@@ -60,7 +61,7 @@ impl ReturnTo {
         } else {
             ""
         };
-        // A path may begin with its query only behind the origin.
+        // A page may begin with `?` or `#` only if the origin stood in front.
         if !slash.is_empty() && path.len() == page.len() {
             return Err(ReturnToError::Unsafe);
         }
@@ -76,18 +77,20 @@ impl ReturnTo {
         Ok(Self(path.into()))
     }
 
-    /// Returns the page of a text that was written by [`as_str`](Self::as_str).
+    /// Parses a page that [`as_str`](Self::as_str) has returned. Returns `None` if the text is too
+    /// long or unsafe.
     pub(crate) fn from_stored(path: &str) -> Option<Self> {
         (path.len() <= MAX_RETURN_TO_BYTES && is_safe_path(path)).then(|| Self(path.into()))
     }
 
-    /// Returns the start page.
+    /// Returns the start page of the application.
     pub(crate) fn start_page(public_url: &PublicUrl) -> Self {
         Self(format!("{}/", public_url.path_prefix()).into())
     }
 
-    /// Returns the page that a request asked for. If its query makes the page too long or unsafe,
-    /// returns the path alone. If that is not a valid page either, returns the start page.
+    /// Returns the page that a request asked for. If the query makes the page too long or unsafe,
+    /// returns the path alone. If the path is not valid either, returns the start page. The second
+    /// value is the reason for such a change.
     pub(crate) fn from_uri(
         uri: &http::Uri,
         public_url: &PublicUrl,
@@ -104,7 +107,8 @@ impl ReturnTo {
         )
     }
 
-    /// Returns the page of a `Referer`, if it has the application's own origin.
+    /// Returns the page that a `Referer` names, without its fragment. Returns `None` if the
+    /// `Referer` has another origin than the application.
     pub(crate) fn from_referer(referer: &[u8], public_url: &PublicUrl) -> Option<Self> {
         let url = std::str::from_utf8(referer).ok()?;
         public_url.strip_origin(url)?;
@@ -123,8 +127,8 @@ impl ReturnTo {
     }
 }
 
-/// Percent-encodes the characters that browsers encode in a path or a query. Returns `None` if
-/// there are control characters, which browsers remove.
+/// Percent-encodes the characters that browsers encode in a path or a query. Returns `None` if the
+/// text has control characters, which browsers remove.
 fn encode_like_browsers(path: &[u8]) -> Option<Cow<'_, str>> {
     let control = |byte: &u8| byte.is_ascii_control();
     let controls_beyond_ascii = |text: &str| text.chars().any(char::is_control);
@@ -147,8 +151,8 @@ fn encode_like_browsers(path: &[u8]) -> Option<Cow<'_, str>> {
     Some(Cow::Owned(text))
 }
 
-/// Returns `true` if all browsers, and all proxies that decode paths, stay on the application's
-/// origin.
+/// Returns `true` if this path stays on the application's origin in all browsers, and behind
+/// proxies that decode paths.
 fn is_safe_path(path: &str) -> bool {
     let plain = |byte: u8| byte.is_ascii_graphic() && !b"\\\"<>^".contains(&byte);
     if !path.starts_with('/') || !path.bytes().all(plain) {
@@ -172,7 +176,7 @@ fn strip_query(path: &str) -> &str {
 }
 
 impl fmt::Debug for ReturnTo {
-    /// Omits the query, in which applications put secrets.
+    /// Writes the path alone, because the query and the fragment may contain secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ReturnTo({:?})", self.path())
     }
@@ -297,7 +301,7 @@ mod tests {
         ] {
             assert_eq!(read(page).as_deref(), Ok(encoded));
         }
-        // The bytes of another encoding are kept.
+        // Bytes that are not UTF-8, here GBK, are percent-encoded unchanged.
         let gbk = ReturnTo::parse(b"/s?q=\xc4\xe3", &public_url()).unwrap();
         assert_eq!(gbk.as_str(), "/s?q=%C4%E3");
     }

@@ -56,8 +56,9 @@ impl LoginHandler {
         }
     }
 
-    /// Answers `/wechat/login?return_to=PATH&scope=SCOPE`. A link can widen the login's scope but
-    /// not reduce it, because any person can create such a link.
+    /// Answers a request to the login path, such as `/wechat/login?return_to=PATH&scope=SCOPE`. A
+    /// link can widen the login's scope but not reduce it, because any person can create such a
+    /// link.
     fn handle_login_link(
         &self,
         head: &RequestHead<'_>,

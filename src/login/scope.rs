@@ -33,7 +33,7 @@ impl Scope {
         }
     }
 
-    /// Returns the scope with this name.
+    /// Returns the scope with this name of WeChat, or `None` for an unknown name.
     pub(crate) fn from_name(name: &str) -> Option<Self> {
         match name {
             SCOPE_BASE => Some(Self::Base),
@@ -50,7 +50,7 @@ impl Scope {
         }
     }
 
-    /// Returns `true` if a granted scope, comma-separated as WeChat writes it, covers this one.
+    /// Returns `true` if a granted scope, comma-separated as WeChat writes it, covers this scope.
     pub fn is_granted_by(self, granted: &str) -> bool {
         granted.split(',').any(|name| {
             let name = name.trim();

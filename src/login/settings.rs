@@ -17,13 +17,13 @@ use crate::identity::{CookieKeys, SessionCookie};
 const DEFAULT_CALLBACK_PATH: &str = "/wechat/callback";
 const DEFAULT_LOGIN_PATH: &str = "/wechat/login";
 
-/// Default time that a user may stay at WeChat's page before the login expires.
+/// Default time that a user may stay at WeChat's page before the login expires: ten minutes.
 const DEFAULT_STATE_LIFETIME: Duration = Duration::from_secs(10 * 60);
 
-/// Default number of automatic retries of one browser within a minute.
+/// Default number of automatic retries of one browser within a minute: two.
 const DEFAULT_MAX_RETRIES: usize = 2;
 
-/// Default time for which a callback waits for the exchange of its code.
+/// Default time for which a callback waits for the exchange of its code: five seconds.
 const DEFAULT_EXCHANGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Policy for virtual users of snapshot pages (快照页).
@@ -116,8 +116,8 @@ impl LoginSettings {
     }
 
     /// Returns an error if the public URL is the address of one of the login's own paths. If a
-    /// proxy stripped that URL's path, requests for the login path and for the start page would
-    /// look the same.
+    /// proxy stripped the path of such a public URL, requests for that path and for the start page
+    /// would look the same.
     pub(super) fn check_paths(&self) -> Result<(), Error> {
         for path in [&self.callback_path, &self.login_path] {
             let below = self.public_url.strip_path_prefix(path);
@@ -136,7 +136,8 @@ impl LoginSettings {
         self.public_url.is_https()
     }
 
-    /// Returns the session cookie of one account's users.
+    /// Returns the session cookie of one account's users, with the lifetimes and the name that were
+    /// set.
     pub(super) fn session_cookie(&self, app: &AppId, clock: &Clock) -> SessionCookie {
         let mut session = SessionCookie::builder(app, &self.cookie_keys)
             .secure(self.is_https())
@@ -153,8 +154,8 @@ impl LoginSettings {
 
 impl LoginSettings {
     /// Returns `true` if a request's path is `own`, one of the login's paths. The request's path
-    /// may lack the prefix of the public URL, because a proxy may strip the prefix. It may end with
-    /// a slash.
+    /// may lack the prefix of the public URL, which a proxy may strip. A slash at the end of a path
+    /// is ignored.
     #[inline]
     pub(super) fn is_own_path(&self, path: &str, own: &str) -> bool {
         let plain = |path| str::strip_suffix(path, '/').unwrap_or(path);
@@ -172,7 +173,8 @@ impl LoginSettings {
                 || ends_with_segments(path, self.callback_path.trim_matches('/')))
     }
 
-    /// Returns the path of a login that leads back to `page`, or to the start page for `None`.
+    /// Returns the path and query that begin a login, which leads back to `page`, or to the start
+    /// page for `None`.
     pub(super) fn login_url(&self, page: Option<&ReturnTo>, scope: Option<Scope>) -> String {
         let start_page = || ReturnTo::start_page(&self.public_url);
         let page = page.cloned().unwrap_or_else(start_page);
@@ -202,7 +204,8 @@ impl fmt::Debug for LoginSettings {
     }
 }
 
-/// Returns an error unless `path` is a plain path, with or without a slash at its end.
+/// Returns `path` unchanged, or an error unless `path` is a plain path. A slash at the end is
+/// allowed.
 pub(super) fn parse_path(path: &str) -> Result<String, Error> {
     if !is_plain_path(path.strip_suffix('/').unwrap_or(path)) {
         return Err(Error::configuration(format!(

@@ -108,8 +108,8 @@ impl Login {
     /// grant `scope`, or the login's own scope for `None`.
     ///
     /// The method encodes the characters that browsers encode (letters beyond ASCII, blanks).
-    /// `return_to` may start with the origin of the public URL. The encoded path and query may have
-    /// 2,048 bytes together.
+    /// `return_to` may start with the origin of the public URL. The encoded path, query and
+    /// fragment may have 2,048 bytes together.
     ///
     /// ```
     /// use tower_wechat::{CookieKeys, Login, Scope};

@@ -14,26 +14,26 @@ use crate::clock::{MAX_CLOCK_SKEW, Timestamp};
 use crate::credential::AppId;
 use crate::identity::{CookieKeys, KeyedMac};
 
-/// Length of the MAC: half of an HMAC-SHA256, which cannot be guessed and keeps the state below 64
-/// characters.
+/// Length of the MAC in a state or a login cookie, in bytes: half of an HMAC-SHA256. A MAC of this
+/// length cannot be guessed, and keeps the state below 64 characters.
 pub(super) const TAG_BYTES: usize = 16;
 
-/// Length of a state: the id, the time of issue and the MAC.
+/// Length of a decoded state, in bytes: 8 for the id, 4 for the time of issue, and the MAC.
 const STATE_BYTES: usize = 8 + 4 + TAG_BYTES;
 
-/// Number of random bits of an id, below its millisecond.
+/// Number of random bits in the id of a login, below the ten bits of the millisecond.
 const RANDOM_BITS: u32 = 54;
 
 /// Reason for which a state is invalid.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StateError {
-    /// This application did not issue the state.
+    /// The MAC is not valid, so this application did not issue the state.
     Forged,
     /// This application issued the state too long ago, or too far in the future.
     Expired(LoginState),
 }
 
-/// A state that this application issued.
+/// The content of a state that this application issued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LoginState {
     pub(crate) login_id: u64,
@@ -58,7 +58,7 @@ impl StateSigner {
         }
     }
 
-    /// Issues a state. Returns `None` if the system returns no random bytes.
+    /// Creates the state of a new login. Returns `None` if the system returns no random bytes.
     pub(crate) fn issue(&self, now: Timestamp) -> Option<LoginState> {
         let mut random = [0; 8];
         getrandom::fill(&mut random).ok()?;
@@ -69,7 +69,7 @@ impl StateSigner {
         })
     }
 
-    /// Returns the value of the parameter `state`.
+    /// Returns the value of the parameter `state`: the content and its MAC in hexadecimal digits.
     pub(crate) fn encode(&self, state: LoginState) -> String {
         let message = state.to_bytes();
         let tag = compute_tag(&self.macs, &message);
@@ -137,7 +137,7 @@ pub(crate) fn unix_seconds(now: Timestamp) -> u64 {
     u64::try_from(now.as_millis()).unwrap_or(0) / 1_000
 }
 
-/// Returns the MAC of a message with the first key.
+/// Returns the MAC of a message with the first key, shortened to [`TAG_BYTES`].
 pub(super) fn compute_tag(macs: &[KeyedMac], message: &[u8]) -> [u8; TAG_BYTES] {
     let mut tag = [0; TAG_BYTES];
     if let Some(mac) = macs.first() {
@@ -152,7 +152,8 @@ pub(super) fn verify_tag(macs: &[KeyedMac], message: &[u8], tag: &[u8]) -> bool 
         .any(|mac| mac.sign(message)[..TAG_BYTES].ct_eq(tag).into())
 }
 
-/// Decodes a state's text, or returns `None` if it cannot be one.
+/// Decodes the text of a state. Returns `None` unless the text has 56 lower-case hexadecimal
+/// digits.
 fn decode_hex(text: &str) -> Option<[u8; STATE_BYTES]> {
     let digits = text.as_bytes();
     if digits.len() != 2 * STATE_BYTES {

@@ -2,20 +2,21 @@
 
 use crate::error::Error;
 
-/// Maximum length of a name without `.txt`, and of a content, in bytes. WeChat's names have 26
-/// characters, and the contents 16.
+/// Maximum length of a file's name without `.txt`, and of a file's content, in bytes. WeChat's
+/// files have names of 26 characters and contents of 16.
 const MAX_TEXT_BYTES: usize = 128;
 
-/// A verification file at the root of the domain.
+/// File at the root of the public URL, by which WeChat verifies the ownership of the domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct VerificationFile {
-    /// The name, with a slash in front.
+    /// The path of the file: a slash and the file's name.
     pub(super) path: String,
     pub(super) content: String,
 }
 
 impl VerificationFile {
-    /// Creates a file. Removes blanks and newlines around the content.
+    /// Creates a verification file from its name and content. Removes blanks and newlines around
+    /// the content.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the name or the content
