@@ -13,7 +13,8 @@ const MAX_VALUE_BYTES: usize = 1_024;
 /// first. A header of 64 KiB has no room for more sessions of this crate's length.
 const MAX_SAME_NAME: usize = 1_024;
 
-/// Returns the values of the cookies with this name, in the order of the request.
+/// Returns the values of the cookies with this name, in the order of the request. Skips values
+/// longer than [`MAX_VALUE_BYTES`].
 pub(super) fn values_named<'a>(
     headers: &'a HeaderMap,
     name: &str,
@@ -59,8 +60,9 @@ fn split_cookies(header: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Returns the `Set-Cookie` header of a cookie, written as `NAME=VALUE`, for a number of seconds.
-/// Zero seconds remove the cookie. The caller passes ASCII without control characters.
+/// Returns a `Set-Cookie` header for `cookie`, which is `NAME=VALUE`. The browser keeps the cookie
+/// for `max_age_seconds`. Zero removes the cookie. The caller passes ASCII without control
+/// characters.
 pub(crate) fn set_cookie_header(
     cookie: &str,
     path: &str,

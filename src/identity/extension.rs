@@ -11,8 +11,9 @@ use crate::credential::UserId;
 /// Identity that reads the user from a request extension that another layer has set: the session of
 /// tower-sessions, the user of axum-login, or a type of the application.
 ///
-/// The other layer must be outside of this one. In axum, its `.layer(...)` call comes *after* this
-/// one's. If the extension is missing, the request has no user, and the identity logs one error.
+/// The other layer must be outside of the [`WechatLayer`](crate::WechatLayer). In axum, the other
+/// layer's `.layer(...)` call therefore comes *after* that of the `WechatLayer`. If the extension
+/// is missing, the request has no user, and the identity logs one error.
 ///
 /// ```
 /// use tower_wechat::identity::ExtensionIdentity;
@@ -57,7 +58,8 @@ where
 {
     fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a> {
         let Some(extension) = head.extensions.get::<T>() else {
-            // `Relaxed`: the flag guards no other memory. Only one thread sees `false`.
+            // `Relaxed` suffices, because the flag guards no other memory. Only one thread sees
+            // `false` and logs.
             if !self.missing_logged.swap(true, Ordering::Relaxed) {
                 tracing::error!(
                     target: "tower_wechat::layer",

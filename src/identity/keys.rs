@@ -9,10 +9,10 @@ use zeroize::Zeroizing;
 use crate::credential::KeyList;
 use crate::error::Error;
 
-/// Minimum length of a key, in bytes.
+/// Minimum length of a key: 64 bytes, the block size of HMAC-SHA256.
 const MIN_KEY_BYTES: usize = 64;
 
-/// Form of the keys that an application sets, with the remedy of its errors.
+/// Form of the keys that an application sets, with a hint for errors.
 const KEY_LIST: KeyList = KeyList {
     name: "cookie key",
     min_bytes: MIN_KEY_BYTES,
@@ -72,8 +72,8 @@ impl CookieKeys {
         Ok(Self(vec![key]))
     }
 
-    /// Derives the keys of one purpose. A value that was signed for one purpose is not valid for
-    /// another.
+    /// Derives the keys of one purpose, one from each key of the application. A value that was
+    /// signed for one purpose is not valid for another.
     pub(crate) fn derive_macs(&self, purpose: &[&str]) -> Vec<KeyedMac> {
         self.0
             .iter()
@@ -122,16 +122,16 @@ impl KeyedMac {
     }
 }
 
-/// Returns an HMAC that is ready for a message.
+/// Returns an HMAC-SHA256 with this key, which is ready for a message.
 fn hmac_with_key(key: &[u8]) -> HmacSha256 {
-    // HMAC accepts keys of any length, so that this never fails.
+    // HMAC accepts keys of any length, so the constructor never fails.
     <HmacSha256 as KeyInit>::new_from_slice(key)
         .unwrap_or_else(|_| <HmacSha256 as KeyInit>::new(&Default::default()))
 }
 
 #[cfg(test)]
 impl CookieKeys {
-    /// Returns keys for tests: one for each of these bytes, which repeat it.
+    /// Returns keys for tests: one for each of `bytes`, which consists of that byte 64 times.
     pub(crate) fn for_tests(bytes: &[u8]) -> Self {
         let key = |byte: &u8| Zeroizing::new(vec![*byte; MIN_KEY_BYTES]);
         Self(bytes.iter().map(key).collect())

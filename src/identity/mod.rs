@@ -54,13 +54,13 @@ use crate::credential::{InvalidIdentifier, UserId};
 #[derive(Clone, Copy)]
 #[non_exhaustive]
 pub struct RequestHead<'a> {
-    /// The method.
+    /// The method of the request.
     pub method: &'a Method,
-    /// The URI.
+    /// The URI of the request, without a prefix that axum's `nest` has removed.
     pub uri: &'a Uri,
-    /// The headers.
+    /// The headers of the request.
     pub headers: &'a HeaderMap,
-    /// The extensions that outer layers have set.
+    /// The extensions of the request, which outer layers have set.
     pub extensions: &'a Extensions,
 }
 
@@ -76,8 +76,8 @@ impl<'a> RequestHead<'a> {
         }
     }
 
-    /// Returns the URI that the browser requested. axum's `nest` removes its prefix from the
-    /// request's own URI.
+    /// Returns the URI that the browser requested, with the prefix that axum's `nest` removes from
+    /// a request's URI.
     pub(crate) fn original_uri(&self) -> &'a Uri {
         #[cfg(feature = "axum")]
         if let Some(whole) = self.extensions.get::<axum::extract::OriginalUri>() {
@@ -175,7 +175,8 @@ pub enum Identity<'a> {
 pub struct IdentifiedUser<'a> {
     pub(crate) id: Cow<'a, str>,
     pub(crate) set_cookie: Option<HeaderValue>,
-    /// The state of the session. Empty if the identity is not a session cookie.
+    /// The state of the user's session, or the default value if the identity is not a session
+    /// cookie.
     pub(crate) session: Session,
 }
 

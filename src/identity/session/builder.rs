@@ -11,10 +11,11 @@ use crate::error::Error;
 use crate::identity::CookieKeys;
 use crate::users::sessions::{DEFAULT_MAX_SESSION_LIFETIME, note_session_lifetime};
 
-/// Default time that a session lasts after it was issued.
+/// Default time that a session lasts after it was issued: 30 days.
 pub(super) const DEFAULT_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3_600);
 
-/// Upper limit of the maximum lifetime: processes keep logouts everywhere for that long.
+/// Upper limit of a session's maximum lifetime: ten years. Processes keep logouts everywhere for as
+/// long as a session may last.
 const MAX_LIFETIME_LIMIT: Duration = Duration::from_secs(3_650 * 24 * 3_600);
 
 /// Builder of a [`SessionCookie`].
@@ -94,8 +95,8 @@ impl SessionCookieBuilder {
     /// Sets how long a session lasts after its login, however often it is issued again. Values
     /// above ten years count as ten years. Default: 90 days.
     ///
-    /// A process keeps logouts everywhere for the longest of these times that it has seen, and for
-    /// 90 days at least. All processes that share a store should set the same value.
+    /// A process keeps logouts everywhere for the longest maximum lifetime of its session cookies,
+    /// and for 90 days at least. All processes that share a store should set the same value.
     pub fn max_lifetime(mut self, max_lifetime: Duration) -> Self {
         self.max_lifetime = max_lifetime.min(MAX_LIFETIME_LIMIT);
         self
@@ -123,7 +124,7 @@ impl SessionCookieBuilder {
         self.with_base_name(strip_host_prefix(name.unwrap_or(DEFAULT_NAME)))
     }
 
-    /// Creates the session cookie under a name that has been checked, without its prefix.
+    /// Creates the session cookie. `base_name` is a name that has been checked, without `__Host-`.
     fn with_base_name(self, base_name: &str) -> SessionCookie {
         note_session_lifetime(self.max_lifetime);
         let name = prefixed_name(base_name, self.secure);

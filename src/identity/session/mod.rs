@@ -28,9 +28,9 @@ use crate::users::sessions::SNAPSHOT_SESSION_LIFETIME;
 /// Identity that reads the user of a request from a signed cookie.
 ///
 /// The cookie's value contains the user's id, the times of the issue and of the login, and an
-/// HMAC-SHA256. It also contains the time after which a logout everywhere ends the session. The key
-/// of the HMAC is derived from the application's key for this cookie's name and this AppID. No
-/// other value that was signed with the same key is therefore accepted. The value contains no
+/// HMAC-SHA256. The value also contains the time after which a logout everywhere ends the session.
+/// The key of the HMAC is derived from the application's key for this cookie's name and this AppID.
+/// No other value that was signed with the same key is therefore accepted. The value contains no
 /// secret, but it signs in everybody who has it: keep it out of logs, like a token.
 ///
 /// The cookie is `HttpOnly`, `SameSite=Lax` and, by default, `Secure`. With `Secure` its name
@@ -62,7 +62,7 @@ pub struct SessionCookie(Arc<SessionSettings>);
 struct SessionSettings {
     app: AppId,
     keys: CookieKeys,
-    /// The name as browsers know it, with its prefix.
+    /// The name of the cookie as browsers know it, with `__Host-` if the cookie is secure.
     name: String,
     secure: bool,
     lifetime: Duration,
@@ -91,9 +91,9 @@ impl SessionCookie {
 
     /// Returns a `Set-Cookie` header that signs `user` in.
     ///
-    /// A later logout everywhere ends this session. Which of the two came later is decided by the
-    /// clocks of the servers that issue the session and log the user out. With the user's token at
-    /// hand, [`issue_for`](Self::issue_for) does not depend on clocks.
+    /// A later logout everywhere ends this session. The clocks of the servers decide whether the
+    /// logout or the session came later. If the application has the user's token,
+    /// [`issue_for`](Self::issue_for) does not depend on the servers' clocks.
     pub fn issue(&self, user: &UserId) -> HeaderValue {
         let session = Session {
             last_known_logout: Some(self.0.clock.now()),
@@ -105,8 +105,8 @@ impl SessionCookie {
     /// Returns a `Set-Cookie` header that signs in the user of a token that has just been stored or
     /// read.
     ///
-    /// A logout everywhere after that ends the session, and an earlier one does not, even if the
-    /// servers' clocks differ.
+    /// A logout everywhere ends the session if it comes after the token was stored or read. An
+    /// earlier logout does not, even if the servers' clocks differ.
     ///
     /// ```
     /// use tower_wechat::client::UserTokenResponse;
@@ -157,7 +157,8 @@ impl SessionCookie {
         )
     }
 
-    /// Returns when a session ends.
+    /// Returns when a session ends: its lifetime after the issue, and at the latest the maximum
+    /// lifetime after the login.
     fn expiry(&self, issued: Timestamp, login: Timestamp, session: Session) -> Timestamp {
         let lifetime = if session.snapshot {
             self.0.lifetime.min(SNAPSHOT_SESSION_LIFETIME)
@@ -174,8 +175,8 @@ impl SessionCookie {
         Self::removal_cookie(Some(&self.0.name), self.0.secure)
     }
 
-    /// Returns a `Set-Cookie` header that ends the session under this name, or under the default
-    /// name.
+    /// Returns a `Set-Cookie` header that ends the session under this cookie name, or under the
+    /// default name for `None`.
     pub(crate) fn removal_cookie(name: Option<&str>, secure: bool) -> HeaderValue {
         let name = prefixed_name(strip_host_prefix(name.unwrap_or(DEFAULT_NAME)), secure);
         set_cookie_header(&format!("{name}="), "/", 0, secure)

@@ -2,17 +2,18 @@
 
 use crate::error::Error;
 
-/// Default name of the cookie.
+/// Default name of the session cookie, without its prefix `__Host-`.
 pub(super) const DEFAULT_NAME: &str = "wechat_session";
 
-/// Prefix of the name with https. Browsers accept a cookie with such a name only from this host, so
-/// that no other host of the domain can set one.
+/// Prefix of the cookie's name with https. Browsers accept a cookie with this prefix from this host
+/// only, so no other host of the domain can set the session cookie.
 const HOST_PREFIX: &str = "__Host-";
 
-/// Maximum length of a name that an application sets, in bytes.
+/// Maximum length of the cookie name that an application sets: 64 bytes.
 const MAX_NAME_BYTES: usize = 64;
 
-/// Returns an error if cookies cannot have this name.
+/// Returns an error unless the name has at most 64 letters, digits and `-_.`, and more than the
+/// prefix `__Host-`.
 pub(super) fn check_name(name: &str) -> Result<(), Error> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     let base = strip_host_prefix(name);

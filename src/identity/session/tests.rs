@@ -52,7 +52,8 @@ fn rejects_cookies_of_other_keys_apps_or_names() {
     assert_eq!(identify_cookie(&session(&[2]).0, &cookie), None);
     let own_builder = || builder("wx1", &[1], &clock);
     let other_app = builder("wx2", &[1], &clock);
-    // With plain http, any host of the domain can set the cookie, so that the keys differ.
+    // With plain http, any host of the domain can set the cookie. Its keys therefore differ from
+    // the keys with https.
     for other in [
         own_builder().name("other"),
         own_builder().secure(false),
@@ -221,7 +222,7 @@ fn snapshot_sessions_are_short_and_not_extended() {
     );
     clock.advance(Duration::from_secs(1));
     assert_eq!(identify_cookie(&session, &cookie), None);
-    // The flag is signed.
+    // The flag `s` is signed, so a cookie without it is not valid.
     assert!(cookie.contains(".s-"));
     assert_eq!(
         identify_cookie(&session, &cookie.replace(".s-", ".-")),

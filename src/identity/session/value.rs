@@ -9,8 +9,8 @@
 //! - `LOGOUT` is a time in milliseconds, usually that of the user's last logout everywhere before
 //!   the login. A logout everywhere after that time ends the session.
 //!
-//! Older sessions end with `ISSUED` or `ISSUED.FLAGS`. Their login is the time when they were
-//! issued.
+//! Sessions in older formats end with `ISSUED` or `ISSUED.FLAGS`. Their time of issue counts as the
+//! time of the login and as `LOGOUT`.
 
 use std::borrow::Cow;
 
@@ -26,24 +26,27 @@ const USER_ID_ESCAPES: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_');
 /// The state of a session, apart from the user's id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Session {
-    /// The user is the virtual user of a snapshot page (快照页).
+    /// `true` if the user is the virtual user of a snapshot page (快照页).
     pub(crate) snapshot: bool,
-    /// WeChat has asked the user for `snsapi_userinfo`, and the user has not granted it. The layer
-    /// does not ask again, because that would be a loop.
+    /// `true` if WeChat has asked the user for `snsapi_userinfo`, and the user has not granted that
+    /// scope. The layer then does not redirect the user to WeChat again, because that would be a
+    /// loop.
     pub(crate) scope_declined: bool,
-    /// The login was within the last two minutes. This follows from `logged_in_at`, and is not
-    /// stored.
+    /// `true` if the login was within two minutes before the session was verified. The cookie does
+    /// not contain this field, which follows from `logged_in_at`.
     pub(crate) recent_login: bool,
-    /// Time of the login. Sessions that are issued again keep it.
+    /// Time of the login, which does not change when the session is issued again. For `None`, the
+    /// time of the issue is written.
     pub(crate) logged_in_at: Option<Timestamp>,
-    /// A logout everywhere after this time ends the session. After a login, this is the user's last
-    /// logout everywhere before it, so that the servers' clocks may differ. Sessions that are
-    /// issued again keep it.
+    /// A logout everywhere after this time ends the session. A login sets this field to the user's
+    /// last logout everywhere before the login, so that the servers' clocks may differ. The field
+    /// does not change when the session is issued again.
     pub(crate) last_known_logout: Option<Timestamp>,
 }
 
 impl Session {
-    /// Returns `true` if the user has logged out everywhere since the login of this session.
+    /// Returns `true` if a logout everywhere at `revoked_at` ends this session, because the logout
+    /// came after `last_known_logout`.
     #[inline]
     pub(crate) fn is_revoked(self, revoked_at: Option<Timestamp>) -> bool {
         match (self.last_known_logout, revoked_at) {
@@ -52,7 +55,7 @@ impl Session {
         }
     }
 
-    /// Reads the flags. Ignores letters that are not known.
+    /// Returns a session with the flags in `FLAGS`. Ignores unknown letters.
     fn from_flags(flags: &[u8]) -> Self {
         Self {
             snapshot: flags.contains(&b's'),
@@ -62,7 +65,7 @@ impl Session {
     }
 }
 
-/// The content of a session's text, before its signature is verified.
+/// The parsed text of a session, whose signature is not verified yet.
 pub(in crate::identity) struct SessionText<'a> {
     id: &'a [u8],
     pub(in crate::identity) issued_at: Timestamp,
@@ -70,7 +73,7 @@ pub(in crate::identity) struct SessionText<'a> {
     pub(in crate::identity) session: Session,
 }
 
-/// Returns the text of a session.
+/// Returns the text of a session, which the caller signs.
 pub(in crate::identity) fn encode(user: &str, issued: Timestamp, session: Session) -> String {
     let issued = issued.as_millis().max(0) / 1_000;
     let login = session
@@ -92,8 +95,8 @@ pub(in crate::identity) fn encode(user: &str, issued: Timestamp, session: Sessio
     )
 }
 
-/// Parses the text of a session. This is cheap, so that invalid values are rejected before the
-/// signature is verified.
+/// Parses the text of a session, or returns `None` if the text is malformed. Parsing is cheap, so
+/// callers reject malformed values before they verify the signature.
 pub(in crate::identity) fn decode(text: &[u8]) -> Option<SessionText<'_>> {
     let (id, rest) = split_once(text, b'.')?;
     let (issued, rest) = split_once(rest, b'.').unwrap_or((rest, b""));
@@ -123,7 +126,8 @@ pub(in crate::identity) fn decode(text: &[u8]) -> Option<SessionText<'_>> {
 }
 
 impl<'a> SessionText<'a> {
-    /// Returns the user's id. Openids are not percent-encoded and need no allocation.
+    /// Returns the decoded id of the user, or `None` if it is not UTF-8. Openids are not
+    /// percent-encoded, so they need no allocation.
     pub(in crate::identity) fn user(&self) -> Option<Cow<'a, str>> {
         let id = std::str::from_utf8(self.id).ok()?;
         match memchr(b'%', self.id) {
@@ -138,7 +142,8 @@ fn parse_number(digits: &[u8]) -> Option<i64> {
     parse_base36(std::str::from_utf8(digits).ok()?)
 }
 
-/// Returns the bytes before the first separator, and those after it.
+/// Returns the bytes before the first separator, and the bytes after it. Returns `None` without a
+/// separator.
 fn split_once(bytes: &[u8], separator: u8) -> Option<(&[u8], &[u8])> {
     let at = memchr(separator, bytes)?;
     Some((&bytes[..at], &bytes[at + 1..]))

@@ -15,7 +15,7 @@ use crate::identity::{IdentifiedUser, Identify, Identity, RequestHead, cookies};
 /// second that a user has no token, and the servers' clocks may differ by a minute.
 const RECENT_LOGIN: Duration = Duration::from_secs(2 * 60);
 
-/// Length of an HMAC-SHA256 in base64.
+/// Length of an HMAC-SHA256 in base64 without padding: 43 characters.
 const TAG_CHARS: usize = 43;
 
 impl SessionCookie {
@@ -55,9 +55,9 @@ impl SessionCookie {
         })
     }
 
-    /// Returns the session among all cookies of this name. If there are several of one user,
-    /// returns the [most recent](VerifiedSession::recency). If there are sessions of two users,
-    /// logs that and returns `None`.
+    /// Returns the valid session among all cookies with the session cookie's name. If one user has
+    /// several sessions, returns the [most recent](VerifiedSession::recency) one. If there are
+    /// sessions of two users, logs a warning and returns `None`.
     fn find_session<'a>(
         &self,
         head: &RequestHead<'a>,
@@ -80,9 +80,9 @@ impl SessionCookie {
         found
     }
 
-    /// Returns `true` if a request has an unexpired session under this cookie's name that this
-    /// cookie did not sign. Another application of this host, another account, or this application
-    /// with a former key may have signed it.
+    /// Returns `true` if a request has an unexpired session under this cookie's name that the keys
+    /// of this cookie did not sign. The signer may be another application of this host, another
+    /// account, or this application with a former key.
     pub(crate) fn finds_foreign(&self, head: &RequestHead<'_>) -> bool {
         let now = self.0.clock.now();
         let mut values = cookies::values_named(head.headers, &self.0.name);
@@ -124,14 +124,15 @@ pub(super) struct VerifiedSession<'a> {
 }
 
 impl VerifiedSession<'_> {
-    /// Returns `true` if both sessions have the same user. A virtual user is not the real one.
+    /// Returns `true` if both sessions have the same user. A real and a virtual user with one id
+    /// are different users.
     fn is_same_user(&self, other: &Self) -> bool {
         (&self.id, self.session.snapshot) == (&other.id, other.session.snapshot)
     }
 
     /// Returns the order of sessions of one user. The last known logout comes first, because a
-    /// logout everywhere ends the sessions that do not contain it. Ties are decided by the login,
-    /// then by the issue.
+    /// logout everywhere ends the sessions that do not contain it. The time of the login decides
+    /// ties, and then the time of the issue.
     fn recency(&self) -> (Option<Timestamp>, Timestamp, Timestamp) {
         (
             self.session.last_known_logout,
@@ -147,7 +148,8 @@ impl Identify for SessionCookie {
         let Some(read) = self.find_session(head, now) else {
             return Identity::Anonymous;
         };
-        // Issued again only if that extends the session: not near the end of its maximum lifetime.
+        // The session is issued again only if that extends the session. Near the end of the maximum
+        // lifetime, issuing it again would not.
         let is_past_half =
             !read.session.snapshot && now >= read.issued_at.saturating_add(self.0.lifetime / 2);
         let extends_session =
