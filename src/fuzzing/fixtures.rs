@@ -1,5 +1,5 @@
-//! Values that all entry points share. They are always the same, so that a finding can be
-//! reproduced.
+//! Values and helpers that the entry points share. The values are constant, so that a finding can
+//! be reproduced.
 
 use std::sync::LazyLock;
 
@@ -9,7 +9,7 @@ use crate::clock::Timestamp;
 use crate::credential::AppId;
 use crate::identity::{CookieKeys, Identify, Identity, RequestHead};
 
-/// The time of every entry point.
+/// The time that every entry point uses as the present: 14 November 2023.
 pub(super) const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
 #[allow(clippy::expect_used)]
@@ -32,14 +32,15 @@ pub(super) fn other_app_id() -> AppId {
     AppId::new("wxfedcba9876543210").expect("an AppID")
 }
 
-/// Returns headers with one value, or none if the bytes cannot be a header's value.
+/// Returns headers with this one header, or empty headers if the bytes are not a valid header
+/// value.
 pub(super) fn header_map(name: HeaderName, value: &[u8]) -> HeaderMap {
     let value = HeaderValue::from_bytes(value).ok();
     value.map(|value| (name, value)).into_iter().collect()
 }
 
-/// Changes a few bytes of a value that the crate has made. Each two bytes of `changes` are a
-/// position and a mask. Returns `None` if nothing has changed.
+/// Alters bytes of a value that this crate has signed. Each pair of bytes of `changes` is a
+/// position and an XOR mask. Returns `None` if the result equals the original.
 pub(super) fn alter(original: &str, changes: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = original.as_bytes().to_vec();
     for change in changes.chunks_exact(2) {
@@ -49,7 +50,8 @@ pub(super) fn alter(original: &str, changes: &[u8]) -> Option<Vec<u8>> {
     (bytes != original.as_bytes()).then_some(bytes)
 }
 
-/// Returns the id of the user that a request with these headers identifies.
+/// Returns the id of the user that `identify` finds in a request with these headers, or `None` if
+/// it finds no valid user.
 pub(super) fn identified_user(identify: &impl Identify, headers: HeaderMap) -> Option<String> {
     let mut request = Request::new(());
     *request.headers_mut() = headers;

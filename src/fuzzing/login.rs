@@ -1,4 +1,4 @@
-//! The state, the cookies, the callback and the return path of a login.
+//! Fuzzing of a login: its state, its cookies, the parameters of its callback and its return path.
 
 use std::time::Duration;
 
@@ -16,8 +16,8 @@ use crate::login::state::StateSigner;
 
 const LIFETIME: Duration = Duration::from_secs(600);
 
-/// Checks the inputs of a login. A return path stays within the application's own origin, and a
-/// state or cookie that this crate has not signed is rejected.
+/// Checks that a login keeps a return path within the application, and rejects a state or cookie
+/// that this crate has not signed.
 pub fn login(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let Ok(ours) = PublicUrl::parse("https://h5.example.com/app") else {

@@ -1,9 +1,9 @@
-//! Entry points of the fuzzers: each takes bytes as another party could send them, and checks the
-//! properties that must hold.
+//! Entry points of the fuzzers. Each entry point takes bytes that another party could send, and
+//! checks properties that must hold.
 //!
 //! `cargo fuzz` compiles the entry points (`--cfg fuzzing`), and so do this crate's tests. The
-//! tests replay the corpora and a bounded number of mutations on the stable toolchain. The entry
-//! points are not part of the API.
+//! tests replay the corpora and a bounded number of mutations on the stable toolchain. The API does
+//! not include the entry points.
 
 mod bearer;
 mod fixtures;
@@ -25,7 +25,7 @@ pub use wechat_reply::wechat_reply;
 /// An entry point: the name of its corpus, and the function that takes the bytes.
 pub type FuzzTarget = (&'static str, fn(&[u8]));
 
-/// All entry points.
+/// All entry points, which the tests run one after another.
 pub const TARGETS: &[FuzzTarget] = &[
     ("bearer", bearer),
     ("login", login),

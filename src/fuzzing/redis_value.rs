@@ -1,4 +1,4 @@
-//! Values in Redis, from any writer.
+//! Fuzzing of the values that the store reads from Redis, where other programs may write too.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use crate::store::redis::format::external::ExternalFormat::{
 };
 use crate::store::redis::format::{external, hash, record, sealed};
 
-/// Reads a value in every form. Checks that a value that can be read can also be written, and is
-/// then read as the same value.
+/// Reads the bytes in every form of a value in Redis. Checks that a value that this crate writes is
+/// read back unchanged, and that an external token is not empty and printable.
 pub fn redis_value(data: &[u8]) {
     let margin = Duration::from_secs(900);
     let token = |value: &[u8]| {

@@ -1,4 +1,4 @@
-//! The session cookie.
+//! Fuzzing of the session cookie, which identifies a user.
 
 use http::header::COOKIE;
 
@@ -22,7 +22,7 @@ pub fn session(data: &[u8]) {
     let ours = ours.unwrap_or_default();
     assert!(identified_user(&session, header_map(COOKIE, ours.as_bytes())).is_some());
     if let Some(altered) = alter(ours, data)
-        // A semicolon or a blank at the end leaves the value as it was.
+        // A semicolon or a blank after the cookie does not change its value.
         && !altered.starts_with(ours.as_bytes())
     {
         assert_eq!(

@@ -7,10 +7,10 @@ use std::path::Path;
 
 use super::TARGETS;
 
-/// The number of mutations of each corpus without `FUZZ_RUNS`.
+/// Default number of mutations for each entry point: 3,000. `FUZZ_RUNS` replaces this number.
 const DEFAULT_RUNS: usize = 3_000;
 
-/// The longest input, in bytes.
+/// Maximum length of a mutated input: 2,048 bytes.
 const MAX_INPUT_BYTES: usize = 2_048;
 
 fn read_corpus(name: &str) -> Vec<Vec<u8>> {
@@ -82,7 +82,7 @@ fn every_target_has_a_corpus_and_a_program() {
 
 #[test]
 fn corpora_and_mutations_never_panic() {
-    // The published package has this file and no corpora.
+    // The published package contains this test and no corpora, so the test does nothing there.
     if Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("Cargo.toml.orig")
         .exists()

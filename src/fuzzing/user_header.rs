@@ -1,4 +1,4 @@
-//! The header in which a gateway names the user.
+//! Fuzzing of the header in which a gateway names the user.
 
 use http::HeaderName;
 
@@ -6,7 +6,7 @@ use super::fixtures::{header_map, identified_user};
 use crate::credential::UserId;
 use crate::identity::TrustedHeader;
 
-/// Checks that only values that are valid user ids are accepted.
+/// Checks that every value that the trusted header accepts is a valid user id.
 pub fn user_header(data: &[u8]) {
     let Ok(header) = TrustedHeader::new("x-user-id") else {
         return;

@@ -1,4 +1,4 @@
-//! Replies of WeChat, or of a gateway in between.
+//! Fuzzing of replies, which come from WeChat or from a gateway in between.
 
 use super::fixtures::{NOW, fixed_keys};
 use crate::credential::{UserId, is_valid_token};

@@ -1,4 +1,5 @@
-//! The rules for the account's tokens and tickets (`/cgi-bin`).
+//! The access tokens and tickets of the simulated account, issued and checked by WeChat's rules
+//! (`/cgi-bin`).
 
 use std::{collections::HashMap, time::Duration};
 
@@ -10,47 +11,49 @@ use super::{
     window_counter::WindowCounter,
 };
 
-/// Maximum number of calls of `cgi-bin/stable_token` per minute (its documentation).
+/// Maximum number of calls of `cgi-bin/stable_token` per minute: 10,000, as its documentation says.
 const STABLE_CALLS_PER_MINUTE: u64 = 10_000;
-/// Maximum number of forced refreshes per day (documentation of `cgi-bin/stable_token`).
+/// Maximum number of forced refreshes per day: 20, as the documentation of `cgi-bin/stable_token`
+/// says.
 const FORCED_REFRESHES_PER_DAY: u64 = 20;
-/// Minimum time between two forced refreshes that have an effect (documentation of
-/// `cgi-bin/stable_token`).
+/// Minimum time between two forced refreshes: 30 seconds, as the documentation of
+/// `cgi-bin/stable_token` says. An earlier forced refresh returns the current token.
 const MIN_FORCED_REFRESH_INTERVAL: Duration = Duration::from_secs(30);
-/// Maximum number of calls of `clear_quota` per month, both versions together (its documentation).
-/// A month has 30 days here.
+/// Maximum number of calls of `clear_quota` and `clear_quota/v2` together per month: 10, as the
+/// documentation says. The simulator counts 30 days as a month.
 const QUOTA_CLEARS_PER_MONTH: u64 = 10;
 
-/// The token or ticket that was issued last.
+/// The current token or ticket of one kind, with its expiry on the simulator's clock.
 #[derive(Debug, Clone)]
 struct ActiveSecret {
     value: String,
     expires_at: Duration,
 }
 
-/// The state of a token that was issued.
+/// The time at which an issued access token of the account ends, and the reason why it ends.
 #[derive(Debug, Clone, Copy)]
 struct AccountTokenStatus {
     valid_until: Duration,
-    /// `true` if a newer token has replaced this one, so that it gets 40001 once it is no longer
-    /// valid. `false` if it expires by its age, and then gets 42001.
+    /// `true` if a newer token has replaced this token: after `valid_until`, a call with this token
+    /// gets 40001. `false` if this token expires by its age: a call then gets 42001.
     superseded: bool,
 }
 
-/// The reply of a call for a token.
+/// The token and its remaining lifetime, which a call of `cgi-bin/token` or `cgi-bin/stable_token`
+/// returns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AccountTokenResult {
     pub(super) access_token: String,
     pub(super) expires_in: Duration,
 }
 
-/// The tokens of `cgi-bin/token`, those of `cgi-bin/stable_token`, and the tickets. The two kinds of
-/// tokens are independent of each other.
+/// The issuer of the account's access tokens and tickets. A token of `cgi-bin/token` and a token of
+/// `cgi-bin/stable_token` are valid independently of each other.
 #[derive(Debug, Default)]
 pub(super) struct AccountTokenIssuer {
     plain: Option<ActiveSecret>,
     stable: Option<ActiveSecret>,
-    /// The token that either call returned last.
+    /// The access token that `cgi-bin/token` or `cgi-bin/stable_token` returned last.
     latest: Option<String>,
     issued: HashMap<String, AccountTokenStatus>,
     tickets: HashMap<String, ActiveSecret>,
@@ -64,8 +67,8 @@ pub(super) struct AccountTokenIssuer {
 }
 
 impl AccountTokenIssuer {
-    /// `cgi-bin/token`: each call issues a new token. The former token remains valid for the
-    /// overlap.
+    /// Handles `cgi-bin/token`: issues a new token. The former token remains valid for the time of
+    /// the setting `account_token_overlap`.
     pub(super) fn token(
         &mut self,
         settings: &SimulatorSettings,
@@ -84,7 +87,8 @@ impl AccountTokenIssuer {
         Ok(self.return_as_latest(new, now))
     }
 
-    /// `cgi-bin/stable_token`: returns the same token until its last minutes or a forced refresh.
+    /// Handles `cgi-bin/stable_token`: returns the current token. Issues a new token in the last
+    /// minutes of the current token and at a forced refresh.
     pub(super) fn stable_token(
         &mut self,
         force_refresh: bool,
@@ -106,14 +110,14 @@ impl AccountTokenIssuer {
                 self.supersede(&old.value, now);
             }
         }
-        // At most half of the lifetime. Otherwise all of a lifetime of five minutes would count as
-        // the last minutes, and each call would return another token.
+        // The last minutes are at most half of the lifetime. Otherwise a token with a lifetime of
+        // five minutes would always be in its last minutes, and each call would issue a new token.
         let last_minutes = settings
             .account_token_overlap
             .min(settings.account_token_lifetime / 2);
         let current = match self.stable.take() {
             Some(current) if now.saturating_add(last_minutes) < current.expires_at => current,
-            // The old token is not superseded: it works until it expires.
+            // The old token works until it expires, because nothing marks it as superseded.
             _ => self.issue(settings, now),
         };
         self.stable = Some(current.clone());
@@ -154,7 +158,8 @@ impl AccountTokenIssuer {
         }
     }
 
-    /// Checks that a call for the account may use this token.
+    /// Checks that this access token of the account is valid. A superseded token gets 40001, and an
+    /// expired token 42001.
     pub(super) fn check_token(
         &self,
         access_token: &str,
@@ -168,7 +173,8 @@ impl AccountTokenIssuer {
         }
     }
 
-    /// Returns `true` if this was ever a token of the account.
+    /// Returns `true` if the account was ever issued this access token, even if it has expired
+    /// since.
     pub(super) fn was_issued(&self, access_token: &str) -> bool {
         self.issued.contains_key(access_token)
     }
@@ -177,7 +183,8 @@ impl AccountTokenIssuer {
         self.latest.as_deref()
     }
 
-    /// Returns the ticket of this kind: the same one until it expires.
+    /// Returns the current ticket of this kind, such as `jsapi`. Issues a new ticket if the current
+    /// one has expired or none exists.
     pub(super) fn ticket(
         &mut self,
         kind: &str,
@@ -203,7 +210,8 @@ impl AccountTokenIssuer {
         }
     }
 
-    /// `clear_quota`, both versions: resets the counts of calls for tokens.
+    /// Handles `clear_quota` and `clear_quota/v2`: resets the counts of calls for tokens. Returns
+    /// 48006 if the month already has [`QUOTA_CLEARS_PER_MONTH`] calls.
     pub(super) fn clear_quota(&mut self, now: Duration) -> Result<(), WechatErrorReply> {
         self.quota_clears.try_count(
             now.as_secs() / (30 * 24 * 3600),

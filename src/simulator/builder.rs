@@ -40,17 +40,17 @@ pub struct SimulatorBuilder {
 }
 
 impl Simulator {
-    /// Starts a simulator on a free port of 127.0.0.1, in the current tokio runtime. It has an
-    /// account and one user.
+    /// Starts a simulator on a free port of 127.0.0.1, in the current tokio runtime. The simulator
+    /// has an account and one user.
     ///
     /// # Errors
     ///
-    /// No port is free.
+    /// The server cannot listen, for example because no port is free.
     pub async fn start() -> io::Result<Self> {
         Self::builder().start().await
     }
 
-    /// Returns a builder, for other settings.
+    /// Returns a builder, which sets the account, the address and the settings before the start.
     pub fn builder() -> SimulatorBuilder {
         SimulatorBuilder::new()
     }
@@ -66,7 +66,8 @@ impl SimulatorBuilder {
         }
     }
 
-    /// Sets the AppID and the AppSecret of the account. Default: a pair of WeChat's form.
+    /// Sets the AppID and the AppSecret of the account. Default: `wx0123456789abcdef` and
+    /// `0123456789abcdef0123456789abcdef`.
     pub fn app(mut self, app_id: impl Into<String>, app_secret: impl Into<String>) -> Self {
         self.app_id = app_id.into();
         self.app_secret = app_secret.into();
@@ -79,7 +80,8 @@ impl SimulatorBuilder {
         self
     }
 
-    /// Changes the settings with which the simulator starts.
+    /// Changes the settings with which the simulator starts, by a closure over the current
+    /// settings.
     pub fn settings<R>(mut self, change: impl FnOnce(&mut SimulatorSettings) -> R) -> Self {
         change(&mut self.settings);
         self

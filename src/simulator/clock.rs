@@ -4,7 +4,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::clock::Timestamp;
 
-/// The largest offset: a century. Tests need less, and no sum of times can overflow with it.
+/// Maximum offset of the simulator's clock: 100 years. Tests need less, and with this limit no sum
+/// of times can overflow.
 pub(super) const MAX_OFFSET: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 #[derive(Debug, Default)]
@@ -30,7 +31,8 @@ impl SimulatedClock {
     }
 }
 
-/// Returns the number of the day in Beijing. Daily quotas are assumed to be reset at its start.
+/// Returns the number of the day in Beijing since 1 January 1970. The simulator resets daily quotas
+/// when this number changes.
 pub(super) fn beijing_day(now: Duration) -> u64 {
     let day = Timestamp::from_millis(0).saturating_add(now).beijing_day();
     u64::try_from(day).unwrap_or_default()

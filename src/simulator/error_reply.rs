@@ -1,10 +1,11 @@
-//! WeChat's errors: an errcode, its real text, and the id of the request.
+//! Error replies in WeChat's form: an errcode, WeChat's text for it, and the id of the request.
 
 use std::{net::IpAddr, time::Duration};
 
 use super::random;
 
-/// The shortest well-formed token, in characters after the prefix.
+/// Minimum length of a well-formed token after its prefix and underscore: 40 characters. An unknown
+/// shorter text gets 40014 instead of 40001.
 const MIN_TOKEN_BODY_CHARS: usize = 40;
 
 /// The error of a call, sent as HTTP 200 with `{"errcode": …, "errmsg": …}`.
@@ -48,7 +49,8 @@ impl WechatErrorReply {
         }
     }
 
-    /// Returns the errmsg. That of every error ends with ` rid: …`.
+    /// Returns the errmsg of the reply. Unless the errcode is 0, the errmsg ends with ` rid: …`,
+    /// the id of the request.
     pub(super) fn errmsg(&self, now: Duration) -> String {
         let text = self
             .text
@@ -62,8 +64,8 @@ impl WechatErrorReply {
     }
 }
 
-/// Returns WeChat's text for an errcode: the one seen in replies, if it is known. Otherwise it is
-/// the one of the global list of error codes.
+/// Returns WeChat's text for an errcode, as seen in replies or as in the global list of error
+/// codes. Any other errcode has the text `simulated error`.
 fn errmsg_for(errcode: i64) -> &'static str {
     match errcode {
         -1000 | -1 => "system error",

@@ -2,11 +2,11 @@
 
 use std::{fmt, time::Duration};
 
-/// A failure of the calls of one path.
+/// A failure that a test injects into the calls of one path, or of all paths.
 ///
-/// A fault without an effect does nothing. A delay comes first and can be combined with every
-/// effect. If several effects are set, the first of these counts: reset, hang, lost reply, body,
-/// errcode, status.
+/// A fault delays the call and then has one effect. If several effects are set, the first of this
+/// list counts: reset, hang, lost reply, body, errcode, status. A fault without an effect leaves
+/// the normal reply.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -56,26 +56,26 @@ pub(super) struct FaultOptions {
     pub(super) status: Option<u16>,
 }
 
-/// The effect on one call, after the delay.
+/// The effect of a fault on one call, after the delay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// The reply that the call gets without the fault.
+    /// The call gets the reply that it would get without a fault.
     NormalReply,
-    /// The call has its effect, and the connection is reset before the reply.
+    /// The simulator executes the call, and resets the connection before the reply.
     LoseReply,
-    /// The connection is reset at once.
+    /// The connection is reset, and the call is not executed.
     Reset,
-    /// No reply until the simulator stops.
+    /// The call is not executed and gets no reply until the simulator stops.
     Hang,
-    /// An errcode.
+    /// The call is not executed, and gets this errcode with this HTTP status.
     Errcode { errcode: i64, status: u16 },
-    /// A body of these bytes.
+    /// The call is not executed, and gets this body with this HTTP status.
     Body { body: Vec<u8>, status: u16 },
 }
 
 impl Fault {
-    /// Creates a fault of the calls whose path, without the query, is exactly this one; or of all
-    /// calls for `"*"`.
+    /// Creates a fault of all calls whose path, without the query, equals `path`. With `"*"`, the
+    /// fault applies to every path.
     pub fn on(path: impl Into<String>) -> Self {
         Self {
             path: path.into(),
@@ -85,20 +85,21 @@ impl Fault {
         }
     }
 
-    /// Sets a delay before the effect. A fault with a delay alone delays the normal reply.
+    /// Sets a delay before the effect. A fault that has only a delay delays the normal reply.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 
-    /// Makes the reply this errcode with WeChat's text for it.
+    /// Replaces the reply by an error with this errcode and WeChat's text for it. The call has no
+    /// effect.
     pub fn errcode(mut self, errcode: i64) -> Self {
         self.options.errcode = Some(errcode);
         self
     }
 
-    /// Sets the HTTP status of the errcode or body. A status alone comes with an empty body. A
-    /// number that is not a final status (200 to 599) becomes 500.
+    /// Sets the HTTP status of the errcode or body. A fault that has only a status replies with an
+    /// empty body. A number that is not a final status (200 to 599) becomes 500.
     pub fn status(mut self, status: u16) -> Self {
         self.options.status = Some(if (200..600).contains(&status) {
             status
@@ -108,12 +109,12 @@ impl Fault {
         self
     }
 
-    /// Makes this text the body of the reply.
+    /// Replaces the reply by this text. The call has no effect.
     pub fn body(self, body: impl Into<String>) -> Self {
         self.body_bytes(body.into().into_bytes())
     }
 
-    /// Makes these bytes the body of the reply. They need not be text.
+    /// Replaces the reply by these bytes, which need not be text. The call has no effect.
     pub fn body_bytes(mut self, body: impl Into<Vec<u8>>) -> Self {
         self.options.body = Some(body.into());
         self
@@ -138,7 +139,7 @@ impl Fault {
         self
     }
 
-    /// Sets the number of calls to which the fault applies. Default: all, until
+    /// Sets the number of calls to which the fault applies. Default: all calls until
     /// [`Simulator::clear_faults`].
     ///
     /// [`Simulator::clear_faults`]: super::Simulator::clear_faults
@@ -187,7 +188,7 @@ impl fmt::Debug for Fault {
     }
 }
 
-/// The current faults.
+/// The injected faults that may still apply to a call.
 #[derive(Debug, Default)]
 pub(super) struct FaultList {
     faults: Vec<Fault>,
@@ -208,10 +209,11 @@ impl FaultList {
         &self.faults
     }
 
-    /// Returns the delay and the effect for a call of this path, and counts down the fault.
+    /// Returns the delay and the effect of the fault that applies to a call of this path. Counts
+    /// the call, and removes the fault after the last of its times.
     ///
-    /// Faults with a number of times apply first, in the order of their addition. Among the others,
-    /// the newest applies, so that a new fault replaces an old one.
+    /// Faults with a number of times apply first, in the order of their addition. Among faults
+    /// without a number, the newest applies, so that a new fault replaces an old one.
     pub(super) fn take_for(&mut self, path: &str) -> Option<(Duration, Effect)> {
         let matches = |fault: &Fault| fault.path == path || fault.path == "*";
         let counted = self

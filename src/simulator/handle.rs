@@ -14,7 +14,8 @@ use super::{
     user_pair::UserPair, users::SimulatedUser,
 };
 
-/// Time that [`Simulator::stop`] gives calls in progress.
+/// Time that [`Simulator::stop`] gives calls in progress: one second. The function then resets all
+/// connections and waits at most one second more for the server to end.
 const GRACEFUL_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A running simulator. Dropping it stops its server and resets all connections.
@@ -127,13 +128,14 @@ impl Simulator {
         UserPair::from_pair(&wechat.sign_in(openid, scope), now)
     }
 
-    /// Simulates that a user changes the WeChat password: calls with either token of the user get
-    /// 42007 (WeChat's list of error codes).
+    /// Simulates that a user changes the WeChat password: calls with the user's access token or
+    /// refresh token get 42007, as WeChat's list of error codes says.
     pub fn change_password(&self, openid: &str) {
         self.shared.lock().user_tokens.change_password(openid);
     }
 
-    /// Returns the user's current tokens, if there are any. Either of them may have expired.
+    /// Returns the user's current access token and refresh token, which may have expired. Returns
+    /// `None` if the user has no tokens.
     pub fn current_pair(&self, openid: &str) -> Option<UserPair> {
         let wechat = self.shared.lock();
         wechat
@@ -157,8 +159,9 @@ impl Simulator {
         self.shared.lock().check_account_token(Some(token)).is_ok()
     }
 
-    /// Returns all codes, tokens and tickets issued since the start, those of users first, each in
-    /// the order of issue. Tests use them to find lost, mixed-up or leaked credentials.
+    /// Returns all codes, tokens and tickets issued since the start: first those of users, then
+    /// those of the account, each group in the order of issue. Tests look for lost, mixed-up or
+    /// leaked credentials.
     #[doc(hidden)]
     pub fn issued_credentials(&self) -> Vec<IssuedCredential> {
         let wechat = self.shared.lock();
@@ -167,13 +170,15 @@ impl Simulator {
         users.iter().chain(account).cloned().collect()
     }
 
-    /// Returns the number of calls of each path, including those with a fault. Control routes
-    /// are not counted. At most 4,096 different paths are counted.
+    /// Returns the number of calls of each path since the start or the last
+    /// [`reset_calls`](Self::reset_calls). Calls with a fault are counted too. Control routes are
+    /// not counted. At most 4,096 different paths are counted.
     pub fn calls(&self) -> BTreeMap<String, u64> {
         self.shared.lock().calls.clone()
     }
 
-    /// Returns the number of calls of this path.
+    /// Returns the number of calls of this path since the start or the last
+    /// [`reset_calls`](Self::reset_calls).
     pub fn calls_to(&self, path: &str) -> u64 {
         self.shared.lock().calls.get(path).copied().unwrap_or(0)
     }
@@ -184,13 +189,14 @@ impl Simulator {
     }
 
     /// Adds a fault. At most one fault applies to a call. Faults with a number of
-    /// [times](Fault::times) apply first, the oldest before the others. Without such a fault, the
-    /// newest one of the path applies.
+    /// [times](Fault::times) apply first, in the order of injection. If the path has no such fault,
+    /// the newest fault of the path applies.
     pub fn inject(&self, fault: Fault) {
         self.shared.lock().faults.add(fault);
     }
 
-    /// Removes all faults. A call that a fault already delays or leaves without a reply remains so.
+    /// Removes all faults. Calls that a fault already delays or leaves without a reply are not
+    /// released.
     pub fn clear_faults(&self) {
         self.shared.lock().faults.clear();
     }
@@ -224,9 +230,9 @@ impl Simulator {
             .is_err()
         {
             self.shared.force_stop.cancel();
-            // The second cancellation wakes every connection, and each then fails with a reset. It
-            // must not come earlier, because it would interrupt replies. The time limit is for a
-            // handler that never yields, which would be a defect.
+            // The second cancellation wakes every connection, and each connection then fails with a
+            // reset. An earlier second cancellation would interrupt replies. The time limit is for
+            // a handler that never yields, which would be a defect.
             let _ = tokio::time::timeout(GRACEFUL_STOP_TIMEOUT, server).await;
         }
     }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// A kind of issued credential.
+/// The kind of an [`IssuedCredential`].
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IssuedKind {
@@ -13,7 +13,8 @@ pub enum IssuedKind {
     Code,
     /// A user's access token and refresh token, issued for a code.
     SignIn,
-    /// A user's pair, issued for a refresh token. Its tokens may be those of the former pair.
+    /// A user's access token and refresh token, issued for a refresh token. A refresh may return
+    /// unchanged tokens.
     Refresh,
     /// An access token of the account.
     AccountToken,
@@ -21,13 +22,13 @@ pub enum IssuedKind {
     Ticket,
 }
 
-/// An issued credential.
+/// A code, pair of tokens, account token or ticket that the simulator has issued.
 #[doc(hidden)]
 #[derive(Clone)]
 pub struct IssuedCredential {
-    /// The kind of the credential.
+    /// The kind of the credential, such as a code or a ticket.
     pub kind: IssuedKind,
-    /// The user's openid; empty for credentials of the account.
+    /// The user's openid, which is empty for credentials of the account.
     pub openid: String,
     /// The secret texts. A pair has two: the access token and the refresh token.
     pub secrets: Vec<String>,

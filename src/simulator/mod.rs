@@ -32,9 +32,9 @@
 //!
 //! # Control over HTTP
 //!
-//! Tests in other languages start `cargo run --example simulator` and use
-//! these routes. The server reads bodies as JSON and ignores their content type. An unknown field or
-//! an invalid value gets 400 with a sentence in `error`.
+//! Tests in other languages start `cargo run --example simulator` and use these routes. The server
+//! reads bodies as JSON and ignores the content type. An unknown field or an invalid value gets 400
+//! with a sentence in `error`.
 //!
 //! | route | body, reply |
 //! |---|---|

@@ -1,8 +1,8 @@
 //! The settings of the simulated WeChat, which a test may change while it runs.
 //!
-//! `settings!` has the one list of all settings. It defines the struct, the defaults, the JSON of
-//! `GET /_sim/settings` and the patch of `POST /_sim/settings`. So no setting can be missing in one
-//! of them.
+//! The macro `settings!` takes the one list of all settings. The macro defines the struct, the
+//! defaults, the JSON of `GET /_sim/settings` and the patch of `POST /_sim/settings`, so that none
+//! of these can lack a setting.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -10,21 +10,21 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::clock::MAX_OFFSET;
 
-/// A type of settings, and its form in JSON.
+/// The type of a setting, with its conversion to and from JSON.
 trait SettingType: Sized {
-    /// The form in JSON.
+    /// The type that represents the setting in JSON.
     type Json;
 
     fn to_json(&self) -> Self::Json;
 
-    /// Reads the value of the field `name`.
+    /// Converts the JSON value of the field `name` into the value of the setting.
     ///
     /// # Errors
     /// A sentence that says why the value is invalid.
     fn from_json(name: &str, json: Self::Json) -> Result<Self, String>;
 
-    /// Reads a field of a patch. `null` leaves the setting as it is. For a list, `null` allows all
-    /// values instead.
+    /// Deserializes a field of a patch. `None`, from `null`, leaves the setting unchanged. A list
+    /// overrides this function, and `null` then allows all values.
     fn deserialize_patch<'de, D>(deserializer: D) -> Result<Option<Self::Json>, D::Error>
     where
         D: Deserializer<'de>,
@@ -34,7 +34,7 @@ trait SettingType: Sized {
     }
 }
 
-/// A duration in whole seconds.
+/// A duration, which is a number of whole seconds in JSON.
 impl SettingType for Duration {
     type Json = u64;
 
@@ -90,7 +90,7 @@ impl<T: Clone> SettingType for Option<Vec<T>> {
     }
 }
 
-/// A field of a patch: the new value, or `None` to leave the setting as it is.
+/// A field of a patch: the new value of the setting, or `None` to leave the setting unchanged.
 #[derive(Debug)]
 struct PatchField<T: SettingType>(Option<T::Json>);
 
@@ -109,7 +109,8 @@ where
     }
 }
 
-/// Defines the settings. Each has documentation, a name, a type, a name in JSON and a default.
+/// Defines the settings from a list. Each entry of the list has documentation, a name, a type, a
+/// name in JSON and a default.
 macro_rules! settings {
     (
         $(#[$struct_meta:meta])*
@@ -142,7 +143,7 @@ macro_rules! settings {
             }
         }
 
-        /// The body of `POST /_sim/settings`: the fields to change.
+        /// The body of `POST /_sim/settings`, which contains the settings to change.
         #[derive(Debug, Default, Deserialize)]
         #[serde(default, deny_unknown_fields)]
         pub(super) struct SettingsPatch {
@@ -212,13 +213,12 @@ settings! {
     account_token_lifetime: Duration, account_token_secs = Duration::from_secs(7200);
 
     /// Time for which a token of `cgi-bin/token` still works after the next one was issued. Also
-    /// the time before its expiry at which `cgi-bin/stable_token` issues the next token, but at most
-    /// half of the lifetime.
-    /// Default: 5 minutes (documentation of both).
+    /// the time before its expiry at which `cgi-bin/stable_token` issues the next token, but at
+    /// most half of the lifetime. Default: 5 minutes (documentation of both calls).
     account_token_overlap: Duration, account_token_overlap_secs = Duration::from_secs(300);
 
-    /// Lifetime of a ticket. Every reply contains the full lifetime, however little of it is left,
-    /// as developers saw it in WeChat's replies. Default: 7,200 s.
+    /// Lifetime of a ticket. Every reply contains the full lifetime and not the time that is left,
+    /// as developers saw in WeChat's replies. Default: 7,200 s.
     ticket_lifetime: Duration, ticket_secs = Duration::from_secs(7200);
 
     /// `true`: the authorize page redirects at once, as the active user. `false`: it shows a consent
@@ -238,8 +238,8 @@ settings! {
     /// Other hosts get error page 10003. Default: `None`, which allows any host.
     redirect_hosts: Option<Vec<String>>, redirect_hosts = None;
 
-    /// Addresses that may fetch the account's token. Others get 40164. Default: `None`, which allows
-    /// all.
+    /// IP addresses that may fetch the account's token. Other addresses get 40164. Default: `None`,
+    /// which allows all addresses.
     ip_whitelist: Option<Vec<IpAddr>>, ip_whitelist = None;
 
     /// `true`: the AppSecret is frozen, and calls with it get 40243. Default: `false`.

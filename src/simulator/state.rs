@@ -20,11 +20,11 @@ use super::{
 };
 
 /// The error for an access token of the wrong kind: a user's token in a call for the account, or
-/// the reverse.
+/// the account's token in a call for a user.
 const WRONG_KIND_OF_TOKEN: WechatErrorReply = WechatErrorReply::new(40001);
 
-/// Maximum number of different paths whose calls are counted. It bounds the memory if a client
-/// makes up paths.
+/// Maximum number of different paths whose calls are counted: 4,096. The limit bounds the memory if
+/// a client requests many paths that do not exist.
 const MAX_COUNTED_PATHS: usize = 4096;
 
 /// The state that the server's tasks and the [`Simulator`](super::Simulator) share.
@@ -43,9 +43,9 @@ impl SharedState {
         }
     }
 
-    /// Locks the state. No caller holds the lock across an `await`. A poisoned lock is still
-    /// used. Only a test's closure over the settings can panic while it holds the lock, and each
-    /// setting is complete.
+    /// Locks the state. No caller holds the lock across an `await`. A poisoned lock is still used:
+    /// only a test's closure over the settings can panic under the lock, and the settings are then
+    /// still valid.
     pub(super) fn lock(&self) -> MutexGuard<'_, SimulatedWechat> {
         self.wechat.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -112,7 +112,7 @@ impl SimulatedWechat {
     }
 
     pub(super) fn check_ip(&self, ip: IpAddr) -> Result<(), WechatErrorReply> {
-        // A listener on `[::]` sees the mapped form of IPv4 addresses.
+        // A listener on `[::]` sees an IPv4 address in the form that is mapped into IPv6.
         let ip = ip.to_canonical();
         match &self.settings.ip_whitelist {
             Some(listed) if !listed.iter().any(|known| known.to_canonical() == ip) => {
@@ -181,7 +181,8 @@ impl SimulatedWechat {
         self.account_tokens.ticket(kind, &self.settings, now)
     }
 
-    /// Issues the code for a user who agrees at the authorize page.
+    /// Issues a code, as for a user who agrees at the authorize page. Adds the user if none has
+    /// this openid.
     pub(super) fn issue_code(&mut self, openid: &str, scope: &str, snapshot: bool) -> String {
         let authorization = self.authorization(openid, scope, snapshot);
         let lifetime = self.settings.code_lifetime;
@@ -194,7 +195,8 @@ impl SimulatedWechat {
         self.user_tokens.issue_code(authorization, lifetime, now)
     }
 
-    /// Issues a pair for a user, without a code.
+    /// Issues a pair of tokens for a user without a code exchange. Adds the user if none has this
+    /// openid.
     pub(super) fn sign_in(&mut self, openid: &str, scope: &str) -> TokenPair {
         let authorization = self.authorization(openid, scope, false);
         let now = self.now();

@@ -1,4 +1,4 @@
-//! A user's pair, as a test reads it.
+//! The current tokens of a user, in the form in which a test reads them.
 
 use std::time::Duration;
 
@@ -24,14 +24,14 @@ use super::user_tokens::TokenPair;
 pub struct UserPair {
     /// The user's openid.
     pub openid: String,
-    /// The granted scope: `snsapi_base` or `snsapi_userinfo`.
+    /// The granted scope, such as `snsapi_base` or `snsapi_userinfo`.
     pub scope: String,
-    /// The access token.
+    /// The user's current access token.
     pub access_token: String,
-    /// The refresh token.
+    /// The user's current refresh token.
     pub refresh_token: String,
-    /// The time until the access token expires, in whole seconds as in WeChat's replies. Zero after
-    /// the expiry.
+    /// The time until the access token expires, in whole seconds as in WeChat's replies, or zero
+    /// after the expiry.
     pub expires_in: Duration,
 }
 
@@ -47,7 +47,7 @@ impl UserPair {
     }
 }
 
-/// Two pairs are equal if their tokens are. The remaining lifetime changes with the clock.
+/// Compares the two tokens alone, because the remaining lifetime changes with the clock.
 impl PartialEq for UserPair {
     fn eq(&self, other: &Self) -> bool {
         self.access_token == other.access_token && self.refresh_token == other.refresh_token

@@ -1,4 +1,4 @@
-//! The rules for codes and for tokens of users (`/sns`).
+//! The login codes and tokens of simulated users, issued and checked by WeChat's rules (`/sns`).
 
 use std::{collections::HashMap, time::Duration};
 
@@ -9,11 +9,11 @@ use super::{
     settings::SimulatorSettings,
 };
 
-/// Time for which a code is kept after its expiry: one day. During that time, a used code gets
-/// 40163, and not 40029 as an unknown or expired code does.
+/// Minimum time for which a code is kept after its expiry: one day. A used code that is kept gets
+/// 40163, and an unknown or expired code gets 40029.
 const CODE_RETENTION: Duration = Duration::from_secs(24 * 3600);
 
-/// The user and scope for which a code or a pair was issued.
+/// The user and the scope for which a code or a pair of tokens was issued.
 #[derive(Debug, Clone)]
 pub(super) struct Authorization {
     pub(super) openid: String,
@@ -38,16 +38,17 @@ pub(super) struct TokenPair {
     refresh_expires_at: Duration,
 }
 
-/// The state of a token that was issued.
+/// The state of an issued access token or refresh token, which decides the errcode of a call with
+/// that token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum UserTokenStatus {
     /// The token belongs to the user's current pair.
     Current,
-    /// A newer code exchange or a rotation replaced the token.
+    /// A newer sign-in or a rotation of the refresh token replaced the token.
     Superseded,
     /// The token had expired when a refresh replaced it.
     Expired,
-    /// The user changed the WeChat password.
+    /// The token became invalid because the user changed the WeChat password.
     PasswordChanged,
 }
 
@@ -57,7 +58,7 @@ struct IssuedUserToken {
     status: UserTokenStatus,
 }
 
-/// All codes and user tokens. A user has at most one current pair.
+/// The issuer of login codes and of users' tokens. A user has at most one current pair of tokens.
 #[derive(Debug, Default)]
 pub(super) struct UserTokenIssuer {
     codes: HashMap<String, AuthorizationCode>,
@@ -92,7 +93,8 @@ impl UserTokenIssuer {
         code
     }
 
-    /// `sns/oauth2/access_token`: a code works once, and its pair invalidates the user's former pair.
+    /// Handles `sns/oauth2/access_token`: exchanges a code, which works once, for a pair of tokens.
+    /// The new pair invalidates the user's former pair.
     pub(super) fn exchange(
         &mut self,
         code: &str,
@@ -114,7 +116,7 @@ impl UserTokenIssuer {
         Ok(self.issue_pair(authorization, settings, now))
     }
 
-    /// Issues a pair, which invalidates the user's former pair.
+    /// Issues a pair of tokens, which invalidates the user's former pair.
     pub(super) fn issue_pair(
         &mut self,
         authorization: Authorization,
@@ -133,7 +135,7 @@ impl UserTokenIssuer {
         pair
     }
 
-    /// Makes this the current pair of its user.
+    /// Makes this the current pair of its user, and records the issue in the log.
     fn activate_pair(&mut self, pair: &TokenPair, kind: IssuedKind, now: Duration) {
         let secrets = [&*pair.access_token, &*pair.refresh_token];
         self.issue_log
@@ -158,13 +160,13 @@ impl UserTokenIssuer {
         set_status(&mut self.refresh_tokens, &pair.refresh_token, status);
     }
 
-    /// Invalidates the user's pair: later calls with either token get 42007.
+    /// Invalidates the user's pair, so that calls with its access token or refresh token get 42007.
     pub(super) fn change_password(&mut self, openid: &str) {
         self.revoke_pair(openid, UserTokenStatus::PasswordChanged);
     }
 
-    /// `sns/oauth2/refresh_token`: extends the access token before its expiry, and issues a new one
-    /// afterwards.
+    /// Handles `sns/oauth2/refresh_token`: extends the access token before its expiry, and issues a
+    /// new access token after its expiry.
     pub(super) fn refresh(
         &mut self,
         refresh_token: &str,
@@ -209,7 +211,8 @@ impl UserTokenIssuer {
         Ok(pair)
     }
 
-    /// Returns the pair of this access token, for a call in the name of `openid`.
+    /// Returns the pair to which this valid access token belongs. Returns 40003 if the token
+    /// belongs to a user other than `openid`.
     pub(super) fn check_access_token(
         &self,
         access_token: &str,
@@ -243,8 +246,8 @@ impl UserTokenIssuer {
         self.pairs.get(openid)
     }
 
-    /// Returns `true` if this was ever an access token of a user. A call for the account then gets
-    /// the errcode for the wrong kind of token, and not the one for an unknown token.
+    /// Returns `true` if a user was ever issued this access token. A call for the account with such
+    /// a token gets the errcode for the wrong kind of token.
     pub(super) fn was_issued(&self, access_token: &str) -> bool {
         self.access_tokens.contains_key(access_token)
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::random;
 
-/// A user who can sign in.
+/// A simulated user of WeChat, who can sign in to the application.
 ///
 /// ```
 /// use tower_wechat::simulator::SimulatedUser;
@@ -45,21 +45,23 @@ impl SimulatedUser {
         }
     }
 
-    /// Creates a user with an openid of WeChat's form: `o` and 27 more characters.
+    /// Creates a user with a random openid of WeChat's form: `o` and 27 random characters.
     pub fn random() -> Self {
         Self::new(random::openid())
     }
 
-    /// Sets the name that `sns/userinfo` returns. Replies contain its control characters without
-    /// the escaping that JSON demands, as SDKs saw it in WeChat's replies.
+    /// Sets the nickname that `sns/userinfo` returns. Replies contain control characters of the
+    /// nickname without the escaping that JSON demands, as SDKs saw in WeChat's replies. Default:
+    /// `微信用户`.
     #[must_use]
     pub fn nickname(mut self, nickname: impl Into<String>) -> Self {
         self.nickname = nickname.into();
         self
     }
 
-    /// Sets the id that is the same across the applications of one owner. WeChat returns it only for
-    /// `snsapi_userinfo` (documentation of `sns/oauth2/access_token`). Default: none.
+    /// Sets the unionid, the user's id across the applications of one owner. WeChat returns the
+    /// unionid only for `snsapi_userinfo` (documentation of `sns/oauth2/access_token`). Default:
+    /// none.
     #[must_use]
     pub fn unionid(mut self, unionid: impl Into<String>) -> Self {
         self.unionid = Some(unionid.into());
@@ -74,20 +76,20 @@ impl SimulatedUser {
         self
     }
 
-    /// Sets whether the user follows the account. Template messages to other users get 43004.
-    /// Default: `true`.
+    /// Sets whether the user follows the account. Template messages to users who do not follow the
+    /// account get 43004. Default: `true`.
     #[must_use]
     pub fn subscribed(mut self, subscribed: bool) -> Self {
         self.subscribed = subscribed;
         self
     }
 
-    /// Returns the openid.
+    /// Returns the user's openid.
     pub fn openid(&self) -> &str {
         &self.openid
     }
 
-    /// Returns the name.
+    /// Returns the user's nickname.
     pub fn name(&self) -> &str {
         &self.nickname
     }
@@ -105,8 +107,8 @@ impl SimulatedUser {
     }
 }
 
-/// All users in the order of their addition, and the active user. The active user is logged in to
-/// WeChat when a browser opens the authorize page.
+/// All users in the order of their addition, and the active user, as whom a browser opens the
+/// authorize page.
 #[derive(Debug)]
 pub(super) struct UserDirectory {
     all: Vec<SimulatedUser>,
@@ -135,7 +137,7 @@ impl UserDirectory {
         &self.all
     }
 
-    /// Returns the openid of the active user.
+    /// Returns the openid of the active user, as whom a browser opens the authorize page.
     pub(super) fn active_openid(&self) -> &str {
         &self.active_openid
     }
@@ -156,7 +158,7 @@ impl UserDirectory {
         }
     }
 
-    /// Adds a user with this openid, unless one exists.
+    /// Adds a user with this openid, unless a user with this openid exists.
     pub(super) fn insert_if_missing(&mut self, openid: &str) {
         if self.get(openid).is_none() {
             self.insert_or_replace(SimulatedUser::new(openid));

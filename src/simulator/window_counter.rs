@@ -1,10 +1,10 @@
-//! Counters for quotas of a minute, a day or a month.
+//! A counter of calls for quotas per minute, per day or per month.
 
 use std::time::Duration;
 
 use super::{clock::beijing_day, error_reply::WechatErrorReply};
 
-/// The number of calls within the current window: a minute, a day or a month.
+/// The number of calls within the current window, which is a minute, a day or a month.
 #[derive(Debug, Default)]
 pub(super) struct WindowCounter {
     window: u64,
@@ -12,10 +12,11 @@ pub(super) struct WindowCounter {
 }
 
 impl WindowCounter {
-    /// Counts one call in the window with this number.
+    /// Counts one call in the window with the number `window`. A new number starts the count at
+    /// zero.
     ///
     /// # Errors
-    /// `limit_errcode`, if the window already has `limit` calls.
+    /// Returns `limit_errcode` if the window already has `limit` calls.
     pub(super) fn try_count(
         &mut self,
         window: u64,
@@ -35,7 +36,7 @@ impl WindowCounter {
     /// Counts one call in the current day of Beijing.
     ///
     /// # Errors
-    /// Errcode 45009, if the day already has `limit` calls.
+    /// Returns errcode 45009 if the day already has `limit` calls.
     pub(super) fn try_count_daily(
         &mut self,
         limit: u64,
@@ -44,10 +45,10 @@ impl WindowCounter {
         self.try_count(beijing_day(now), limit, 45009)
     }
 
-    /// Counts one call in the current minute.
+    /// Counts one call in the current minute of the simulator's clock.
     ///
     /// # Errors
-    /// Errcode 45011, if the minute already has `limit` calls.
+    /// Returns errcode 45011 if the minute already has `limit` calls.
     pub(super) fn try_count_per_minute(
         &mut self,
         limit: u64,

@@ -55,11 +55,11 @@ pub struct UserInfo {
     pub nickname: String,
     /// The user's sex: 1 for male, 2 for female, 0 for unknown. Always 0 since October 2021.
     pub sex: u8,
-    /// The user's province as text. WeChat has returned no province since October 2021, so it is empty.
+    /// The user's province, which is empty: WeChat has returned no province since October 2021.
     pub province: String,
-    /// The user's city as text. WeChat has returned no city since October 2021, so it is empty.
+    /// The user's city, which is empty: WeChat has returned no city since October 2021.
     pub city: String,
-    /// The user's country as text. WeChat has returned no country since October 2021, so it is empty.
+    /// The user's country, which is empty: WeChat has returned no country since October 2021.
     pub country: String,
     /// The URL of the avatar, or an empty text for a user without an avatar. Its last path segment
     /// is the size in pixels: 46, 64, 96, 132, or 0 for 640. The URL becomes invalid when the user

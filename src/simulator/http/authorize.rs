@@ -21,11 +21,11 @@ use crate::simulator::{
     users::SimulatedUser,
 };
 
-/// The longest `state`, in bytes (guide to web authorization).
+/// Maximum length of the parameter `state`: 128 bytes, as WeChat's guide to web authorization says.
 const MAX_STATE_BYTES: usize = 128;
 
-/// Characters that a `Location` must not contain unescaped. `%` is not one of them, so that escapes
-/// remain as they are.
+/// The characters that are escaped in a `Location` header. `%` is not escaped, so that existing
+/// escapes remain as they are.
 const URL_ESCAPES: &AsciiSet = &CONTROLS
     .add(b' ')
     .add(b'"')
@@ -38,7 +38,7 @@ const URL_ESCAPES: &AsciiSet = &CONTROLS
     .add(b'|')
     .add(b'}');
 
-/// The parameters of a valid link to the authorize page.
+/// The parameters of a link to the authorize page, after all checks.
 #[derive(Debug)]
 struct AuthorizeRequest {
     redirect_uri: String,
@@ -81,7 +81,8 @@ impl AuthorizeRequest {
         let state = params.raw("state");
         match state {
             Some("") => return Err(AuthorizeError::MissingState),
-            // WeChat's page with the QR code was not seen to have this limit.
+            // Only the page inside WeChat has this limit. The page with the QR code was not seen to
+            // have it.
             Some(state) if state.len() > MAX_STATE_BYTES && page == AuthorizePage::InWechat => {
                 return Err(AuthorizeError::StateTooLong);
             }
@@ -96,16 +97,18 @@ impl AuthorizeRequest {
         })
     }
 
-    /// Returns `true` if the user has to press a button. `snsapi_base` never needs consent.
+    /// Returns `true` if the page must ask the user for consent. The scope `snsapi_base` never
+    /// needs consent.
     fn needs_consent(&self, wechat: &SimulatedWechat) -> bool {
         self.scope != "snsapi_base" && (self.force_popup || !wechat.settings.auto_approve)
     }
 
-    /// Returns the URL of the callback: with a code for this user, or without one after a denial.
+    /// Returns the URL of the application's callback. With a user, issues a code and adds it to the
+    /// URL. Without a user, who has then denied, the URL has no code.
     fn issue_callback(&self, wechat: &mut SimulatedWechat, openid: Option<&str>) -> String {
         let code = openid.map(|openid| {
             if self.force_snapshot && self.scope == "snsapi_userinfo" {
-                // In snapshot mode WeChat hides the user behind a virtual one.
+                // In snapshot mode WeChat replaces the user by a virtual user.
                 let virtual_user = SimulatedUser::random().snapshot(true);
                 let openid = virtual_user.openid().to_owned();
                 wechat.users.insert_or_replace(virtual_user);
@@ -118,8 +121,9 @@ impl AuthorizeRequest {
     }
 }
 
-/// Returns `true` if the required parameters come first and in WeChat's order. `state` may be
-/// missing. Other parameters may follow: `forcePopup`, `connect_redirect`, those that WeChat adds.
+/// Returns `true` if the required parameters come first and in WeChat's order. `state` may follow
+/// or be missing. Other parameters may follow at the end, such as `forcePopup` and
+/// `connect_redirect`.
 fn has_required_order<'a>(names: impl Iterator<Item = &'a str>) -> bool {
     const REQUIRED: [&str; 4] = ["appid", "redirect_uri", "response_type", "scope"];
     let mut names = names.peekable();
@@ -146,7 +150,8 @@ fn check_redirect_uri(redirect_uri: &str, wechat: &SimulatedWechat) -> Result<()
     }
 }
 
-/// Returns `redirect_uri` with `code` and `state`, which WeChat inserts before the fragment.
+/// Returns `redirect_uri` with the given `code` and `state`, which WeChat inserts before the
+/// fragment.
 fn callback_url(redirect_uri: &str, code: Option<&str>, state: Option<&str>) -> String {
     let (base, fragment) = match redirect_uri.split_once('#') {
         Some((base, fragment)) => (base, Some(fragment)),
@@ -172,7 +177,8 @@ fn callback_url(redirect_uri: &str, code: Option<&str>, state: Option<&str>) -> 
     url
 }
 
-/// `GET /connect/oauth2/authorize`, and the buttons of its consent page, which post to it.
+/// Handles `/connect/oauth2/authorize`, the page inside WeChat: the GET of the page, and the POST
+/// of a button of its consent page.
 pub(super) async fn in_wechat(
     shared: SharedSimulator,
     method: Method,
@@ -182,7 +188,8 @@ pub(super) async fn in_wechat(
     handle(AuthorizePage::InWechat, shared, &method, &uri, &body).await
 }
 
-/// `GET /connect/qrconnect`: website login, where the user scans a QR code.
+/// Handles `/connect/qrconnect`, the page of website login, where the user of the real page scans a
+/// QR code.
 pub(super) async fn qr_code(
     shared: SharedSimulator,
     method: Method,
@@ -200,8 +207,8 @@ async fn handle(
     body: &[u8],
 ) -> Response {
     let params = Params::from_query(uri);
-    // The buttons post to the URL of the page. So the simulator keeps no state until a button is
-    // pressed, and then checks the link again.
+    // The buttons of the consent page post to the URL of the page. The simulator thus keeps no
+    // state between the two requests, and checks the link again at the second.
     let pressed = (*method == Method::POST).then(|| Params::from_form(body));
     match page_action(page, &params, pressed.as_ref(), &shared) {
         PageAction::Show(html) => html,
@@ -254,8 +261,8 @@ fn page_action(
 async fn redirect_to_callback(shared: &Arc<SharedState>, url: &str, signed_in: bool) -> Response {
     let twice = shared.lock().settings.callback_twice;
     if twice && signed_in {
-        // The fetch comes before the redirect, because this order is harder for an application: it
-        // must not exchange the code for a request without cookies.
+        // The fetch comes before the redirect, because this order is harder for an application: the
+        // application must not exchange the code for a request without cookies.
         tokio::select! {
             () = callback_prefetch::fetch_without_cookies(url) => {}
             () = shared.force_stop.cancelled() => {}

@@ -1,5 +1,5 @@
-//! The request that WeChat's servers send to the callback. They were seen to open the URLs that
-//! their users open, from other addresses and without cookies.
+//! The request that WeChat's servers send to a callback. WeChat's servers were seen to open the
+//! URLs that users open, from other addresses and without cookies.
 
 use std::time::Duration;
 
@@ -9,15 +9,15 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Maximum time for which the user's redirect waits for this request.
+/// Maximum time for which the user's redirect waits for the request to the callback: three seconds.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(3);
-/// Maximum length of the response that is read, in bytes. It bounds the memory, because the
-/// response is discarded.
+/// Maximum number of bytes of the response that are read: 64 KiB. The response is discarded, and
+/// the limit bounds the memory.
 const MAX_RESPONSE_BYTES: u64 = 64 * 1024;
 
 /// Fetches an `http://` URL and discards the response. Other URLs are not fetched.
 pub(super) async fn fetch_without_cookies(url: &str) {
-    // Errors and time-outs are ignored: they must not affect the user's request.
+    // Errors and time-outs are ignored, so that the user's request continues.
     let _ = tokio::time::timeout(FETCH_TIMEOUT, fetch(url)).await;
 }
 

@@ -24,7 +24,7 @@ fn parse_json_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, WechatErrorRep
     serde_json::from_slice(body).map_err(|_| WechatErrorReply::new(47001))
 }
 
-/// Returns `None` for an empty text, which WeChat treats as missing.
+/// Returns the text, or `None` if it is empty, because WeChat treats an empty text as missing.
 fn non_empty(value: &str) -> Option<&str> {
     Some(value).filter(|value| !value.is_empty())
 }
@@ -64,7 +64,8 @@ impl From<AccountTokenResult> for AccountTokenReply {
     }
 }
 
-/// `GET /cgi-bin/token?grant_type=client_credential&appid=&secret=`.
+/// Handles `GET /cgi-bin/token?grant_type=client_credential&appid=&secret=`, which issues a new
+/// access token of the account.
 pub(super) async fn token(
     shared: SharedSimulator,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -91,7 +92,8 @@ struct StableTokenRequest {
     force_refresh: bool,
 }
 
-/// `POST /cgi-bin/stable_token` with a JSON body.
+/// Handles `POST /cgi-bin/stable_token` with a JSON body, which returns the current access token of
+/// the account.
 pub(super) async fn stable_token(
     shared: SharedSimulator,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -126,7 +128,8 @@ struct TicketReply {
     expires_in: u64,
 }
 
-/// `GET /cgi-bin/ticket/getticket?access_token=&type=jsapi`.
+/// Handles `GET /cgi-bin/ticket/getticket?access_token=&type=jsapi`, which returns a ticket for the
+/// JS-SDK.
 pub(super) async fn getticket(shared: SharedSimulator, method: Method, uri: Uri) -> Response {
     get(&shared, &method, &uri, |wechat, params, now| {
         wechat.check_account_token(params.non_empty("access_token"))?;
@@ -138,17 +141,18 @@ pub(super) async fn getticket(shared: SharedSimulator, method: Method, uri: Uri)
             errcode: 0,
             errmsg: "ok",
             ticket: wechat.ticket(kind, now),
-            // WeChat's replies contain the full lifetime, however little of it is left.
+            // WeChat's replies contain the full lifetime of the ticket, and not the time that is
+            // left.
             expires_in: wechat.settings.ticket_lifetime.as_secs(),
         })
     })
 }
 
-/// The time at which all followers began to follow the account, in Unix seconds.
+/// The time at which every follower began to follow the account, in Unix seconds: 14 November 2023.
 const SUBSCRIBED_AT: u64 = 1_700_000_000;
 
-/// The fields of `cgi-bin/user/info`. For a user who does not follow the account, the reply has only
-/// `subscribe: 0` and the ids.
+/// The fields of the reply of `cgi-bin/user/info`. For a user who does not follow the account, the
+/// reply has only `subscribe: 0`, the openid and the unionid.
 #[derive(Serialize)]
 struct FollowerReply {
     subscribe: u8,
@@ -163,7 +167,8 @@ struct FollowerReply {
     subscribe_scene: Option<&'static str>,
 }
 
-/// `GET /cgi-bin/user/info?access_token=&openid=&lang=`.
+/// Handles `GET /cgi-bin/user/info?access_token=&openid=&lang=`, which says whether a user follows
+/// the account.
 pub(super) async fn user_info(shared: SharedSimulator, method: Method, uri: Uri) -> Response {
     get(&shared, &method, &uri, |wechat, params, _| {
         wechat.check_account_token(params.non_empty("access_token"))?;
@@ -200,7 +205,8 @@ struct MessageSent {
     msgid: u64,
 }
 
-/// `POST /cgi-bin/message/template/send?access_token=` with a JSON body. All template ids exist.
+/// Handles `POST /cgi-bin/message/template/send?access_token=` with a JSON body. Any template id is
+/// accepted, and no message is sent.
 pub(super) async fn template_send(
     shared: SharedSimulator,
     method: Method,
@@ -220,7 +226,7 @@ pub(super) async fn template_send(
         if !user.is_subscribed() {
             return Err(WechatErrorReply::new(43004));
         }
-        // WeChat's own ids need more than 32 bits.
+        // The id has more than 32 bits, as WeChat's own message ids have.
         Ok(MessageSent {
             errcode: 0,
             errmsg: "ok",
@@ -234,8 +240,8 @@ struct IpList {
     ip_list: [&'static str; 2],
 }
 
-/// `GET /cgi-bin/get_api_domain_ip?access_token=` and `getcallbackip`, whose replies have the same
-/// form. The addresses are reserved for documentation.
+/// Handles `GET /cgi-bin/get_api_domain_ip?access_token=` and `getcallbackip`, which return two IP
+/// addresses that are reserved for documentation.
 pub(super) async fn get_api_domain_ip(
     shared: SharedSimulator,
     method: Method,
@@ -256,7 +262,8 @@ struct ClearQuotaRequest {
     appsecret: String,
 }
 
-/// `POST /cgi-bin/clear_quota?access_token=` with the appid in a JSON body.
+/// Handles `POST /cgi-bin/clear_quota?access_token=` with the appid in a JSON body, which resets
+/// the counts of calls.
 pub(super) async fn clear_quota(
     shared: SharedSimulator,
     method: Method,
@@ -274,8 +281,8 @@ pub(super) async fn clear_quota(
     })
 }
 
-/// `POST /cgi-bin/clear_quota/v2`, with appid and appsecret in the query or in a JSON body. Its
-/// documentation has the query in its example, and the body in its table.
+/// Handles `POST /cgi-bin/clear_quota/v2` with appid and appsecret in the query or in a JSON body.
+/// WeChat's documentation shows the query in an example and the body in a table.
 pub(super) async fn clear_quota_v2(
     shared: SharedSimulator,
     method: Method,

@@ -1,4 +1,4 @@
-//! `/_sim`: the control routes, for tests in other languages.
+//! The control routes (`/_sim`), with which tests in other languages control the simulator.
 
 use std::{fmt::Display, time::Duration};
 
@@ -38,7 +38,7 @@ pub(super) fn routes() -> Router<std::sync::Arc<SharedState>> {
         .route("/_sim/{*path}", axum::routing::any(unknown_route))
 }
 
-/// An invalid control request: HTTP 400 with a sentence.
+/// The error for an invalid control request: HTTP 400 with a sentence in the field `error`.
 #[derive(Debug)]
 struct ControlError(String);
 
@@ -55,7 +55,8 @@ impl IntoResponse for ControlError {
     }
 }
 
-/// Parses a body as JSON. The content type is ignored, because `curl -d` sends that of a form.
+/// Parses a body as JSON and ignores the content type, because `curl -d` sends the content type of
+/// a form.
 fn parse_json_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, ControlError> {
     serde_json::from_slice(body)
         .map_err(|error| ControlError(format!("the body is not what this route takes: {error}")))
@@ -76,7 +77,7 @@ async fn reset_calls(State(shared): SharedSimulator) -> StatusCode {
     StatusCode::NO_CONTENT
 }
 
-/// A fault as JSON, in requests and replies.
+/// The JSON form of a [`Fault`] in control requests and their replies.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FaultJson {
@@ -89,7 +90,7 @@ struct FaultJson {
     status: Option<u16>,
     #[serde(default)]
     body: Option<String>,
-    /// The body in base64, for bodies that are not text.
+    /// The body of the faulty reply in base64, for a body that is not text.
     #[serde(default)]
     body_base64: Option<String>,
     #[serde(default)]
@@ -129,10 +130,11 @@ impl FaultJson {
         }
     }
 
-    /// Creates the fault.
+    /// Converts the JSON form into a fault.
     ///
     /// # Errors
-    /// The fault matches no path, has no effect, or has several effects that exclude each other.
+    /// The path, status, delay, number of times or base64 is invalid, the fault does nothing, or
+    /// its effects exclude each other.
     fn into_fault(self) -> Result<Fault, ControlError> {
         let answers = self.errcode.is_some() || self.status.is_some();
         let bodies = [

@@ -1,4 +1,4 @@
-//! Connections that a handler can reset, and that end when the simulator stops.
+//! TCP connections that a handler can reset, and that end when the simulator stops.
 
 use std::{
     future::Future,
@@ -24,8 +24,8 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// Delay before the next attempt to accept a connection, for when the system has no more file
-/// descriptors.
+/// Delay after a failed attempt to accept a connection: 100 ms. It prevents a busy loop while the
+/// system has no more file descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]
@@ -48,8 +48,8 @@ impl axum::serve::Listener for BreakableListener {
         loop {
             match self.inner.accept().await {
                 Ok((stream, address)) => {
-                    // Without this option, a small reply waits for the acknowledgement of the one
-                    // before.
+                    // Without this option, a small reply waits for the acknowledgement of the reply
+                    // before it.
                     let _ = stream.set_nodelay(true);
                     let connection = BreakableConnection {
                         stream,
@@ -76,10 +76,11 @@ pub(super) struct BreakableConnection {
 }
 
 impl BreakableConnection {
-    /// Returns an error if the connection must end. A linger time of zero makes the system send RST
-    /// instead of FIN when the connection is dropped.
+    /// Returns an error if a reset was requested or the simulator has stopped. A linger time of
+    /// zero makes the system send RST instead of FIN when the connection is dropped.
     fn check_open(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        // Polled at every read and write, so that a stop wakes a connection that waits.
+        // The future is polled at every read and write, so that a stop wakes a connection that
+        // waits.
         let stopped = self.stopped.as_mut().poll(cx).is_ready();
         if stopped || self.reset_requested.load(Ordering::Relaxed) {
             let _ = self.stream.set_zero_linger();
@@ -134,7 +135,7 @@ impl AsyncWrite for BreakableConnection {
     }
 }
 
-/// The address of a client, and a handle to reset its connection.
+/// The IP address of a client, with a flag that resets its connection.
 #[derive(Debug, Clone)]
 pub(super) struct Peer {
     ip: IpAddr,
@@ -146,8 +147,8 @@ impl Peer {
         self.ip
     }
 
-    /// Resets the connection. The returned response is never sent: writing it makes the connection
-    /// check the flag.
+    /// Requests the reset of the connection. The handler must return the empty response of this
+    /// function: when the connection writes it, the reset happens instead.
     pub(super) fn reset(&self) -> Response {
         // The flag carries no other data, so no ordering is needed. The task of the connection sets
         // it here and reads it when it writes the response.

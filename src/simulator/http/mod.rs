@@ -1,4 +1,5 @@
-//! The HTTP server: the routes, and the middleware that counts calls and applies faults.
+//! The HTTP server of the simulator: the routes, and the middleware that counts calls and applies
+//! faults.
 
 mod authorize;
 mod callback_prefetch;
@@ -42,7 +43,8 @@ pub(super) fn serve(
     let server = axum::serve(listener, service)
         .with_graceful_shutdown(async move { finish.cancelled().await });
     tokio::spawn(async move {
-        // Never an error: a listener that cannot accept waits and tries again.
+        // The result is never an error, because a listener that cannot accept waits and tries
+        // again.
         let _ = server.into_future().await;
     })
 }
@@ -79,7 +81,8 @@ fn router(shared: Arc<SharedState>) -> Router {
         .with_state(shared)
 }
 
-/// Counts the call, and applies the fault of its path if there is one. Control routes are exempt.
+/// Counts the call, and applies a fault of its path if a test has injected one. Passes control
+/// requests on without either.
 async fn count_and_apply_fault(
     State(shared): SharedSimulator,
     ConnectInfo(peer): ConnectInfo<Peer>,
@@ -90,7 +93,8 @@ async fn count_and_apply_fault(
     if path.starts_with(CONTROL_PREFIX) {
         return next.run(request).await;
     }
-    // The lock is released before the delay, so that other calls continue while this one waits.
+    // The lock is released before the delay, so that other calls continue while the delayed call
+    // waits.
     let fault = {
         let mut wechat = shared.lock();
         wechat.count_call(&path);
@@ -132,7 +136,8 @@ fn with_status(mut response: Response, status: u16) -> Response {
     response
 }
 
-/// Returns 40066 for an unknown API path, as WeChat does, and 404 for other paths.
+/// Returns 40066 for an unknown path of the API, as WeChat does, and HTTP 404 for any other unknown
+/// path.
 async fn unknown_path(State(shared): SharedSimulator, request: Request) -> Response {
     let path = request.uri().path();
     if path.starts_with("/cgi-bin/") || path.starts_with("/sns/") {

@@ -1,4 +1,5 @@
-//! The HTML pages for the browser: small, made for a phone, in Chinese and English.
+//! The HTML pages of the simulator, in Chinese and English: the consent page, WeChat's error page,
+//! and the page after a denial.
 
 use axum::{
     http::header,
@@ -7,24 +8,26 @@ use axum::{
 
 use crate::simulator::state::SimulatedWechat;
 
-/// The two authorize pages.
+/// One of WeChat's two authorize pages: inside WeChat, or with a QR code for website login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AuthorizePage {
     InWechat,
     QrCode,
 }
 
-/// The reason for WeChat's error page. The page is HTML with HTTP 200, and never leads back to the
-/// application.
+/// The reason why WeChat shows its error page. That page is HTML with HTTP 200, and never leads
+/// back to the application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum AuthorizeError {
-    /// WeChat checks the link with a regular expression that demands one order.
+    /// The parameters of the link are not in WeChat's order, which the real WeChat checks with a
+    /// regular expression.
     WrongParameterOrder,
     WrongResponseType,
     StateTooLong,
-    /// 10003: the host is not allowed by the settings, or the text is not a URL.
+    /// The error 10003: the settings do not allow the host of `redirect_uri`, or `redirect_uri` is
+    /// not an http or https URL.
     WrongRedirectUri,
-    /// 10005: the account does not have this scope.
+    /// The error 10005: the authorize page does not offer this scope.
     ScopeNotAllowed,
     MissingScope,
     MissingRedirectUri,
@@ -34,7 +37,8 @@ pub(super) enum AuthorizeError {
 }
 
 impl AuthorizeError {
-    /// Returns the number on WeChat's error page, if it has one (guide to web authorization).
+    /// Returns the number that WeChat's error page shows for this reason, as in the guide to web
+    /// authorization. Returns `None` for a reason without a number.
     pub(super) fn error_number(self) -> Option<u16> {
         match self {
             Self::WrongRedirectUri => Some(10003),
@@ -101,7 +105,7 @@ fn html_page(title: &str, content: &str) -> Response {
     ([(header::CACHE_CONTROL, "no-store")], Html(html)).into_response()
 }
 
-/// Returns the consent page, which lets the tester choose one of the known users.
+/// Returns the consent page, on which the tester chooses a user and allows or denies.
 pub(super) fn consent_page(page_kind: AuthorizePage, wechat: &SimulatedWechat) -> Response {
     let mut users = String::new();
     for user in wechat.users.all() {
@@ -131,7 +135,7 @@ pub(super) fn consent_page(page_kind: AuthorizePage, wechat: &SimulatedWechat) -
     )
 }
 
-/// Returns WeChat's error page.
+/// Returns WeChat's error page for an invalid link to the authorize page.
 pub(super) fn error_page(mistake: AuthorizeError) -> Response {
     let (chinese, english) = mistake.messages();
     let number = mistake
@@ -144,7 +148,7 @@ pub(super) fn error_page(mistake: AuthorizeError) -> Response {
     )
 }
 
-/// Returns the page after a denial without a redirect, where WeChat closes its window.
+/// Returns the page after a denial without a redirect. The real WeChat closes its window instead.
 pub(super) fn denied_page() -> Response {
     html_page(
         "已取消 · Cancelled",

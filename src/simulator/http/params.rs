@@ -1,13 +1,13 @@
-//! The parameters of a query or of a form.
+//! The parameters of a request, from a query or from a form.
 
 use axum::{extract::Query, http::Uri};
 
-/// Decoded names and values, in the order in which they were sent.
+/// The decoded names and values of the parameters, in the order in which the client sent them.
 #[derive(Debug, Default)]
 pub(super) struct Params(Vec<(String, String)>);
 
 impl Params {
-    /// Parses the query of a URI. An invalid query has no parameters.
+    /// Parses the query of a URI. An invalid query counts as empty.
     pub(super) fn from_query(uri: &Uri) -> Self {
         Self(
             Query::try_from_uri(uri)
@@ -17,7 +17,7 @@ impl Params {
     }
 
     pub(super) fn from_form(body: &[u8]) -> Self {
-        // A form is encoded as a query is, and axum's decoder takes queries only.
+        // A form has the encoding of a query, and axum's decoder accepts only queries.
         let query = format!("/?{}", String::from_utf8_lossy(body));
         query
             .parse()
@@ -25,12 +25,13 @@ impl Params {
             .unwrap_or_default()
     }
 
-    /// Returns the value of this name. An empty value counts as missing, as it does for WeChat.
+    /// Returns the value of the parameter `name`. An empty value counts as missing, as WeChat
+    /// treats it.
     pub(super) fn non_empty(&self, name: &str) -> Option<&str> {
         self.raw(name).filter(|value| !value.is_empty())
     }
 
-    /// Returns the value of this name, which may be empty.
+    /// Returns the value of the parameter `name`, which may be empty.
     pub(super) fn raw(&self, name: &str) -> Option<&str> {
         self.0
             .iter()

@@ -11,8 +11,9 @@ use serde_json::ser::{CharEscape, CompactFormatter, Formatter, Serializer};
 
 use crate::simulator::error_reply::WechatErrorReply;
 
-/// Returns WeChat's content type for JSON: `text/plain` for `/sns`, and elsewhere one with
-/// `encoding` instead of the standard's `charset`, as issues of several SDKs report.
+/// Returns the content type that WeChat sends with JSON. Paths under `/sns` have `text/plain`.
+/// Other paths have `encoding` instead of the standard's `charset`, as issues of several SDKs
+/// report.
 pub(super) fn content_type(path: &str) -> (HeaderName, &'static str) {
     let value = if path.starts_with("/sns/") {
         "text/plain"
@@ -28,7 +29,7 @@ struct ErrorBody {
     errmsg: String,
 }
 
-/// A success without content.
+/// The reply of a successful call that returns no data: errcode 0 and `ok`.
 #[derive(Serialize)]
 pub(super) struct EmptyReply {
     errcode: i64,
@@ -42,7 +43,7 @@ impl EmptyReply {
     };
 }
 
-/// Returns WeChat's error, with HTTP 200.
+/// Returns an error in WeChat's form: HTTP 200 with an errcode and an errmsg.
 pub(super) fn error_response(path: &str, error: &WechatErrorReply, now: Duration) -> Response {
     let body = ErrorBody {
         errcode: error.errcode,
@@ -51,7 +52,7 @@ pub(super) fn error_response(path: &str, error: &WechatErrorReply, now: Duration
     json_response(path, &body)
 }
 
-/// Returns the reply of a call, or WeChat's error.
+/// Returns the result of a call in WeChat's form: the reply, or the error with HTTP 200.
 pub(super) fn api_response<T: Serialize>(
     path: &str,
     result: Result<T, WechatErrorReply>,
@@ -74,8 +75,8 @@ fn json_response<T: Serialize>(path: &str, reply: &T) -> Response {
     }
 }
 
-/// JSON as WeChat writes it: `/` is escaped, and control characters are not. SDKs saw raw bytes such
-/// as 0x07 and 0x14 in nicknames.
+/// A formatter of JSON as WeChat writes it: `/` is escaped, and most control characters are not.
+/// SDKs saw raw bytes such as 0x07 and 0x14 in nicknames.
 struct WechatJsonFormatter;
 
 impl Formatter for WechatJsonFormatter {

@@ -1,4 +1,5 @@
-//! What the routes of WeChat's API share: the state, and the frame around each call.
+//! The code that all routes of WeChat's API share: the type of the state, the check of the method,
+//! and the reply.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,12 +18,12 @@ use crate::simulator::{
 
 pub(super) type SharedSimulator = State<Arc<SharedState>>;
 
-/// The prefix of the control routes. They are not calls of WeChat: they are not counted and have no
-/// faults.
+/// The prefix of the control routes. Control requests are not counted as calls, and faults do not
+/// apply to them.
 pub(super) const CONTROL_PREFIX: &str = "/_sim/";
 
-/// Runs a call that must be a GET; other methods get 43001. Holds the lock on the state during the
-/// call.
+/// Runs a call that must be a GET. Another method gets 43001. Holds the lock on the state during
+/// the call.
 pub(super) fn get<T, F>(shared: &SharedSimulator, method: &Method, uri: &Uri, call: F) -> Response
 where
     T: Serialize,
@@ -31,8 +32,8 @@ where
     run(shared, *method == Method::GET, 43001, uri, call)
 }
 
-/// Runs a call that must be a POST; other methods get 43002. Holds the lock on the state during the
-/// call.
+/// Runs a call that must be a POST. Another method gets 43002. Holds the lock on the state during
+/// the call.
 pub(super) fn post<T, F>(shared: &SharedSimulator, method: &Method, uri: &Uri, call: F) -> Response
 where
     T: Serialize,

@@ -1,4 +1,4 @@
-//! `/sns`: the calls with a user's code or tokens.
+//! The calls for users (`/sns`), which carry a login code or a user's token.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::simulator::{
     users::SimulatedUser,
 };
 
-/// The reply of a code exchange and of a refresh. A success has no errcode.
+/// The reply of a code exchange and of a refresh. A successful reply has no errcode.
 #[derive(Debug, Serialize)]
 pub(super) struct UserTokenReply {
     access_token: String,
@@ -45,8 +45,8 @@ impl UserTokenReply {
         }
     }
 
-    /// Creates the reply of a code exchange. Unlike that of a refresh, it marks a snapshot user and
-    /// contains the unionid, if the scope covers the profile.
+    /// Creates the reply of a code exchange. Unlike the reply of a refresh, this reply marks a
+    /// snapshot user, and contains the unionid if the scope covers the profile.
     pub(super) fn from_code_exchange(
         pair: TokenPair,
         wechat: &SimulatedWechat,
@@ -73,7 +73,8 @@ fn grants_profile(scope: &str) -> bool {
         .any(|scope| matches!(scope, "snsapi_userinfo" | "snsapi_login"))
 }
 
-/// `GET /sns/oauth2/access_token?appid=&secret=&code=&grant_type=authorization_code`.
+/// Handles `GET /sns/oauth2/access_token?appid=&secret=&code=&grant_type=authorization_code`, which
+/// exchanges a login code for tokens.
 pub(super) async fn access_token(shared: SharedSimulator, method: Method, uri: Uri) -> Response {
     get(&shared, &method, &uri, |wechat, params, now| {
         wechat.check_app_id(params.non_empty("appid"))?;
@@ -87,8 +88,8 @@ pub(super) async fn access_token(shared: SharedSimulator, method: Method, uri: U
     })
 }
 
-/// `GET /sns/oauth2/refresh_token?appid=&grant_type=refresh_token&refresh_token=`, which takes no
-/// secret.
+/// Handles `GET /sns/oauth2/refresh_token?appid=&grant_type=refresh_token&refresh_token=`, which
+/// refreshes a user's tokens without the AppSecret.
 pub(super) async fn refresh_token(shared: SharedSimulator, method: Method, uri: Uri) -> Response {
     get(&shared, &method, &uri, |wechat, params, now| {
         wechat.check_app_id(params.non_empty("appid"))?;
@@ -109,7 +110,8 @@ fn check_grant_type(params: &Params, expected: &str) -> Result<(), WechatErrorRe
     }
 }
 
-/// Returns the valid pair to which the access token of a call belongs.
+/// Returns the pair of tokens to which the access token of a call belongs. Returns an error if the
+/// access token is invalid or the parameter `openid` is another user's.
 fn valid_pair<'a>(
     wechat: &'a SimulatedWechat,
     params: &Params,
@@ -124,7 +126,8 @@ fn valid_pair<'a>(
     wechat.check_user_token(access_token, openid, now)
 }
 
-/// The fields of `sns/userinfo`. Sex and region have carried no data since October 2021.
+/// The fields of the reply of `sns/userinfo`. Sex and region have carried no data since October
+/// 2021.
 #[derive(Serialize)]
 struct ProfileReply {
     openid: String,
@@ -140,7 +143,7 @@ struct ProfileReply {
     unionid: Option<String>,
 }
 
-/// `GET /sns/userinfo?access_token=&openid=&lang=`.
+/// Handles `GET /sns/userinfo?access_token=&openid=&lang=`, which returns the profile of a user.
 pub(super) async fn userinfo(shared: SharedSimulator, method: Method, uri: Uri) -> Response {
     get(&shared, &method, &uri, |wechat, params, now| {
         let pair = valid_pair(wechat, params, now)?;
@@ -155,7 +158,7 @@ pub(super) async fn userinfo(shared: SharedSimulator, method: Method, uri: Uri) 
             openid: user.openid().to_owned(),
             nickname: user.name().to_owned(),
             sex: 0,
-            // The language of place names, which are empty: it changes nothing else.
+            // The language concerns only the names of places, which are empty here.
             language: match params.non_empty("lang") {
                 Some("zh_TW") => "zh_TW",
                 Some("en") => "en",
@@ -171,7 +174,8 @@ pub(super) async fn userinfo(shared: SharedSimulator, method: Method, uri: Uri) 
     })
 }
 
-/// Returns a URL like those of real avatars, which end in the size (132 pixels). It leads nowhere.
+/// Returns a URL like that of a real avatar, which ends in the size (132 pixels). No image exists
+/// at this URL.
 fn avatar_url(user: &SimulatedUser) -> String {
     format!(
         "https://thirdwx.qlogo.cn/mmopen/vi_32/{}/132",
@@ -179,7 +183,7 @@ fn avatar_url(user: &SimulatedUser) -> String {
     )
 }
 
-/// `GET /sns/auth?access_token=&openid=`.
+/// Handles `GET /sns/auth?access_token=&openid=`, which checks a user's access token.
 pub(super) async fn auth(shared: SharedSimulator, method: Method, uri: Uri) -> Response {
     get(&shared, &method, &uri, |wechat, params, now| {
         valid_pair(wechat, params, now).map(|_| EmptyReply::OK)
