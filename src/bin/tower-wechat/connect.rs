@@ -7,7 +7,7 @@ use tower_wechat::redis::{Layout, RedisNames, SealingKeys};
 
 use crate::options::{CliError, Command, Options, TargetLayout, non_empty};
 
-/// Connects to the Redis of the options and the environment.
+/// Connects to the Redis that the options and environment variables name.
 pub(crate) async fn connect_store(options: &Options) -> Result<RedisStore, CliError> {
     let url = non_empty(options.redis_url.as_deref())
         .ok_or("which Redis? Set REDIS_URL or --redis-url, such as redis://127.0.0.1/")?;
@@ -64,7 +64,8 @@ fn read_variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-/// Reads the file that a setting names.
+/// Reads the file at `path`. Returns `None` if `path` is unset or empty. Errors contain the name of
+/// the setting.
 fn read_file(setting: &str, path: Option<&str>) -> Result<Option<Vec<u8>>, CliError> {
     match non_empty(path) {
         Some(path) => match std::fs::read(path) {

@@ -35,7 +35,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Prints the help, the version, or the error of a command line.
+/// Prints the help, the version, or the error of a command line. Returns the exit code of the
+/// program.
 fn print_usage(help: &clap::Error) -> ExitCode {
     match help.print() {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => print_failure(&output_error(&error)),
@@ -43,8 +44,8 @@ fn print_usage(help: &clap::Error) -> ExitCode {
     }
 }
 
-/// Prints one sentence on stderr. If stderr cannot be written either, only the exit code shows the
-/// failure.
+/// Prints a failure as one sentence on stderr. If stderr cannot be written, only the exit code
+/// shows the failure.
 fn print_failure(failure: &dyn std::fmt::Display) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "tower-wechat: {failure}");
     ExitCode::FAILURE
@@ -59,7 +60,7 @@ async fn run(options: &Options) -> Result<(), CliError> {
     let store = connect_store(options).await?;
     let mut output = Output::new(options.json);
     let outcome = run_command(&store, &scan, options, &mut output).await;
-    // The task may have succeeded, but its output is incomplete, so the program fails.
+    // If the output is incomplete, the program fails, although the task may have succeeded.
     output.finish().map_err(|error| output_error(&error))?;
     outcome
 }

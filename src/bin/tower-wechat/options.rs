@@ -1,4 +1,4 @@
-//! The command line.
+//! The options and commands of the command line.
 
 use std::fmt;
 use std::time::Duration;
@@ -188,7 +188,7 @@ impl Command {
     }
 }
 
-/// Returns a setting, unless it is unset or empty.
+/// Returns the value of a setting, or `None` if the setting is unset or empty.
 pub(crate) fn non_empty(value: Option<&str>) -> Option<&str> {
     value.filter(|value| !value.is_empty())
 }

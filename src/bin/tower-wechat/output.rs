@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tower_wechat::admin::{Summary, UserReport};
 use tower_wechat::redis::SweepReport;
 
-/// Time between two progress lines on stderr.
+/// Minimum time between two progress lines on stderr: one second.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Standard output, and the first error of a write to it.
@@ -57,8 +57,8 @@ impl Output {
         ControlFlow::Break(())
     }
 
-    /// Flushes stdout. Returns the error that prevented a line from being written, if there was
-    /// one.
+    /// Flushes stdout. Returns the error of the write or flush that failed, if there is one. A
+    /// closed pipe is no error.
     pub(crate) fn finish(mut self) -> io::Result<()> {
         if matches!(self.state, StdoutState::Open) {
             let flushed = io::stdout().lock().flush();
@@ -191,7 +191,8 @@ impl Output {
         let _ = self.print_line(&text, &value);
     }
 
-    /// Warns on stderr of users whose names cannot be listed.
+    /// Prints a warning on stderr about users that were not listed because their names are not
+    /// UTF-8.
     pub(crate) fn warn_not_utf8(&self, count: u64) {
         if count > 0 {
             let _ = writeln!(

@@ -22,13 +22,14 @@ use crate::store::redis::connection::certificates::Certificates;
 use crate::store::redis::connection::errors::{ErrorClass, describe_error};
 use crate::store::redis::connection::url::{RedisUrl, Topology};
 
-/// Default timeout of a command.
+/// Default timeout of a command: one second.
 const DEFAULT_COMMAND_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Maximum timeout of a command: one hour. Multiples of a longer timeout could overflow.
 const MAX_COMMAND_TIMEOUT: Duration = Duration::from_secs(3_600);
 
-/// Timeout for all attempts to connect at start-up, so that a wrong address is reported soon.
+/// Timeout for all attempts to connect at start-up together: three seconds, so that a wrong address
+/// is reported soon.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A builder of a [`RedisStore`], created by [`RedisStore::builder`].
@@ -294,8 +295,8 @@ impl RedisStoreBuilder {
         let url = RedisUrl::parse(&self.url)?;
         let address = url.display_servers();
         if url.tls && rustls::crypto::CryptoProvider::get_default().is_none() {
-            // rustls needs a provider of cryptography. If the application has installed a provider,
-            // that one is used.
+            // rustls needs a provider of cryptography. This crate installs a provider only if the
+            // application has not installed one.
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         if self.exclusive_writer && !matches!(url.topology, Topology::Single(_)) {
@@ -371,7 +372,7 @@ impl RedisStoreBuilder {
         };
         let reason = describe_error(&error);
         match ErrorClass::classify(&error) {
-            // The server will accept scripts soon, or the next command reports the error.
+            // These errors end without an operator, or the next command reports them.
             None | Some(ErrorClass::WrongNode | ErrorClass::WrongType) => {}
             Some(class) if class.is_transient() => {}
             Some(ErrorClass::NotPermitted) => tracing::error!(

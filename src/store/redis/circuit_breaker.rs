@@ -28,34 +28,36 @@ use crate::log_limiter::LogLimiter;
 use crate::metrics;
 use crate::store::redis::connection::errors::{ErrorClass, describe_error, operator_message};
 
-/// Time for which an open circuit rejects commands. Without it, a Redis that does not reply would
-/// add its whole timeout to every request.
+/// Time for which an open circuit rejects commands: 250 milliseconds. Without this time, a Redis
+/// that does not reply would delay every request by the whole command timeout.
 const OPEN_DURATION: Duration = Duration::from_millis(250);
 
-/// Maximum number of commands in flight for each circuit.
+/// Maximum number of commands in flight for each circuit: 128.
 ///
-/// Fewer commands already keep one connection busy; more of them only add to the time that each
-/// command takes. Further commands wait for a permit instead. The timeout of a command starts when
-/// the command has its permit, so that a burst of requests does not look like a slow Redis.
+/// Fewer commands already keep one connection busy, and more commands would only add to the time
+/// that each command takes. Further commands therefore wait for a permit. The timeout of a command
+/// starts when the command has its permit, so that a burst of requests does not look like a slow
+/// Redis.
 const MAX_IN_FLIGHT: usize = 128;
 
-/// Maximum time to wait for a permit, as a multiple of the timeout of one command. It is longer
-/// than one timeout, because several commands may use the same permit before the waiting one.
+/// Maximum time to wait for a permit: four times the timeout of one command. The wait may be longer
+/// than one timeout, because several commands may use the same permit before the waiting command.
 const QUEUE_FACTOR: u32 = 4;
 
-/// Minimum time between two log lines for error replies, because every request may get such a
-/// reply.
+/// Minimum time between two log lines for error replies: ten seconds, because every request may get
+/// such a reply.
 const ERROR_REPLY_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The time after which the errors of this module recommend a retry. The circuit probes Redis
-/// several times within it.
+/// Time after which the errors of this module recommend a retry: one second. A circuit probes Redis
+/// several times within that time.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// The circuits of one store. See the module for their states.
 #[derive(Debug)]
 pub(super) struct CircuitBreaker {
     created_at: Instant,
-    /// One circuit for a server; one for each range of slots for a Cluster.
+    /// One circuit for a single server or a Sentinel group. For a Cluster, one circuit for each
+    /// range of slots.
     circuits: Box<[Circuit]>,
     /// Number of circuits that are open or probing.
     open_count: AtomicUsize,
@@ -78,7 +80,7 @@ struct Circuit {
     is_open: AtomicBool,
 }
 
-/// A permit to run one command. Dropping it returns the permit.
+/// A permit of a circuit to run one command. Dropping the value returns the permit to the circuit.
 pub(super) struct Permit<'a> {
     /// The time from which the timeout of the command counts.
     pub(super) started_at: Instant,
@@ -97,7 +99,7 @@ impl Default for Circuit {
 }
 
 impl CircuitBreaker {
-    /// Creates a breaker with closed circuits.
+    /// Creates a breaker with this number of circuits, at least one. All circuits are closed.
     pub(super) fn new(circuit_count: usize) -> Self {
         Self {
             created_at: Instant::now(),
@@ -119,7 +121,7 @@ impl CircuitBreaker {
         &self.circuits[index % self.circuits.len()]
     }
 
-    /// Returns an error if a circuit is open.
+    /// Returns an error if the circuit with this index is open.
     pub(super) fn check(&self, circuit: usize, address: &str) -> Result<(), Error> {
         match self.circuit(circuit).open_until.load(Ordering::Relaxed) {
             0 => Ok(()),
@@ -130,7 +132,8 @@ impl CircuitBreaker {
         }
     }
 
-    /// Acquires a permit to run a command. Returns `None` if none is free within `max_wait`.
+    /// Acquires a permit to run a command. Returns `None` if no permit becomes free within
+    /// `max_wait`.
     ///
     /// # Errors
     /// [`StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if the circuit has opened while the
@@ -172,7 +175,7 @@ impl CircuitBreaker {
         ))
     }
 
-    /// Records a reply, and closes the circuit if it was open.
+    /// Records that a command succeeded at `at`, and closes the circuit if the circuit was open.
     pub(super) fn record_success(&self, circuit: usize, address: &str, at: Instant) {
         let circuit = self.circuit(circuit);
         let at = duration_millis(at.saturating_duration_since(self.created_at));
@@ -190,7 +193,7 @@ impl CircuitBreaker {
     }
 
     /// Records a command that had no reply in time, and returns its error. Opens the circuit unless
-    /// another command has succeeded since this one started.
+    /// another command has succeeded since `started_at`.
     pub(super) fn record_timeout(
         &self,
         circuit: usize,
@@ -283,7 +286,7 @@ impl CircuitBreaker {
         unavailable(sentence)
     }
 
-    /// Opens a circuit, and logs it if all circuits were closed.
+    /// Opens a circuit. Logs an error and changes the metric if no circuit was open before.
     fn open(&self, circuit: usize, address: &str, reason: &str) {
         let until = self
             .elapsed()

@@ -18,17 +18,18 @@ use crate::store::redis::format::text::{DecodeError, EncodeError};
 use crate::store::redis::format::{hash, record};
 use crate::store::{CredentialKind, CredentialSlot, Expected, StoredRecord};
 
-/// The value of a key or a field, if it exists.
+/// The stored value of a key or a field, or `None` if there is no value.
 pub(super) type RawValue = Option<Vec<u8>>;
 
-/// A value to write, or a deletion.
+/// A write to one key or field. `None` as the value deletes the key or field.
 pub(super) struct Write {
     pub(super) value: Option<Zeroizing<String>>,
-    /// The TTL of the key. Zero for a key that does not expire.
+    /// The TTL of the key, or zero if the key does not expire.
     pub(super) ttl: Duration,
 }
 
-/// Returns the context to which the seal of a value is bound.
+/// Returns the context to which the seal of a value is bound: account, kind, user and key. A sealed
+/// value does not open in another context.
 pub(super) fn seal_binding<'a>(slot: &'a CredentialSlot, key: &'a RedisKey<'_>) -> SealBinding<'a> {
     SealBinding {
         app: slot.key.app.as_str(),
@@ -40,7 +41,7 @@ pub(super) fn seal_binding<'a>(slot: &'a CredentialSlot, key: &'a RedisKey<'_>) 
 
 /// Decodes the values of a location and passes the record to `visit`.
 ///
-/// A value that cannot be decoded is missing in the record, and causes a warning. If a value is
+/// A value that cannot be decoded is missing in the record, and its error is logged. If a value is
 /// sealed with a key that this process does not have, the whole record is empty. Otherwise this
 /// process could renew or delete one half of a record that other processes can read.
 pub(super) fn view_record<T>(
@@ -115,7 +116,8 @@ pub(super) fn decode(
     }
 }
 
-/// Encodes a record as one write for each key. An empty record deletes all keys.
+/// Encodes a record as one write for each key of a location. The write deletes a key or field if
+/// the record has no value for the key or field.
 pub(super) fn encode(
     location: &Location<'_>,
     slot: &CredentialSlot,
@@ -153,7 +155,8 @@ pub(super) fn encode(
         let message = format!("WeChat returned a credential that cannot be stored: {error}");
         Error::new(ErrorKind::WechatUnavailable, message)
     })?;
-    // Keys of the published layout never expire, because the published service expects that.
+    // Locations that the published service shares get no TTL, because that service expects keys
+    // that do not expire.
     let ttl = if slot.key.kind == CredentialKind::SnapshotUser {
         token_ttl(record, now)
     } else if location.expires {
@@ -169,8 +172,8 @@ pub(super) fn encode(
     writes.collect()
 }
 
-/// Returns the TTL of a snapshot user: the remaining lifetime of the access token, at least one
-/// second.
+/// Returns the TTL of the key of a snapshot user: the remaining lifetime of the access token, at
+/// least one second and at most [`MAX_KEY_TTL`].
 fn token_ttl(record: &Record, now: Timestamp) -> Duration {
     let token = record.token.as_ref();
     let remaining = token.map(|token| now.duration_until(token.lifetime.expires_at()));
@@ -179,14 +182,15 @@ fn token_ttl(record: &Record, now: Timestamp) -> Duration {
         .clamp(Duration::from_secs(1), MAX_KEY_TTL)
 }
 
-/// Maximum number of log lines about unreadable values in one [`LOG_WINDOW`]. If the values of all
-/// users are unreadable, one line for each of them would fill the disk.
+/// Maximum number of log lines about unreadable values in one [`LOG_WINDOW`]: 100. If the values of
+/// all users are unreadable, one line for each of them would fill the disk.
 const MAX_LOG_LINES: u32 = 100;
 
-/// The interval in which at most [`MAX_LOG_LINES`] lines about unreadable values are logged.
+/// Interval in which at most [`MAX_LOG_LINES`] lines about unreadable values are logged: one
+/// minute.
 const LOG_WINDOW: Duration = Duration::from_secs(60);
 
-/// Returns `true` if another log line about an unreadable value is allowed.
+/// Counts a log line about an unreadable value. Returns `true` if the line may be logged.
 fn may_log() -> bool {
     static LINES: Mutex<Option<(Instant, u32)>> = Mutex::new(None);
     let mut lines = LINES.lock().unwrap_or_else(PoisonError::into_inner);
@@ -197,8 +201,8 @@ fn may_log() -> bool {
     written < MAX_LOG_LINES
 }
 
-/// Logs a warning about a value that cannot be decoded, once for each value. A cache holds the last
-/// 1,000 values with a warning, because each request reads the value again.
+/// Logs a warning about a value that cannot be decoded. Each request reads the value again, so a
+/// cache of the hashes of the last 1,000 such values suppresses repeated warnings.
 pub(super) fn warn_unreadable_once(
     key: &str,
     slot: &CredentialSlot,

@@ -10,19 +10,20 @@ use crate::clock::Timestamp;
 use crate::credential::{AppSecret, Lifetime};
 use crate::store::redis::format::external::ExternalFormat;
 
-/// Time before the expiry of the key at which the token becomes due for renewal. From then on the
-/// engine reads the key every second, because the other system may write the next token.
+/// Time before the expiry of a key at which its token becomes due for renewal: one minute, or half
+/// of a shorter remaining time. From that point the engine reads the key again every second,
+/// because the other system may write the next token.
 const RECHECK_MARGIN: Duration = Duration::from_secs(60);
 
-/// Assumed lifetime of a token without a known expiry, whose key does not expire either. It is
-/// short, so that the engine soon reads the key again.
+/// Assumed lifetime of a token if neither its expiry nor the TTL of its key is known: one minute.
+/// The time is short, so that the engine soon reads the key again.
 const UNKNOWN_LIFETIME: Duration = Duration::from_secs(60);
 
 /// The placeholder of the AppSecret in a key.
 const SECRET_PLACEHOLDER: &str = "{secret}";
 
-/// Number of consecutive hexadecimal digits that are treated as secret. AppSecrets and MD5 hashes
-/// have this length.
+/// Length of a run of hexadecimal digits that logs and errors do not show: 32, the length of
+/// AppSecrets and MD5 hashes.
 const SECRET_DIGITS: usize = 32;
 
 /// The key and the format of an account token that another system keeps in Redis.
@@ -232,8 +233,8 @@ impl ExternalToken {
         })
     }
 
-    /// Returns a key for logs and errors, without the AppSecret. Every run of 32 hexadecimal digits
-    /// is also replaced, because it may be an AppSecret.
+    /// Returns a key for logs and errors, without the AppSecret. Every run of exactly 32
+    /// hexadecimal digits is also replaced, because the run may be an AppSecret.
     pub(super) fn redact(&self, name: &str) -> String {
         let name = match &self.secret {
             Some(secret) if !secret.expose().is_empty() => {
@@ -252,7 +253,8 @@ impl ExternalToken {
         shown
     }
 
-    /// Returns the lifetime of a token that was read at `now`.
+    /// Returns the lifetime of a token that was read at `now`. The token is due for renewal shortly
+    /// before the earlier of two times: the expiry of its key, and `expires_at`.
     pub(super) fn lifetime(
         &self,
         now: Timestamp,
@@ -336,7 +338,7 @@ mod tests {
         let key = format!("cache:official_account.access_token.wx1.{secret}.1");
         for token in [
             ExternalToken::easy_wechat_6_15(secret, true).key_prefix("cache:"),
-            // The whole key, as an operator copies it from `redis-cli`.
+            // This key contains the secret itself, as an operator copies the key from `redis-cli`.
             ExternalToken::easy_wechat_6_15(secret, true).key(key.as_str()),
             ExternalToken::easy_wechat().key(key.as_str()),
         ] {

@@ -19,12 +19,12 @@ use crate::store::{
     BoxFuture, CredentialKind, CredentialReader, CredentialSlot, Expected, StoredRecord,
 };
 
-/// Tolerated difference between the expiry that this process computes from the TTL of a key, and
-/// the expiry in Redis. Their clocks may run at different speeds, and the reply with the TTL takes
-/// time.
+/// Tolerated difference between a key's expiry in Redis and the expiry that this process computes
+/// from the TTL: one second. The clocks of Redis and of this process may run at different speeds,
+/// and the reply with the TTL takes time.
 const KEY_END_TOLERANCE: Duration = Duration::from_secs(1);
 
-/// A read-only store with one slot, which another system writes.
+/// A read-only store of one account token, which another system writes to Redis.
 #[derive(Debug)]
 pub(crate) struct ExternalTokenStore {
     redis: RedisStore,
@@ -57,9 +57,9 @@ impl ExternalTokenStore {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns the last token if its key has expired and the token has not. A key that disappears
-    /// before its expiry was deleted. The token is then dropped, so that it is not returned after
-    /// the expiry of the key either.
+    /// Returns the last token that was read, if its key has expired and the token has not. A key
+    /// that has disappeared before its expiry was deleted. This function then discards the token,
+    /// so that no later call returns it.
     fn token_outliving_key(&self, now: Timestamp) -> Option<Token> {
         let mut last = self.lock_last_read();
         *last = last.take().filter(|last| {
@@ -80,7 +80,8 @@ impl ExternalTokenStore {
         let store = &*self.redis.0;
         let reading = async {
             match store.connection.read_all(reads).await {
-                // The usual error describes keys of this crate. This key belongs to another system.
+                // The usual error for this reply describes keys of this crate. The key here belongs
+                // to another system, so the error below describes that.
                 Err(error) if ErrorClass::classify(&error) == Some(ErrorClass::WrongType) => {
                     Ok(None)
                 }

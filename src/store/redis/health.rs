@@ -1,4 +1,4 @@
-//! Health checks: reads and writes in Redis.
+//! Health checks: test commands that show whether this process can read and write credentials.
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use crate::credential::AppId;
 use crate::error::Error;
 use crate::store::{CredentialKey, CredentialKind};
 
-/// The TTL of the key of a check. It removes the key if the script fails before it deletes the key.
+/// TTL of the key that a health check writes: one minute. Redis then removes the key if the script
+/// fails before the deletion of the key.
 const KEY_TTL: Duration = Duration::from_secs(60);
 
 /// The message for operators if a server rejects the script of a health check with an unknown
@@ -28,8 +29,8 @@ struct Hashes {
 }
 
 impl RedisStore {
-    /// Returns the hashes that contain credentials of a kind. There are none in [`Layout::Keys`],
-    /// where each record has its own key.
+    /// Returns the hashes that this store reads and writes for credentials of a kind.
+    /// [`Layout::Keys`] has no hashes, because each record has its own key there.
     ///
     /// [`Layout::Keys`]: super::Layout::Keys
     fn hashes(&self, app: &AppId, kind: CredentialKind) -> Hashes {
@@ -57,8 +58,8 @@ impl RedisStore {
     ///
     /// A read does not find a full memory, a disk error, too few replicas, a primary that has
     /// become a replica, or a missing permission. The check therefore also runs a script that
-    /// writes. The check also accesses the hashes by name, because they may be of another type or
-    /// forbidden.
+    /// writes. The check also accesses each hash by name, because the key may have another type, or
+    /// the ACL user may lack access to the key.
     pub(super) async fn check_writing(
         &self,
         app: &AppId,
@@ -85,7 +86,8 @@ impl RedisStore {
             self.check_script(&key, !hashes.written.is_empty()),
         );
         let result = match (read, reads, script, writes) {
-            // Not cached: while Redis is down, the circuit breaker bounds the commands.
+            // This error is not cached, unlike the results below: while Redis is down, the circuit
+            // breaker limits the number of commands.
             (Err(error), ..) => return Err(error),
             (Ok(_), Err(error), ..) => Err(error),
             (_, _, Err(error), _) | (_, _, _, Err(error)) => Err(error.with_reads_served()),
@@ -95,7 +97,7 @@ impl RedisStore {
         result
     }
 
-    /// Runs the commands of a login and a renewal on the key of health checks.
+    /// Runs a script with every command that logins and renewals use, on the key of health checks.
     async fn check_script(&self, key: &str, uses_hashes: bool) -> Result<(), Error> {
         let mut call = scripts::CHECK.key(key);
         call.arg(duration_millis(KEY_TTL))
@@ -107,7 +109,8 @@ impl RedisStore {
     }
 
     /// Checks that this process can read, for tokens of another system. The ACL user may lack the
-    /// permission to read this crate's keys. The error `NOPERM` then shows that Redis replies.
+    /// permission to read this crate's keys. The error `NOPERM` counts as success, because it shows
+    /// that Redis replies.
     pub(super) async fn check_reading(&self) -> Result<(), Error> {
         let key = self.0.names.health_key();
         let reading = async {

@@ -1,4 +1,5 @@
-//! Cached results of health checks, which bound the commands that load balancers cause.
+//! A cache of the results of health checks, which limits the number of Redis commands that the
+//! requests of load balancers cause.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,10 +9,10 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 
-/// The time for which a result is reused.
+/// Time for which the result of a health check is reused: one second.
 const RESULT_TTL: Duration = Duration::from_secs(1);
 
-/// The results of the last checks, by the hashes that each check accessed.
+/// The results of the last health checks, by the hashes to which each check wrote.
 #[derive(Default)]
 pub(super) struct HealthCache(Mutex<HashMap<Vec<String>, CachedResult>>);
 
@@ -27,15 +28,15 @@ impl CachedResult {
 }
 
 impl HealthCache {
-    /// Returns the result of the last check of these hashes. Returns `None` if it is older than
-    /// [`RESULT_TTL`].
+    /// Returns the result of the last check of these hashes. Returns `None` if there is no result,
+    /// or the result is older than [`RESULT_TTL`].
     pub(super) fn get(&self, hashes: &[String]) -> Option<Result<(), Error>> {
         let results = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let cached = results.get(hashes).filter(|cached| cached.is_current())?;
         Some(cached.result.clone())
     }
 
-    /// Adds the result of a check, and removes old results.
+    /// Adds the result of a check of these hashes. Removes results older than [`RESULT_TTL`].
     pub(super) fn insert(&self, hashes: Vec<String>, result: &Result<(), Error>) {
         let mut results = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         results.retain(|_, cached| cached.is_current());
@@ -43,7 +44,8 @@ impl HealthCache {
         results.insert(hashes, CachedResult { checked_at, result });
     }
 
-    /// Removes all results, because a command has failed since.
+    /// Removes all results. Called after a Redis command has failed, because the results are from
+    /// before the failure.
     pub(super) fn clear(&self) {
         let mut results = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         results.clear();

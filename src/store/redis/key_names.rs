@@ -11,13 +11,14 @@ use crate::credential::AppId;
 use crate::store::{CredentialKey, CredentialKind, LoginCodeKey, Quota};
 
 impl RedisNames {
-    /// Returns the start of the keys of users in [`Layout::Keys`](super::Layout::Keys). The escaped
-    /// user id follows.
+    /// Returns the prefix of users' keys in [`Layout::Keys`](super::Layout::Keys). A key is this
+    /// prefix and the escaped user id.
     pub(super) fn user_key_prefix(&self, app: &str) -> String {
         [&self.prefix, app, ":user:"].concat()
     }
 
-    /// Returns the start of the keys of snapshot users. The escaped user id follows.
+    /// Returns the prefix of the keys of snapshot users. A key is this prefix and the escaped user
+    /// id.
     pub(super) fn snapshot_key_prefix(&self, app: &str) -> String {
         [&self.prefix, app, ":snapshot:"].concat()
     }
@@ -59,7 +60,7 @@ impl RedisNames {
         format!("{}ping", self.prefix)
     }
 
-    /// Returns the key of a lease that no process holds, for a test of scripts.
+    /// Returns the key of a lease that no process holds, for the test of scripts at start-up.
     pub(super) fn script_test_key(&self) -> String {
         format!("{}lease:probe", self.prefix)
     }

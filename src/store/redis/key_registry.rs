@@ -14,7 +14,8 @@ use crate::clock::Clock;
 use crate::error::Error;
 use crate::store::redis::format::sealed::SealingKeyId;
 
-/// Fails if this process lacks a registered key. Otherwise registers the key that seals new values.
+/// Fails if this process lacks a registered sealing key. Otherwise registers the key that seals new
+/// values. Only logs an error if Redis rejects a command on the registry.
 pub(super) async fn check_registry(
     connection: &mut (impl ConnectionLike + Send + Sync),
     names: &RedisNames,

@@ -87,7 +87,8 @@ pub struct RedisNames {
     /// The key of the account's token (`TOKEN#MS`). Default: `sys.wxAccessToken`.
     #[serde(rename = "redisWxAccessToken")]
     pub account_token: String,
-    /// The key of the account's refresh token, if there is one. Default: `sys.wxRefreshToken`.
+    /// The key of the account's refresh token in the published service. This crate does not access
+    /// the key. Default: `sys.wxRefreshToken`.
     #[serde(rename = "redisWxRefreshToken")]
     pub account_refresh_token: String,
     /// The key of the `jsapi_ticket` (`TICKET#MS`). Default: `sys.wxJsapiTicket`.
@@ -112,7 +113,7 @@ impl Default for RedisNames {
 }
 
 impl RedisNames {
-    /// Replaces `{appid}` in a name.
+    /// Replaces `{appid}` in a name with the AppID.
     pub(super) fn expand_appid<'a>(name: &'a str, app: &str) -> Cow<'a, str> {
         match memchr(b'{', name.as_bytes()) {
             Some(_) => name.replace("{appid}", app).into(),

@@ -12,7 +12,7 @@ use crate::store::{CredentialKey, CredentialKind};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RedisKey<'a> {
     pub(super) key: Cow<'a, str>,
-    /// The field, if the key holds a hash.
+    /// The field of the hash, or `None` for a string key.
     pub(super) field: Option<&'a str>,
 }
 
@@ -34,14 +34,15 @@ impl<'a> Deref for RedisKeys<'a> {
     }
 }
 
-/// The text form of the values of a credential.
+/// The text format of the values of a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ValueFormat {
-    /// A hash field for the token and one for the refresh token.
+    /// Two hash fields of a user: `TOKEN#MS` for the access token, and the refresh token with the
+    /// details.
     UserPair,
-    /// A whole record in one string.
+    /// One string that contains the whole record.
     Record,
-    /// `TOKEN#MS` in one string.
+    /// One string `TOKEN#MS`, in which `MS` is the renewal point in milliseconds.
     Token,
 }
 
@@ -50,36 +51,37 @@ pub(super) enum ValueFormat {
 pub(super) struct Location<'a> {
     pub(super) format: ValueFormat,
     pub(super) keys: RedisKeys<'a>,
-    /// `true` if the keys have a TTL. Keys of [`Layout::Hashes`] have none, because the published
-    /// service expects that.
+    /// `true` if the keys have a TTL. The keys of the published service have no TTL, because that
+    /// service expects keys that do not expire.
     pub(super) expires: bool,
 }
 
-/// The services for which a record is written.
+/// The role of a location in a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum WriteTarget {
-    /// Services that read this location.
+    /// The location that this process reads.
     ReadLocation,
-    /// No service yet. All services that write to this location still read the other layout.
+    /// The second location of a dual write, which this process does not read. A record in the key
+    /// layout has the flag of a copy there.
     CopyLocation,
 }
 
-/// The locations of one credential. The engine reads and compares the first one; each write also
-/// goes to the copy.
+/// The locations of one credential. The engine reads and compares the values of `read`. Each write
+/// goes to `read` and to `copy`.
 #[derive(Debug)]
 pub(super) struct Locations<'a> {
     pub(super) read: Location<'a>,
     /// The location in the other layout, during a dual write.
     pub(super) copy: Option<Location<'a>>,
-    /// The leases of all locations. A renewal holds all of them, because another service may use
-    /// only one layout.
+    /// The keys of the leases of all locations. A renewal holds all these leases, because another
+    /// service may use only one layout.
     pub(super) lease_keys: Vec<String>,
-    /// The tombstones of all locations.
+    /// The keys of the tombstones of all locations.
     pub(super) tombstone_keys: Vec<String>,
 }
 
 impl<'a> Locations<'a> {
-    /// Returns all locations, each with the services that read it.
+    /// Returns all locations, each with its role in a write.
     pub(super) fn with_targets(&self) -> impl Iterator<Item = (&Location<'a>, WriteTarget)> {
         let copy = self
             .copy
@@ -99,7 +101,7 @@ impl RedisNames {
     ) -> Locations<'a> {
         let read = self.location(layout, credential);
         let copy = dual_write.map(|layout| self.location(layout, credential));
-        // Snapshot users have the same location in both layouts.
+        // Snapshot users have the same location in both layouts, so they need no copy.
         let copy = copy.filter(|copy| copy.keys != read.keys);
         let locations = || std::iter::once(&read).chain(&copy);
         let lease_keys = locations()
@@ -182,7 +184,7 @@ impl RedisNames {
         self.colocated_key("tombstone", credential, location)
     }
 
-    /// Returns a key that is in the same slot of a Cluster as the location.
+    /// Returns the key of a lease or tombstone, in the same slot of a Cluster as the location.
     fn colocated_key(
         &self,
         purpose: &str,
@@ -193,14 +195,14 @@ impl RedisNames {
         let key = location.keys.first().map_or("", |key| &key.key);
         match location.format {
             ValueFormat::UserPair => {
-                // On a Cluster the names of both hashes have the same hash tag, and so has the
-                // lease.
+                // On a Cluster the names of both hashes have the same hash tag. This key contains
+                // that tag too.
                 let tag = hash_tag(key).map(|tag| format!("{{{tag}}}:"));
                 let tag = tag.unwrap_or_default();
                 format!("{prefix}{app}:{purpose}:{tag}user:{}", credential.id)
             }
-            // A Cluster hashes a string key without a hash tag as a whole. A lease whose hash tag
-            // is that whole key is in the same slot, and the users are spread over all slots.
+            // A Cluster hashes a string key without a hash tag as a whole. A lease or tombstone
+            // whose hash tag is that whole key is in the same slot.
             ValueFormat::Record | ValueFormat::Token => {
                 let tag = hash_tag(key).unwrap_or(key);
                 format!("{prefix}{app}:{purpose}:{{{tag}}}")

@@ -1,4 +1,5 @@
-//! Login codes: bindings, leases and outcomes.
+//! Login codes in Redis: their bindings to logins, their leases, and the outcomes of their
+//! exchanges.
 
 use std::time::Duration;
 

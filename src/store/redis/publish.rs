@@ -1,6 +1,7 @@
-//! Publication of invalidations: the script of a write publishes, or a separate command follows.
+//! Publication of invalidations: by the script of a write, or by a separate `PUBLISH` after the
+//! write.
 //!
-//! [`PublishState`](super::publish_state::PublishState) decides which of them publishes.
+//! [`PublishState`](super::publish_state::PublishState) selects the way.
 
 use redis::RedisError;
 
@@ -16,8 +17,8 @@ pub(super) struct OutgoingInvalidation {
 }
 
 impl RedisStore {
-    /// Runs a script that writes, and publishes its message if the script did not. A failed
-    /// publication does not change the result.
+    /// Runs a script that writes. If the script has not published the invalidation, a separate
+    /// command publishes it. A failure of that command does not change the result.
     pub(super) async fn run_write(
         &self,
         mut call: ScriptCall,
@@ -33,7 +34,8 @@ impl RedisStore {
         Ok(match reply {
             ScriptReply::AppliedUnpublished => {
                 if let Some(invalidation) = &invalidation {
-                    // This future is boxed to keep the usual one small.
+                    // The future of the rare separate command is boxed to keep the future of
+                    // `run_write` small.
                     Box::pin(self.publish(invalidation)).await;
                 }
                 ScriptReply::Applied
@@ -43,7 +45,8 @@ impl RedisStore {
     }
 
     /// Runs a script that writes. If the server may have rejected the text of the script because of
-    /// `PUBLISH`, runs the text without `PUBLISH`.
+    /// `PUBLISH`, runs the script again without `PUBLISH`. If that succeeds, later writes do not
+    /// use `PUBLISH` in scripts.
     async fn invoke_with_fallback(&self, call: &ScriptCall) -> Result<ScriptReply, RedisError> {
         let state = &self.0.publish_state;
         let mut connection = self.0.connection.clone();
@@ -62,7 +65,8 @@ impl RedisStore {
         Ok(reply)
     }
 
-    /// Publishes a message by a separate command.
+    /// Publishes a message by a separate command, unless separate commands are paused. Logs a
+    /// failure.
     async fn publish(&self, invalidation: &OutgoingInvalidation) {
         let state = &self.0.publish_state;
         if state.is_paused() {

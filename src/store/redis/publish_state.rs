@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::invalidation::REJECTED_RETRY_DELAY;
 use super::scripts::PublishMode;
 
-/// The current way in which invalidations are published. All tasks share it.
+/// The current way in which invalidations are published, shared by all tasks of a store.
 ///
 /// - In the script: the state at start. The write and its invalidation are one atomic step.
 /// - Separately: entered for good when the server rejects the text of a script that contains
@@ -42,7 +42,8 @@ impl PublishState {
         }
     }
 
-    /// Publishes separately from now on, because the server rejected the text of a script.
+    /// Makes all later writes publish by a separate command. Called after the server has rejected
+    /// the text of a script that publishes.
     pub(super) fn publish_separately(&self) {
         self.must_publish_separately.store(true, Ordering::Relaxed);
     }
@@ -61,7 +62,8 @@ impl PublishState {
         until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Pauses separate commands, because the server rejected one.
+    /// Pauses separate commands for [`REJECTED_RETRY_DELAY`]. Called after the server has rejected
+    /// such a command.
     pub(super) fn pause(&self) {
         let until = Instant::now() + REJECTED_RETRY_DELAY;
         *self

@@ -1,4 +1,4 @@
-//! Quotas, counted by all processes together.
+//! Quotas that all processes of an account share, counted in Redis.
 
 use super::scripts;
 use super::store::RedisStore;

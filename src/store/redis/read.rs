@@ -1,4 +1,4 @@
-//! Reads of credentials.
+//! Reads of credentials in Redis.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use crate::store::{
 };
 
 impl RedisStore {
-    /// Reads a whole record, and its time of revocation if the record lacks it.
+    /// Reads a record. If the record may lack its time of revocation, also reads that time.
     async fn load_record(&self, slot: &CredentialSlot) -> Result<StoredRecord, Error> {
         let location = self.0.names.location(self.0.layout, &slot.key);
         let values = self.read_values(&location, Duration::MAX).await?;
@@ -29,8 +29,8 @@ impl RedisStore {
         self.with_revocation(slot, stored).await
     }
 
-    /// Searches for names that a Java serializer has written, if nothing is stored for a user. Logs
-    /// an error for the first one.
+    /// If nothing is stored for a user, searches for names that Java's own serialization has
+    /// written. Logs an error for the first such name.
     async fn warn_of_java_names(
         &self,
         location: &Location<'_>,
@@ -99,7 +99,8 @@ impl RedisStore {
         match &location.keys {
             RedisKeys::One(key) => {
                 let get = read_command(key);
-                // Pinned here, because each call would copy a future that is passed by value.
+                // The future is pinned here, because passing it by value would copy it in each
+                // call.
                 let value = pin!(connection.read_value(&get));
                 let reply = self.run_command_within(key.key.as_bytes(), timeout, value);
                 Ok(reply.await?.map(|value| RawValues::One([value])))
@@ -117,7 +118,8 @@ impl RedisStore {
 
 /// Creates the command that reads a key or a field.
 pub(super) fn read_command(key: &RedisKey<'_>) -> Cmd {
-    // The size of the command is known. Reallocations would cost more than everything else.
+    // The capacity covers the whole command, because reallocations would cost more than the rest of
+    // this function.
     let field = key.field.map_or(0, str::len);
     let mut command = Cmd::with_capacity(3, 4 + key.key.len() + field);
     match key.field {
@@ -127,7 +129,7 @@ pub(super) fn read_command(key: &RedisKey<'_>) -> Cmd {
     command
 }
 
-/// The values of the keys of a location.
+/// The raw values of a location: one, or two for a user's tokens in hashes.
 enum RawValues {
     One([RawValue; 1]),
     Two([RawValue; 2]),

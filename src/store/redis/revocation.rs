@@ -1,9 +1,9 @@
 //! The time at which a user last logged out everywhere.
 //!
-//! A record of this crate contains the time, so that a read takes one round trip. A Java service
-//! that writes the published layout drops the time, so its records and copies of them lack it.
-//! This crate therefore also writes the time to a separate key. The store reads that key if a
-//! record contains tokens, but no ids, no scope and no time of a logout.
+//! A record of this crate contains this time, so that a read takes one round trip. A Java service
+//! that writes the published layout drops the time, so the time is missing in its records and in
+//! copies of them. This crate therefore also writes the time to a separate key. The store reads
+//! that key if a record contains tokens, but no ids, no scope and no time of a logout.
 
 use std::time::Duration;
 
@@ -56,7 +56,7 @@ impl RedisStore {
         revoked_at.ok_or_else(|| self.0.circuit_breaker.overloaded(&self.0.address))
     }
 
-    /// Adds the time of revocation to a record that may lack it.
+    /// Reads the time of revocation and adds it to `stored`, if the record may lack that time.
     pub(super) async fn with_revocation(
         &self,
         slot: &CredentialSlot,

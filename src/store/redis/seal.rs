@@ -14,12 +14,12 @@ use crate::store::redis::format::sealed::{self, SealBinding, SealingKeyId};
 use crate::store::redis::format::text::{DecodeError, SERIALIZER_REMEDY};
 use crate::store::{CredentialSlot, Expected};
 
-/// Minimum interval between two log lines about a missing sealing key, because every read of such a
-/// value would log one.
+/// Minimum interval between two log lines about a missing sealing key: ten seconds. Without it,
+/// every read of a value with that seal would log a line.
 const UNKNOWN_KEY_LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Minimum interval between two log lines about values of an unsupported serializer, because every
-/// read of such a value would log one.
+/// Minimum interval between two log lines about values of an unsupported serializer: one minute.
+/// Without it, every read of such a value would log a line.
 const SERIALIZER_LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The sealing keys of this process. Without keys, values are written as plain text.
@@ -30,7 +30,7 @@ pub(super) struct Sealer {
     log_limiter: Arc<LogLimiter>,
 }
 
-/// The plain text of a value.
+/// The plain text of a stored value: borrowed from a plain value, or decrypted from a sealed value.
 pub(super) enum Plaintext<'a> {
     Borrowed(&'a [u8]),
     #[cfg(feature = "sealing")]
@@ -63,7 +63,7 @@ impl Sealer {
         sealed::split(value).is_some()
     }
 
-    /// Returns the ids of the keys, for logs and errors.
+    /// Returns the ids of the sealing keys of this process, for logs and errors.
     pub(super) fn key_ids(&self) -> Vec<String> {
         #[cfg(feature = "sealing")]
         if let Some(keys) = &self.keys {
@@ -91,7 +91,8 @@ impl Sealer {
         None
     }
 
-    /// Decrypts a stored value. A plain value is returned as it is, unless the mode rejects it.
+    /// Decrypts a stored value. Returns a plain value as it is, unless the sealing mode rejects
+    /// plain values.
     pub(super) fn open<'a>(
         &self,
         value: &'a [u8],
@@ -116,7 +117,8 @@ impl Sealer {
         }
     }
 
-    /// Decrypts a stored value, and returns a plain value even if the mode rejects it.
+    /// Decrypts a stored value. Returns a plain value as it is, even if the sealing mode rejects
+    /// plain values.
     #[cfg(feature = "cli")]
     pub(super) fn open_or_plain<'a>(
         &self,
@@ -129,7 +131,8 @@ impl Sealer {
         }
     }
 
-    /// Encrypts a text if there is a key for new values. Otherwise returns the text.
+    /// Encrypts a text, if this process has a key that seals new values. Otherwise returns the
+    /// text.
     pub(super) fn seal(
         &self,
         text: Zeroizing<String>,
@@ -160,9 +163,9 @@ impl Sealer {
 
     /// Rejects a renewal if a stored value is sealed with a key that this process does not have.
     ///
-    /// Another process can read that value, so this process must not replace a value that it cannot
-    /// read. A login does not call this function, because it is newer than every stored value
-    /// (newest wins).
+    /// Another process may have the key and use that value, so a renewal must not replace it. A
+    /// login does not call this function. The tokens of a login are newer than every stored value,
+    /// so they may replace an unreadable value (newest wins).
     pub(super) fn check_replaceable(
         &self,
         slot: &CredentialSlot,
@@ -200,7 +203,7 @@ impl Sealer {
 
     /// Logs an error about a value of an unsupported serializer, at most once in
     /// [`SERIALIZER_LOG_INTERVAL`]. A service with such a serializer writes all of its values with
-    /// it.
+    /// that serializer, so one line is enough.
     pub(super) fn log_serializer(&self, key: &str, slot: &CredentialSlot, reason: DecodeError) {
         let limiter = &self.log_limiter;
         let line = limiter.allow_line_every("serializer", SERIALIZER_LOG_INTERVAL);
@@ -216,7 +219,8 @@ impl Sealer {
         }
     }
 
-    /// Returns `true` if a search for field names of a Java serializer is due.
+    /// Returns `true` if a search for names of a Java serializer may run. Allows one search within
+    /// `span`.
     pub(super) fn may_search_java_names(&self, span: Duration) -> bool {
         let limiter = &self.log_limiter;
         limiter.allow_line_every("java_names", span).is_some()

@@ -13,20 +13,22 @@ use super::store::RedisStore;
 use crate::store::CredentialSlot;
 use crate::store::redis::format::text::{SERIALIZATION_MAGIC, SERIALIZER_REMEDY};
 
-/// The tag of a string of less than 64 KiB (`TC_STRING`). The length of the string follows it.
+/// The tag of a string of less than 64 KiB in Java's serialization (`TC_STRING`). The length of the
+/// string follows the tag.
 const STRING_TAG: u8 = 0x74;
 
-/// Minimum interval between two searches of one store. Otherwise each request of an unknown user
-/// would run up to four `HSCAN` commands.
+/// Minimum interval between two searches of one store: ten seconds. Without it, each request of an
+/// unknown user would run up to four `HSCAN` commands.
 const SEARCH_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Number of fields that a search reads from a hash. A service with such a serializer writes all
-/// names in the same form, so a few are enough.
+/// Approximate number of fields that a search reads from a hash: 20. A service with such a
+/// serializer writes all names in the same form, so a few fields are enough.
 const SAMPLE_FIELDS: usize = 20;
 
 impl RedisStore {
     /// Searches for serialized names after a user was not found, and logs an error for the first
-    /// one.
+    /// such name. Does nothing for other formats, and within [`SEARCH_INTERVAL`] of the last
+    /// search.
     pub(super) async fn search_java_names(&self, location: &Location<'_>, slot: &CredentialSlot) {
         if location.format != ValueFormat::UserPair
             || !self.0.sealer.may_search_java_names(SEARCH_INTERVAL)
@@ -67,7 +69,7 @@ impl RedisStore {
         let scanned = self.scan_hash(hash, 0, SAMPLE_FIELDS).await;
         let (_, mut fields) = scanned.unwrap_or_default();
         let found = fields.iter().any(|(name, _)| matches(name));
-        // The values contain tokens.
+        // The values contain tokens, so they are overwritten with zeros.
         for (_, value) in &mut fields {
             value.zeroize();
         }

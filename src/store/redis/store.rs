@@ -22,8 +22,8 @@ use crate::error::Error;
 use crate::metrics;
 use crate::store::{CredentialSlot, InvalidationSource, Store, Subscription};
 
-/// A store in Redis, which all processes share, and also a Spring Boot service that uses the
-/// published layout.
+/// A store in Redis that all processes share. A Spring Boot service that uses the published layout
+/// can share the same data.
 ///
 /// All tasks and all clones share one multiplexed connection, which reconnects by itself. Each
 /// command has a [timeout](crate::redis::RedisStoreBuilder::command_timeout). An operation may
@@ -90,11 +90,12 @@ pub(super) struct Inner {
     pub(super) address: String,
 }
 
-/// A field of a hash and its value.
+/// The name and the value of a field of a hash.
 pub(super) type HashField = (Vec<u8>, Vec<u8>);
 
 impl RedisStore {
-    /// Returns the locations of a slot.
+    /// Returns the locations of a slot in Redis: the keys in the layout that is read, and those in
+    /// the layout of a dual write.
     pub(super) fn locations<'a>(&'a self, slot: &'a CredentialSlot) -> Locations<'a> {
         let inner = &*self.0;
         inner
@@ -168,7 +169,7 @@ impl RedisStore {
                 Err(breaker.record_timeout(circuit, address, *started_at, inner.command_timeout))
             }
         };
-        // A cached health check may be from before this failure.
+        // The cached result of a health check may be from before this failure.
         if outcome.is_err() {
             inner.health_cache.clear();
         }

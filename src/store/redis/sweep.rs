@@ -12,11 +12,12 @@ use crate::store::CredentialKind;
 use crate::store::redis::format::hash;
 use crate::store::redis::format::sealed::SealBinding;
 
-/// Number of fields in one step. A step takes a few hundred microseconds of Redis's time.
+/// Approximate number of fields that a sweep reads in one step: 500. A step of this size takes a
+/// few hundred microseconds of Redis's time.
 const SCAN_COUNT: usize = 500;
 
-/// Assumed margin of access tokens, because a sweep does not know the real one. The longest
-/// possible margin keeps a token too long rather than too short.
+/// Assumed renewal margin of access tokens: 24 hours. A sweep does not know the real margin. A
+/// margin that is too long only delays the removal of a token.
 const MAX_MARGIN: Duration = Duration::from_secs(24 * 3_600);
 
 /// The result of a sweep.
@@ -38,7 +39,7 @@ const MAX_MARGIN: Duration = Duration::from_secs(24 * 3_600);
 pub struct SweepReport {
     /// Number of fields that the sweep has read.
     pub scanned: u64,
-    /// Number of fields that the sweep has removed.
+    /// Number of fields that the sweep has removed, or would have removed in a dry run.
     pub removed: u64,
     /// Number of fields whose names are not UTF-8. User ids of this crate are always UTF-8.
     pub not_utf8: u64,
@@ -53,8 +54,9 @@ impl RedisStore {
     ///
     /// The sweep reads about 500 fields in one step and waits for `pause` between two steps, so
     /// that other commands are not delayed. The sweep keeps a field that another process changes
-    /// meanwhile. It also keeps values that it cannot decode, because they may belong to another
-    /// service. It does nothing in [`Layout::Keys`], where Redis expires the keys.
+    /// between the read and the removal. It also keeps values that it cannot decode, because they
+    /// may belong to another service. It does nothing in [`Layout::Keys`], where Redis expires the
+    /// keys.
     ///
     /// # Errors
     /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply.
@@ -107,7 +109,8 @@ impl RedisStore {
     }
 
     /// Sweeps about [`SCAN_COUNT`] fields of `hash`. For each expired token, reads the other token
-    /// of the same user from `other_hash`. Returns the cursor of the next step.
+    /// of the same user from `other_hash`. Returns the cursor of the next step, or zero after the
+    /// last field.
     async fn sweep_step(
         &self,
         app: &AppId,
@@ -140,7 +143,7 @@ impl RedisStore {
             let mut others = others.into_iter();
             expired.retain(|(id, value)| match (half, others.next().flatten()) {
                 (_, None) => true,
-                // The refresh token may still renew the access token.
+                // The user's refresh token may still renew this access token.
                 (PairHalf::Access, Some(_)) => false,
                 // A recent access token shows that the refresh token was valid recently.
                 (PairHalf::Refresh, Some(access)) => {
@@ -160,8 +163,9 @@ impl RedisStore {
         Ok(next)
     }
 
-    /// Returns `true` if a refresh token has certainly expired. Takes the access token of the same
-    /// user into account. Returns `false` for a value that cannot be decoded.
+    /// Returns `true` if a refresh token has certainly expired, by its stored time and the time of
+    /// the same user's access token. Returns `false` if the refresh token cannot be decoded, or if
+    /// the access token is sealed with an unknown key.
     fn is_refresh_expired(
         &self,
         app: &AppId,
@@ -172,7 +176,8 @@ impl RedisStore {
     ) -> bool {
         let renew_at = match access {
             None => None,
-            // Another process may have stored this access token just now.
+            // This process cannot read the access token. Another process may have stored it
+            // recently, which would show that the refresh token was valid then.
             Some((_, value)) if self.0.sealer.has_unknown_key(value) => return false,
             Some((hash, value)) => self
                 .access_lifetime(app, hash, id, value)
@@ -202,7 +207,8 @@ impl RedisStore {
             .open(value, &field_binding(app, id, hash))
             .ok()?;
         let token = hash::read_token(&value, MAX_MARGIN).ok()?;
-        // `read_token` replaces an implausible time, and `read_refresh` returns the stored time.
+        // `read_token` replaces an implausible time with zero. `read_refresh` returns the stored
+        // time unchanged, so that it can be tested here.
         let (stored, _) = hash::read_refresh(&value, "").ok()?;
         stored
             .expected_expiry
@@ -214,13 +220,15 @@ impl RedisStore {
 /// The kind of token that a hash holds. A user's pair has one token of each kind.
 #[derive(Clone, Copy)]
 enum PairHalf {
-    /// Refresh tokens. They are removed when they have certainly expired.
+    /// Refresh tokens, which a sweep removes when they have certainly expired.
     Refresh,
-    /// Access tokens. They are removed when they have expired and there is no refresh token.
+    /// Access tokens, which a sweep removes when they have expired and the user has no refresh
+    /// token.
     Access,
 }
 
-/// Returns the context to which the seal of a field is bound.
+/// Returns the context to which the seal of a field is bound: account, kind, user and hash. A
+/// sealed value does not open in another context.
 fn field_binding<'a>(app: &'a AppId, id: &'a [u8], key: &'a str) -> SealBinding<'a> {
     SealBinding {
         app: app.as_str(),

@@ -1,4 +1,4 @@
-//! Writes of credentials: leases, commits and logins.
+//! Writes of credentials in Redis: leases, commits and logins.
 
 use std::time::Duration;
 
@@ -23,17 +23,18 @@ use crate::store::{
 };
 
 /// Maximum number of times that a commit is repeated because `reseal` has sealed the stored value
-/// again. One `reseal` seals a value once, so the limit is reached only if several operators
-/// reseal.
+/// again: three. One run of `reseal` seals a value once, so the limit is reached only if several
+/// runs overlap.
 const MAX_RESEAL_RETRIES: usize = 3;
 
-/// The TTL of the tombstone of a deleted pair. It equals the longest TTL of a copy of the pair in
-/// the other layout, so that a migration cannot restore the pair. Only users whose refresh token
+/// TTL of the tombstone of a deleted pair: 32 days. No copy of the pair in the other layout has a
+/// longer TTL, so a migration cannot restore the pair from a copy. Only users whose refresh token
 /// was revoked or expired, and who have not logged in again, have a tombstone.
 const TOMBSTONE_TTL: Duration = MAX_KEY_TTL;
 
 impl RedisStore {
-    /// Acquires the lease, and writes `tombstone` unless it is empty.
+    /// Acquires the lease of a slot. In the same atomic step, writes `tombstone` as the value of
+    /// the slot's tombstone, unless the text is empty.
     async fn try_acquire_lease(
         &self,
         slot: &CredentialSlot,
@@ -63,7 +64,8 @@ impl RedisStore {
         })
     }
 
-    /// Commits a record, and writes `tombstone` unless it is empty.
+    /// Commits a record, and writes `tombstone` as the value of the slot's tombstone. An empty text
+    /// deletes the tombstone instead.
     ///
     /// An operator may seal the stored value with another key between the read and the commit. The
     /// slot then holds the same record in other bytes, which is not a conflict. The commit compares
@@ -95,7 +97,8 @@ impl RedisStore {
         Ok(outcome)
     }
 
-    /// Returns `true` if the slot holds the expected record, sealed with another key or not sealed.
+    /// Returns `true` if `now` contains the same record as `expected`, and the stored values differ
+    /// only in their seal.
     fn differs_only_in_seal(
         &self,
         slot: &CredentialSlot,
@@ -117,7 +120,8 @@ impl RedisStore {
             return false;
         }
         let mut before = decode(&location, slot, values().collect(), seal).record;
-        // The time of revocation may come from its own key. It is then in neither value.
+        // The time of revocation in `now` may come from a separate key. The expected values do not
+        // contain the time then.
         let details = &mut before.details;
         details.sessions_valid_from = details
             .sessions_valid_from
@@ -147,7 +151,7 @@ impl RedisStore {
         })
     }
 
-    /// Runs the commit script once.
+    /// Runs the commit script once, without a repetition after a `reseal`.
     async fn write_once(
         &self,
         slot: &CredentialSlot,
@@ -169,7 +173,7 @@ impl RedisStore {
         let compared = expected.0.iter().map(encode_expected);
         let read = locations.read.keys.iter().zip(compared);
         let written = locations.copy.iter().flat_map(|copy| &*copy.keys);
-        // Only the values in the layout that the engine reads are compared.
+        // The script compares only the values in the layout that the engine reads.
         let keys = read.chain(written.map(|key| (key, encode_any())));
         let mut writes = Vec::new();
         for (location, target) in locations.with_targets() {
@@ -198,7 +202,8 @@ impl RedisStore {
         )
     }
 
-    /// Writes a record to all locations, regardless of what they hold.
+    /// Writes a record to all locations of a slot, whatever the locations hold, and deletes the
+    /// tombstones.
     async fn write_unconditionally(
         &self,
         slot: &CredentialSlot,
@@ -239,7 +244,7 @@ impl RedisStore {
     }
 }
 
-/// Creates a call of a step with the leases and tombstones of these locations.
+/// Creates a call of a script with the keys of the leases and tombstones of these locations.
 fn begin_step(step: Step, locations: &Locations<'_>) -> ScriptCall {
     let mut call = ScriptCall::for_step(step);
     for key in &locations.lease_keys {
@@ -257,7 +262,7 @@ pub(super) fn tombstone_fingerprint(token: &[u8]) -> String {
     encode_hex(Sha256::digest(token).iter().take(16))
 }
 
-/// Encodes a value that may be missing, as an argument of a script.
+/// Encodes a value as an argument of a script: `=` and the bytes, or `-` for a missing value.
 pub(super) fn encode_expected(value: &Option<impl AsRef<[u8]>>) -> Zeroizing<Vec<u8>> {
     Zeroizing::new(match value {
         Some(bytes) => [b"=", bytes.as_ref()].concat(),
@@ -265,7 +270,8 @@ pub(super) fn encode_expected(value: &Option<impl AsRef<[u8]>>) -> Zeroizing<Vec
     })
 }
 
-/// Returns the argument of a script for a key that it writes without a comparison.
+/// Returns the argument `*` of a script: as the expected value it matches every value, and as the
+/// new value it keeps the stored one.
 pub(super) fn encode_any() -> Zeroizing<Vec<u8>> {
     Zeroizing::new(b"*".to_vec())
 }

@@ -1,4 +1,4 @@
-//! The contract of a store: what every store does in the same way.
+//! Tests of the contract of a store, which every store fulfils in Redis and in memory.
 
 use super::*;
 
@@ -45,7 +45,8 @@ async fn a_lease_has_one_owner_that_can_reacquire_it() {
 #[tokio::test]
 async fn one_owner_exchanges_a_code_and_all_read_the_outcome() {
     on_every_store(async |store, slot| {
-        // A unique code, because the stores of both layouts share a server and the key of a code.
+        // The code is unique, because the stores of both layouts share a server, and the key of a
+        // code is the same in both layouts.
         let code = LoginCodeKey::new(&slot.key.app, &format!("{:?}", LeaseOwner::unique()));
         let (ours, theirs) = (LeaseOwner::unique(), LeaseOwner::unique());
         let acquire = async |owner| store.acquire_code(&code, owner, LEASE).await.unwrap();
@@ -92,7 +93,8 @@ async fn a_code_is_bound_to_the_first_login() {
 #[tokio::test]
 async fn a_code_lease_expires() {
     on_every_store(async |store, slot| {
-        // A unique code, because the stores of both layouts share a server and the key of a code.
+        // The code is unique, because the stores of both layouts share a server, and the key of a
+        // code is the same in both layouts.
         let code = LoginCodeKey::new(&slot.key.app, &format!("{:?}", LeaseOwner::unique()));
         let (expired, ours) = (LeaseOwner::unique(), LeaseOwner::unique());
         let short = Duration::from_millis(30);
@@ -181,7 +183,7 @@ async fn commit_conflicts_if_the_record_changed() {
             other => panic!("{other:?}"),
         }
         assert_eq!(store.load(&slot).await.unwrap().record, newer);
-        // The conflict released the lease.
+        // The conflict has released the lease, so another owner can acquire the lease.
         let expected = store.load(&slot).await.unwrap().expected;
         let theirs = LeaseOwner::unique();
         let result = store

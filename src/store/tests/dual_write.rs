@@ -1,8 +1,9 @@
-//! Dual writes: the processes of a migration between the layouts run together.
+//! Test of dual writes, with the processes of all steps of a migration between the layouts at the
+//! same time.
 
 use super::*;
 
-/// Reads the slot and acquires its lease.
+/// Reads a slot and tries to acquire its lease.
 async fn load_and_acquire(
     store: &RedisStore,
     slot: &CredentialSlot,
@@ -15,10 +16,10 @@ async fn load_and_acquire(
         .unwrap()
 }
 
-/// A migration from hashes to keys. `before` and `after` use one layout. The processes of the steps
-/// between them read one layout and write both. Such a process does not renew while any other of
-/// the four holds the lease, and no other renews while that process holds it. All four read what
-/// the two in the middle write.
+/// Runs the four kinds of process of a migration from hashes to keys. `before` and `after` use one
+/// layout; `from_hashes` and `from_keys` read one layout and write both. While `before` or `after`
+/// holds a lease, `from_hashes` and `from_keys` get none. While `from_hashes` or `from_keys` holds
+/// a lease, no other process gets one. All four read what `from_hashes` and `from_keys` commit.
 #[tokio::test]
 async fn dual_write_updates_both_layouts_and_holds_both_leases() {
     let server = RedisServer::start();

@@ -1,6 +1,7 @@
 //! Tests of the stores. This file contains what the other files share.
 //!
-//! [`contract`] and [`tombstones`] run against every store, the others only against Redis.
+//! The tests in [`contract`] run against every store, and so do those in [`tombstones`] except one.
+//! The tests in the other files run only against Redis.
 
 mod contract;
 mod dual_write;
@@ -75,7 +76,7 @@ async fn connect_redis(server: &RedisServer, layout: Layout) -> RedisStore {
         .unwrap()
 }
 
-/// Connects a store that reads `layout` and writes both layouts.
+/// Connects a store that reads `layout`, and writes to `layout` and `copy`.
 async fn connect_dual_write(server: &RedisServer, layout: Layout, copy: Layout) -> RedisStore {
     let builder = RedisStore::builder(&server.url()).layout(layout);
     builder.dual_write(copy).connect().await.unwrap()

@@ -1,4 +1,5 @@
-//! The values in Redis: the published layout, TTLs, and values that cannot be decoded or stored.
+//! Tests of the values in Redis: the published layout, TTLs, and values that cannot be decoded or
+//! stored.
 
 use ::redis::Commands;
 

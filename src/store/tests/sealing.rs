@@ -1,4 +1,4 @@
-//! Sealed values, and processes with different sealing keys.
+//! Tests of sealed values, and of processes with different sealing keys.
 
 use ::redis::Commands;
 use base64::Engine as _;
@@ -9,7 +9,7 @@ use super::*;
 use crate::error::ErrorKind;
 use crate::redis::{SealingKeys, SealingMode};
 
-/// Returns one sealing key for each letter. The first one seals new values.
+/// Returns one sealing key for each letter. The first key seals new values.
 fn sealing_keys(letters: &str) -> SealingKeys {
     let keys = letters.bytes().map(|letter| STANDARD.encode([letter; 32]));
     SealingKeys::from_base64(&keys.collect::<Vec<_>>().join(",")).unwrap()
@@ -46,7 +46,7 @@ async fn connect_without_registry(server: &RedisServer, letters: &str) -> RedisS
     store
 }
 
-/// Returns all values of a server.
+/// Returns the values of all string keys and hash fields of a server.
 fn all_values(server: &RedisServer) -> Vec<String> {
     let mut connection = server.connection();
     let keys: Vec<String> = connection.keys("*").unwrap();
@@ -114,7 +114,8 @@ async fn a_value_copied_to_another_user_does_not_open() {
         assert!(store.load(&attacker).await.unwrap().record.is_empty());
         assert!(!store.load(&user).await.unwrap().record.is_empty());
     }
-    // A user's refresh value copied to the access token, and a record copied to a snapshot user.
+    // Copies in other places do not open: a refresh token in the hash of access tokens, and a
+    // user's record in a snapshot user's key.
     let refresh_value: String = redis.hget(refresh, "oUser").unwrap();
     let _: () = redis.hset(access, "oUser", refresh_value).unwrap();
     assert!(hashes.load(&user).await.unwrap().record.token.is_none());
@@ -242,7 +243,8 @@ async fn without_the_key_only_a_login_replaces_a_value() {
             let good = record(kind, "good");
             ours.overwrite(&slot, &good).await.unwrap();
             if kind == CredentialKind::User {
-                // One value is plain, as in the middle of a migration. It is not used either.
+                // The refresh token is plain text, as in the middle of a migration. A process
+                // without the key of the access token does not use the refresh token either.
                 let due = Clock::system().now().as_millis() + 86_400_000;
                 let plain = format!("refresh#{due}#openid=");
                 let mut redis = server.connection();
@@ -300,8 +302,8 @@ async fn a_corrupt_sealed_value_is_replaced() {
     }
 }
 
-/// A value that is sealed again during a renewal is the same value. The new tokens are committed
-/// (nothing lost).
+/// A value that is sealed again during a renewal counts as unchanged, so the new tokens are
+/// committed (nothing lost).
 #[tokio::test]
 async fn a_reseal_during_a_renewal_loses_nothing() {
     let (_server, stores) = start_sealed_stores().await;

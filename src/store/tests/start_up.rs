@@ -1,4 +1,4 @@
-//! The connection: its start, its errors, its permissions and its replacement.
+//! Tests of the connection to Redis: start-up, errors, permissions and replacement.
 
 use super::*;
 use crate::error::{Error, ErrorKind};
@@ -128,7 +128,7 @@ async fn connect_errors_are_one_sentence() {
     check_health(&store).await.unwrap();
 }
 
-/// Checks the health of users' credentials.
+/// Runs the health check of users' credentials.
 async fn check_health(store: &RedisStore) -> Result<(), Error> {
     store
         .check_health(&AppId::new("wx1").unwrap(), CredentialKind::User)
@@ -136,7 +136,7 @@ async fn check_health(store: &RedisStore) -> Result<(), Error> {
 }
 
 /// A load balancer in front of Redis may drop the packets of a connection. The TCP connection stays
-/// open although no replies arrive.
+/// open although no replies arrive. The store then opens a new connection.
 #[tokio::test]
 async fn an_unresponsive_connection_is_replaced() {
     use self::support::proxy::{Proxy, Weather};

@@ -1,4 +1,4 @@
-//! The sweep of expired tokens.
+//! Test of the sweep of expired tokens.
 
 use ::redis::Commands;
 
@@ -10,7 +10,7 @@ async fn sweep_removes_only_expired_users() {
     let store = connect_redis(&server, Layout::Hashes).await;
     let mut connection = server.connection();
     let now = Clock::system().now().as_millis();
-    // A refresh token certainly expires only 31 days after its stored time.
+    // A refresh token counts as expired only 31 days after its stored time.
     let (past, long_past) = (now - 29 * 86_400_000, now - 32 * 86_400_000);
     let (access, refresh) = ("user.wxUserAccessToken", "user.wxUserRefreshToken");
     for (id, access_ms, refresh_ms) in [

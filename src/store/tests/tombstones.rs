@@ -1,4 +1,4 @@
-//! The deletion of a pair, while another process may hold the successor of the pair.
+//! Tests of the deletion of a pair while another process may hold the successor of the pair.
 
 use ::redis::Commands;
 
@@ -13,7 +13,7 @@ fn successor(kind: CredentialKind, token: &str) -> Record {
     record
 }
 
-/// Stores a pair, which also removes an earlier tombstone. Returns the stored values.
+/// Stores the first pair of a user, and so removes an earlier tombstone. Returns the stored values.
 async fn store_first_pair(store: &dyn Store, slot: &CredentialSlot) -> Expected {
     let first = record(slot.key.kind, "t1");
     store.overwrite(slot, &first).await.unwrap();
@@ -51,7 +51,7 @@ async fn the_successor_of_a_deleted_pair_is_committed() {
             "{store:?}: {commit:?}"
         );
         assert_eq!(store.load(slot).await.unwrap().record, newer);
-        // The commit has removed the tombstone, so a second one fails.
+        // The commit has removed the tombstone, so a second such commit fails.
         let now = store.load(slot).await.unwrap().expected;
         let owner = acquire(store, slot, &now).await;
         let nothing = Record::default();

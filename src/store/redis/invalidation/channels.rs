@@ -17,7 +17,7 @@ use crate::store::invalidation::Publisher;
 #[derive(Default)]
 pub(in crate::store::redis) struct Channels(Mutex<HashMap<AppId, Channel>>);
 
-/// One channel: its subscribers within this process, and its listener.
+/// The channel of one account: its subscribers within this process, and its listener.
 #[derive(Default)]
 struct Channel {
     publisher: Publisher,
@@ -49,7 +49,8 @@ impl Channels {
         let runtime = Handle::try_current().ok()?;
         let mut channels = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let channel = channels.entry(app.clone()).or_default();
-        // A listener ends with the runtime that ran it, although nothing has aborted it.
+        // A listener ends with the Tokio runtime that ran it. A later subscription then starts a
+        // new listener on its own runtime.
         if channel.task.as_ref().is_none_or(AbortHandle::is_finished) {
             channel.is_live.store(false, Ordering::Release);
             let listener = ChannelListener::new(
@@ -60,9 +61,9 @@ impl Channels {
             );
             channel.task = Some(runtime.spawn(listener.run()).abort_handle());
         }
-        // The receiver comes first: if the listener subscribes between these two steps, the
-        // receiver gets `Event::Subscribed`. The Acquire load pairs with the listener's Release
-        // store.
+        // The receiver is created before the flag is read: if the listener subscribes between these
+        // two steps, the receiver gets `Event::Subscribed`. The Acquire load pairs with the
+        // listener's Release store.
         let receiver = channel.publisher.subscribe();
         Some(Subscription::from_remote(
             receiver,

@@ -18,13 +18,13 @@ use crate::store::redis::connection::errors::{
 };
 use crate::store::{CredentialKey, Event, LeaseOwner};
 
-/// Minimum and maximum delay before the listener subscribes again. Until then, processes may serve
-/// stale tokens, so the maximum is short.
+/// Minimum and maximum delay before the listener subscribes again: 50 milliseconds and two seconds.
+/// Without a subscription, this process may serve stale tokens, so the maximum is short.
 const MIN_RETRY_DELAY: Duration = Duration::from_millis(50);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(2);
 
-/// Delay after an error reply that repeats until an operator changes something. An operator may do
-/// so at any time, so the listener still retries every minute.
+/// Delay after an error reply that repeats until an operator changes something: one minute. The
+/// listener still retries, because an operator may do so at any time.
 pub(in crate::store::redis) const REJECTED_RETRY_DELAY: Duration = Duration::from_secs(60);
 
 /// The settings from which a [`ChannelListener`] is made.
@@ -35,7 +35,8 @@ pub(in crate::store::redis) struct ListenerConfig {
     pub(in crate::store::redis) address: String,
     /// The name of the account's channel.
     pub(in crate::store::redis) channel: String,
-    /// `true` if all writers publish, so that a heartbeat proves that no change was missed.
+    /// `true` if all processes that write also publish. A heartbeat then proves that the listener
+    /// has missed no write.
     pub(in crate::store::redis) trusts_heartbeats: bool,
 }
 
@@ -54,11 +55,13 @@ pub(super) struct ChannelListener {
     config: ListenerConfig,
     publisher: Publisher,
     is_live: Arc<AtomicBool>,
-    /// The identity in this listener's heartbeats.
+    /// A unique name in each heartbeat, by which this listener recognizes its own heartbeats.
     instance: LeaseOwner,
-    /// `true` after an error reply was logged that repeats until an operator changes something.
+    /// `true` after the listener has logged an error reply that repeats until an operator changes
+    /// something.
     rejection_logged: AtomicBool,
-    /// The number and time of the heartbeat that was sent and has not come back.
+    /// The number and the sending time of the last heartbeat. `None` if that heartbeat has come
+    /// back.
     pending_heartbeat: Mutex<Option<(u64, Instant)>>,
 }
 
@@ -98,8 +101,8 @@ impl ChannelListener {
                     tokio::select! {
                         () = self.forward_messages(messages) => {}
                         () = self.send_heartbeats() => {}
-                        // The former server forwards messages only if it is a replica of the new
-                        // one.
+                        // Commands now go to another server. The former server delivers their
+                        // messages only if it is a replica of that server.
                         () = server_changes.changed() => {}
                     }
                     self.is_live.store(false, Ordering::Release);
@@ -165,7 +168,9 @@ impl ChannelListener {
         );
     }
 
-    /// Forwards messages to the subscribers within this process, until the connection ends.
+    /// Forwards invalidations to the subscribers within this process, until the connection ends.
+    /// Publishes [`Event::Synced`] when the pending heartbeat comes back, if heartbeats are
+    /// trusted.
     async fn forward_messages(&self, messages: impl Stream<Item = Msg>) {
         let mut messages = pin!(messages);
         while let Some(message) = messages.next().await {
@@ -194,8 +199,9 @@ impl ChannelListener {
         }
     }
 
-    /// Sends heartbeats. Returns when a heartbeat was published and did not come back in time,
-    /// because the subscription then no longer delivers messages.
+    /// Publishes a heartbeat in each [`HEARTBEAT_INTERVAL`]. Returns if a published heartbeat has
+    /// not come back within that interval, because the subscription then no longer delivers
+    /// messages.
     async fn send_heartbeats(&self) {
         let mut connection = self.config.connection.clone();
         for number in 0_u64.. {
@@ -209,14 +215,15 @@ impl ChannelListener {
             if let Ok(Err(error)) = &published
                 && is_permanent(error)
             {
-                // The listener still receives the messages of other processes.
+                // The server rejects `PUBLISH`, but the listener still receives the messages of
+                // other processes.
                 self.log_rejection(error);
                 tokio::time::sleep(REJECTED_RETRY_DELAY).await;
                 continue;
             }
             tokio::time::sleep(HEARTBEAT_INTERVAL).await;
             // A heartbeat that was not published shows nothing about the subscription. The next
-            // heartbeat decides.
+            // heartbeat shows whether it delivers messages.
             if matches!(published, Ok(Ok(()))) && self.lock_pending_heartbeat().is_some() {
                 return;
             }

@@ -2,7 +2,8 @@
 
 use crate::store::{CredentialKey, CredentialKind, LeaseOwner, RecordVersion};
 
-/// Maximum length of a message in bytes. Longer ones are not from this crate and are ignored.
+/// Maximum length of a message: 1,024 bytes. Longer messages are not from this crate and are
+/// ignored.
 const MAX_MESSAGE_LEN: usize = 1_024;
 
 /// A message on a channel.
@@ -23,7 +24,8 @@ pub(super) enum Message<'a> {
 const HEARTBEAT_WORD: &str = "proof";
 
 impl<'a> Message<'a> {
-    /// Parses a message. Returns `None` for one that is not from this crate.
+    /// Parses a message. Returns `None` if the payload does not have the form of a message of this
+    /// crate.
     pub(super) fn parse(payload: &'a [u8]) -> Option<Self> {
         if payload.len() > MAX_MESSAGE_LEN {
             return None;
@@ -49,12 +51,13 @@ impl<'a> Message<'a> {
     }
 }
 
-/// Returns the message of a heartbeat.
+/// Returns the text of a heartbeat: the name of the listener that sends it, and its number.
 pub(super) fn heartbeat_message(instance: &LeaseOwner, number: u64) -> String {
     format!("{HEARTBEAT_WORD} {} {number}", instance.as_str())
 }
 
-/// Returns the message that a script publishes for a write, without a version for a deletion.
+/// Returns the text of the message about a write of a credential. A deletion has the version
+/// `None`, which the text shows as `-`.
 pub(in crate::store::redis) fn invalidation_message(
     key: &CredentialKey,
     version: Option<RecordVersion>,

@@ -4,7 +4,8 @@
 //! Each account has one channel. The message of a write is `KIND VERSION ID`, with `-` as the
 //! version of a deletion. Each listener also publishes heartbeats on the same channel, through the
 //! connection for reads and writes. Redis delivers messages to one subscriber in order. So when a
-//! heartbeat comes back, the listener has received every message that was published before it.
+//! heartbeat comes back, the listener has received every message that was published before that
+//! heartbeat.
 
 mod channels;
 mod listener;
