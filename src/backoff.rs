@@ -28,8 +28,8 @@ impl Backoff {
         tokio::time::sleep(self.advance()).await;
     }
 
-    /// Sleeps for 75 % to 125 % of the current wait of the back-off, so that processes that began
-    /// to wait at the same moment do not all try again at the same moment.
+    /// Sleeps for 75 % to 125 % of the current wait of the back-off. With this jitter, processes
+    /// that began to wait at the same moment do not all try again at the same moment.
     pub(crate) async fn wait_with_jitter(&mut self) {
         let wait = self.advance().mul_f64(0.75 + 0.5 * fastrand::f64());
         tokio::time::sleep(wait).await;

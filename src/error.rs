@@ -30,10 +30,9 @@ pub enum ErrorKind {
     /// WeChat rejects the account, not the user: a wrong secret, an IP outside the whitelist, an
     /// exhausted quota. Only the operator can fix it.
     WechatConfig,
-    /// WeChat rejects the token of this call (40001, 40014, 42001). Report the token, then retry
-    /// once.
+    /// WeChat rejects the token of a call (40001, 40014, 42001). Report the token, then retry once.
     TokenRefused,
-    /// WeChat rejects this call for another reason; see [`Error::errcode`].
+    /// WeChat rejects a call for a reason that no other kind covers; see [`Error::errcode`].
     WechatRefused,
     /// This browser did not start the login that returned, or the login took too long.
     InvalidState,
@@ -154,12 +153,12 @@ struct Inner {
     store_diagnosis: StoreDiagnosis,
 }
 
-/// Meaning of a store error for an operator.
+/// What a store error means for an operator: its cause, and whether reads still work.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct StoreDiagnosis {
     /// The cause, as a sentence without an address. `None` if no cause is known.
     pub(crate) reason: Option<&'static str>,
-    /// `true` if the store still serves reads.
+    /// `true` if the store rejects writes but still serves reads.
     pub(crate) serves_reads: bool,
 }
 

@@ -16,7 +16,7 @@
 //! | has a key of another type under the configured name of a hash | `WRONGTYPE` |
 //!
 //! The check runs each command that a login or a renewal needs, on a key that only the check uses.
-//! It also deletes a field that does not exist from each configured hash.
+//! The check also deletes a field that does not exist from each configured hash.
 //!
 //! A process that is not ready may still serve some users: see [`ServiceLevel`]. The account's
 //! token and the state of WeChat do not affect readiness, because they are the same for all
@@ -83,7 +83,7 @@ pub enum AccountTokenHealth {
     Available(Duration),
     /// The process has no unexpired token: it has not fetched one yet, or WeChat returned none.
     Unavailable,
-    /// [`health`] was called without `accounts`.
+    /// The state is unknown, because [`health`] was called without `accounts`.
     NotConfigured,
 }
 
@@ -111,7 +111,7 @@ pub enum ServiceLevel {
 }
 
 impl ServiceLevel {
-    /// Returns the name in JSON.
+    /// Returns the name of this level in the JSON of [`Health`].
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Everyone => "everyone",

@@ -54,8 +54,8 @@
 //!
 //! # Guarantees
 //!
-//! These hold for each user's token, with any number of processes, even if any of them crashes at
-//! any point:
+//! These guarantees hold for each user's token, with any number of processes, even if any of them
+//! crashes at any point:
 //!
 //! - **One renewal.** Concurrent requests and processes cause one call to WeChat.
 //! - **The newest wins.** A slow renewal never overwrites the token of a later login or renewal.

@@ -15,7 +15,7 @@ use crate::credential::AppId;
 #[cfg(feature = "metrics")]
 const MAX_PATH_LABELS: usize = 64;
 
-/// Outcome of a request in the layer.
+/// Outcome of a request in the layer: the origin of its token, or the reason why it has none.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum RequestOutcome {
     /// A fresh token of the user was in the cache.
@@ -29,7 +29,8 @@ pub(crate) enum RequestOutcome {
     /// The request had no user, its user had no usable token or lacked a required scope, or its
     /// path was one of the login's own.
     Login,
-    /// The request was rejected for another reason.
+    /// The request had no user for a reason that a login does not remove, such as a failure of the
+    /// store.
     Rejected,
 }
 

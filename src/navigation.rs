@@ -26,7 +26,8 @@ pub(crate) fn is_form_submission(head: &RequestHead<'_>) -> bool {
     *head.method == Method::POST && expects_page(head)
 }
 
-/// Headers of script libraries that request HTML.
+/// Headers by which script libraries mark their requests. These libraries request HTML, as page
+/// loads do.
 const SCRIPT_HEADERS: [&str; 7] = [
     "hx-request",
     "turbo-frame",
@@ -39,7 +40,8 @@ const SCRIPT_HEADERS: [&str; 7] = [
 
 const COMMON_HEADERS_COUNT: usize = 4;
 
-/// Headers that browsers send with most requests. They are enough to recognize nearly all requests.
+/// Headers that browsers send with most requests. These headers are enough to recognize nearly all
+/// requests.
 const COMMON_HEADERS: [HeaderName; COMMON_HEADERS_COUNT] = [
     ACCEPT,
     HeaderName::from_static("sec-fetch-mode"),
@@ -63,7 +65,7 @@ const FORM_CONTENT_TYPES: [&str; 3] = [
 /// head with this copy as for the original head. The copy omits script libraries' headers beside
 /// `Sec-Fetch-Mode: navigate`, a combination that no browser sends.
 pub(crate) struct NavigationHeaders {
-    /// The first values of [`COMMON_HEADERS`], in that order.
+    /// The first value of each header in [`COMMON_HEADERS`], in the order of that list.
     common: [Option<HeaderValue>; COMMON_HEADERS_COUNT],
     /// The values of `Accept` after the first, and the recognized headers outside of
     /// [`COMMON_HEADERS`]. Empty for nearly every request, so that the copy allocates nothing.

@@ -23,11 +23,12 @@ pub struct AccountSource(AccountSourceKind);
 /// that has to handle a new kind.
 #[derive(Debug, Clone)]
 pub(crate) enum AccountSourceKind {
-    /// WeChat issues the token.
+    /// A client of WeChat, which issues the account's token.
     Wechat(WechatClient),
-    /// A token center returns the token.
+    /// A client of a token center, which returns the account's token.
     TokenCenter(TokenCenterClient),
-    /// Another system keeps the token in Redis. The ticket comes from WeChat.
+    /// The Redis in which another system keeps the account's token, and a client of WeChat for the
+    /// ticket.
     #[cfg(feature = "redis")]
     External(WechatClient, RedisStore, ExternalToken),
 }

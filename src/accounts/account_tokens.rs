@@ -92,7 +92,7 @@ impl AccountTokens {
     /// The process can continue after an error, because the prefetch task keeps trying.
     ///
     /// # Errors
-    /// The same as for [`get`](Self::get).
+    /// Returns the errors of [`get`](Self::get).
     pub async fn prefetch(&self) -> Result<(), Error> {
         self.get().await.map(drop)
     }
@@ -104,13 +104,12 @@ impl AccountTokens {
     /// background. A renewal continues if the caller stops waiting.
     ///
     /// # Errors
-    /// An error means that no usable token is cached, and that one of these has failed. The error
-    /// is returned within [`load_timeout`](crate::account::AccountTokensBuilder::load_timeout), by
-    /// default 5 seconds.
+    /// An error means that no usable token is cached. The error is returned within
+    /// [`load_timeout`](crate::account::AccountTokensBuilder::load_timeout), by default 5 seconds.
     ///
-    /// - [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable): the store.
-    /// - [`ErrorKind::WechatUnavailable`](crate::ErrorKind::WechatUnavailable): WeChat, or the
-    ///   token center, or the system that keeps the token.
+    /// - [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable): the store failed.
+    /// - [`ErrorKind::WechatUnavailable`](crate::ErrorKind::WechatUnavailable): WeChat failed, or
+    ///   the token center, or the system that keeps the token.
     /// - [`ErrorKind::WechatConfig`](crate::ErrorKind::WechatConfig): WeChat rejected the account,
     ///   or the daily quota of this process is spent. Only the operator can fix the cause.
     /// - [`ErrorKind::TokenRefused`](crate::ErrorKind::TokenRefused): WeChat rejected the token,
@@ -144,7 +143,7 @@ impl AccountTokens {
     /// a day. If the limit allows no refresh, this method may return the reported token.
     ///
     /// # Errors
-    /// The same as for [`get`](Self::get).
+    /// Returns the errors of [`get`](Self::get).
     pub async fn report_invalid(&self, invalid: &AccessToken) -> Result<AccountToken, Error> {
         let current = self.0.credential.report_invalid(invalid).await;
         current.map(|entry| self.token(entry))
@@ -170,7 +169,7 @@ impl AccountTokens {
     /// Checks that the store works, and that a usable token exists or can be fetched.
     ///
     /// # Errors
-    /// The same as for [`get`](Self::get).
+    /// Returns the errors of [`get`](Self::get).
     pub async fn health(&self) -> Result<(), Error> {
         self.provider().ping().await?;
         self.get().await.map(drop)

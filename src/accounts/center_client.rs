@@ -304,8 +304,8 @@ impl CredentialSource for CenterSource {
 }
 
 impl CenterSource {
-    /// Returns the lifetime of a token that is due for renewal after `poll_interval`, or at the
-    /// renewal point that its expiry determines, if that comes first.
+    /// Returns the lifetime of a token from the center. The token is due for renewal after
+    /// `poll_interval`, or at the renewal point of its full lifetime if that comes first.
     fn lifetime(&self, expires_in: Option<i64>, now: Timestamp) -> Lifetime {
         let full = Lifetime::from_response(now, expires_in, self.margin);
         let renew_at = full.renew_at().min(now.saturating_add(self.poll_interval));

@@ -38,7 +38,7 @@ pub(super) enum QuotaExceeded {
     Reports,
 }
 
-/// Numbers of calls on one day.
+/// Numbers of calls for the account's token on one day.
 #[derive(Debug, Clone, Copy, Default)]
 struct DailyCounts {
     /// Number of the day in Beijing, where WeChat's quotas start again at midnight.
@@ -131,7 +131,7 @@ impl DailyQuota {
 
 /// One reserved call of the daily quota, in one of these states:
 ///
-/// - **Reserved**: the call counts. It becomes confirmed, or it is refunded.
+/// - **Reserved**: the call counts. The reservation is next confirmed or refunded.
 /// - **Confirmed**: [`confirm`](Self::confirm) was called, because WeChat returned a token. The
 ///   call counts until midnight.
 /// - **Refunded**: the reservation was dropped without confirmation, because the call failed or
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
     use crate::clock::DAY;
 
-    /// 2023-11-15 06:13:20 in Beijing.
+    /// The time of the tests: 2023-11-15 06:13:20 in Beijing.
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
     #[test]

@@ -28,7 +28,7 @@ use crate::store::{Quota, Store};
 pub(crate) struct RateLimiter {
     app: AppId,
     store: Arc<dyn Store>,
-    /// Name of the limit in the store.
+    /// Name under which the store counts the uses.
     name: &'static str,
     min_interval: Duration,
     max_per_day: u32,

@@ -23,7 +23,8 @@ pub(super) struct WechatSource {
     pub(super) mode: TokenMode,
     pub(super) margin: Duration,
     pub(super) quota: DailyQuota,
-    /// Limit of forced refreshes under [`TokenMode::Stable`].
+    /// Rate limit of forced refreshes, which make WeChat create a new token under
+    /// [`TokenMode::Stable`].
     pub(super) forced_refreshes: RateLimiter,
     /// Limit of replacements of reported tokens under [`TokenMode::Plain`]. All processes use one
     /// token and report it at the same time. If each process replaced it, they would spend the

@@ -1,4 +1,4 @@
-//! Responses of the center.
+//! The HTTP responses of the token center.
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};

@@ -1,4 +1,4 @@
-//! The routes of the center.
+//! The routes of the token center.
 
 use std::convert::Infallible;
 use std::error::Error as StdError;

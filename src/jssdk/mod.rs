@@ -89,7 +89,7 @@ pub struct JsConfig {
     pub timestamp: u64,
     /// The random text that is part of the signed text.
     pub nonce_str: String,
-    /// The signature, see [`sign`].
+    /// The signature of the page, as [`sign`] returns it.
     pub signature: String,
 }
 

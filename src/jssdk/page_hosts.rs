@@ -45,7 +45,7 @@ impl AllowedHosts {
         Ok(Self(hosts))
     }
 
-    /// Checks that a page may be signed.
+    /// Returns an error unless `url` is the URL of a page on one of the hosts.
     ///
     /// The parser is strict and rejects what browsers would repair. So no URL can have one host
     /// here and a different host in a browser.

@@ -194,11 +194,11 @@ mod tests {
     fn other_url_encoders_are_recognized() {
         let page = "https://h5.example.com/p?a=1&b=%E5%80%BC";
         for url in [
-            // axios
+            // the output of axios
             "https:%2F%2Fh5.example.com%2Fp%3Fa%3D1%26b%3D%25E5%2580%25BC",
-            // Python's quote
+            // the output of Python's `quote`
             "https%3A//h5.example.com/p%3Fa%3D1%26b%3D%25E5%2580%25BC",
-            // Python's quote with safe=":/"
+            // the output of Python's `quote` with `safe=":/"`
             "https://h5.example.com/p%3Fa%3D1%26b%3D%25E5%2580%25BC",
             // an encoder that escapes only `=` and `&` in a query (RFC 3986)
             "https://h5.example.com/p?a%3D1%26b%3D%25E5%2580%25BC",
@@ -228,7 +228,7 @@ mod tests {
             "https://h5.example.com/p?a=值",
             "https://h5.example.com/页",
             "https://h5.example.com/p%3Fa=1&b=2",
-            // the output of `encodeURI`, which escapes `%` but not `=` and `&`
+            // the output of `encodeURI`, which escapes `%` but not `=` or `&`
             "https://h5.example.com/p?a=1&b=%25E5%2580%25BC",
             "https%3A%2F%2Fh5.example.com/p?a=1&b=2",
         ] {

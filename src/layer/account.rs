@@ -147,8 +147,9 @@ impl WechatAccount {
     /// - scripts of a page whose `Referrer-Policy` is `origin`, `strict-origin` or `no-referrer`.
     ///
     /// # Errors
-    /// Those of [`Tickets::js_config`]; [`ErrorKind::BadRequest`] if a script's request does not contain
-    /// the URL of its page; [`ErrorKind::Configuration`] if the layer has no [`Tickets`].
+    /// Returns the errors of [`Tickets::js_config`]; [`ErrorKind::BadRequest`] if a script's
+    /// request does not contain the URL of its page; [`ErrorKind::Configuration`] if the layer has
+    /// no [`Tickets`].
     pub async fn js_config(&self, headers: &HeaderMap) -> Result<JsConfig, Error> {
         let Some(tickets) = self.tickets() else {
             let message = "the layer was given no Tickets, so no page can be signed: pass them to \

@@ -70,8 +70,9 @@ fn sets_same_cookie(headers: &HeaderMap, cookie: &HeaderValue) -> bool {
         .any(|set| name(set) == ours)
 }
 
-/// Returns `true` for a header that CDNs and gateways follow instead of `Cache-Control`. These are
-/// the headers of RFC 9213, which may begin with the name of a CDN, and older ones.
+/// Returns `true` for a header that CDNs and gateways follow instead of `Cache-Control`. The
+/// function recognizes the headers of RFC 9213, which may begin with the name of a CDN, and older
+/// headers.
 fn is_targeted_cache_control(name: &HeaderName) -> bool {
     let name = name.as_str();
     name.ends_with("cdn-cache-control")

@@ -26,8 +26,8 @@ impl<I, R> Shared<I, R> {
         self.render_with_login(rejection, head, RedirectTarget::Wechat)
     }
 
-    /// For a page load, marks the rejection's scope as declined if this browser has completed a
-    /// login that asked for that scope within the last minute.
+    /// Marks the scope of a rejected page load as declined if this browser has completed a login
+    /// for that scope within the last minute.
     ///
     /// A session also shows that its user has declined the scope. But users of other identities
     /// have no session, and WeChat does not always return the granted scope.
@@ -131,7 +131,8 @@ impl<I, R> Shared<I, R> {
         }
     }
 
-    /// Returns the response for a reply of the login.
+    /// Renders a reply of the login as a response with the reply's cookies, which caches must not
+    /// store.
     pub(super) fn respond<B>(&self, reply: LoginReply, head: &RequestHead<'_>) -> Response<B>
     where
         R: Reject<B>,
@@ -169,10 +170,10 @@ impl<I, R> Shared<I, R> {
 /// The target to which a page load without a user is redirected.
 #[derive(Clone, Copy)]
 enum RedirectTarget {
-    /// WeChat's authorize page.
+    /// A redirect to WeChat's authorize page.
     Wechat,
-    /// The login's own path, which redirects to WeChat. The redirect to WeChat needs the header
-    /// `User-Agent`, which a [`RetainedHead`] does not contain.
+    /// A redirect to the login's own path, which redirects to WeChat. A redirect to WeChat needs
+    /// the header `User-Agent`, which a [`RetainedHead`] does not contain.
     LoginPath,
 }
 

@@ -19,12 +19,12 @@ pub(super) struct RetainedHead {
     uri: Uri,
     /// The headers by which the layer recognizes page loads, which it redirects to the login.
     navigation: NavigationHeaders,
-    /// The page from which a script made the request.
+    /// The header `Referer`: the URL of the page whose script made the request.
     referer: Option<HeaderValue>,
     /// The first value of `Cookie`. The cookies show whether this browser has completed a login
     /// within the last minute.
     cookie: Option<HeaderValue>,
-    /// The further values of `Cookie`, which HTTP/2 allows.
+    /// The values of `Cookie` after the first. HTTP/2 allows several values.
     more_cookies: Vec<HeaderValue>,
     /// `true` if the user has declined a scope, and for every user of a snapshot page.
     pub(super) scope_declined: bool,

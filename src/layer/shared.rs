@@ -20,7 +20,7 @@ pub(super) struct Shared<I, R> {
     pub(super) renderer: Arc<R>,
     pub(super) request_counter: RequestCounters,
     pub(super) login: Option<LoginHandler>,
-    /// The scope that users must have granted.
+    /// The scope that users must have granted. `None` if every user passes.
     pub(super) required_scope: Option<Scope>,
 }
 

@@ -262,7 +262,7 @@ impl WechatUser {
     /// Returns the user's current token. Renews it first if it has expired.
     ///
     /// # Errors
-    /// Those of [`UserTokens::get`].
+    /// Returns the errors of [`UserTokens::get`].
     pub async fn current(&self) -> Result<UserToken, Error> {
         self.users.get(&self.user_id()?).await
     }
@@ -271,7 +271,7 @@ impl WechatUser {
     /// one.
     ///
     /// # Errors
-    /// Those of [`UserTokens::with_token`].
+    /// Returns the errors of [`UserTokens::with_token`].
     pub async fn with_token<T, E, F, Fut>(&self, call: F) -> Result<T, E>
     where
         F: FnMut(UserToken) -> Fut,
@@ -285,7 +285,7 @@ impl WechatUser {
     /// if no other process has done so.
     ///
     /// # Errors
-    /// Those of [`UserTokens::report_invalid`].
+    /// Returns the errors of [`UserTokens::report_invalid`].
     pub async fn report_invalid(&self) -> Result<UserToken, Error> {
         self.users
             .report_invalid(&self.user_id()?, self.access_token())
@@ -296,7 +296,7 @@ impl WechatUser {
     /// scope `snsapi_userinfo`. This process caches the profile for ten minutes.
     ///
     /// # Errors
-    /// Those of [`UserTokens::profile`].
+    /// Returns the errors of [`UserTokens::profile`].
     pub async fn profile(&self) -> Result<Arc<UserInfo>, Error> {
         self.users.profile(&self.user_id()?).await
     }
@@ -309,7 +309,7 @@ impl WechatUser {
     /// Deletes the user's tokens and ends the user's sessions. The user's next request requires a login.
     ///
     /// # Errors
-    /// Those of [`UserTokens::revoke`].
+    /// Returns the errors of [`UserTokens::revoke`].
     pub async fn revoke(&self) -> Result<(), Error> {
         self.users.revoke(&self.user_id()?).await
     }

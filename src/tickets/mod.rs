@@ -129,7 +129,7 @@ impl Tickets {
     /// and starts their prefetch tasks; see [`AccountTokens::prefetch`].
     ///
     /// # Errors
-    /// The same as for [`get`](Self::get).
+    /// Returns the errors of [`get`](Self::get).
     pub async fn prefetch(&self) -> Result<(), Error> {
         // A stored ticket is loaded without the token, so the token must be requested too.
         let (token, ticket) = tokio::join!(self.0.accounts.prefetch(), self.get());
@@ -156,7 +156,7 @@ impl Tickets {
     /// store has none that is usable.
     ///
     /// # Errors
-    /// The same as for [`AccountTokens::get`].
+    /// Returns the errors of [`AccountTokens::get`].
     pub async fn get(&self) -> Result<JsapiTicket, Error> {
         let entry = self.0.credential.get().await?;
         Ok(self.ticket(entry))
@@ -170,7 +170,7 @@ impl Tickets {
     /// same ticket again.
     ///
     /// # Errors
-    /// The same as for [`get`](Self::get).
+    /// Returns the errors of [`get`](Self::get).
     pub async fn report_invalid(&self, invalid: &AccessToken) -> Result<JsapiTicket, Error> {
         let current = self.0.credential.report_invalid(invalid).await;
         current.map(|entry| self.ticket(entry))

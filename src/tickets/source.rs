@@ -35,7 +35,7 @@ enum TicketFailure {
     /// No account token is available. The provider of the token already backs off, and logs the
     /// error for the operator.
     AccountToken(Error),
-    /// The call for the ticket failed.
+    /// The call to WeChat for the ticket failed.
     TicketCall(Error),
 }
 

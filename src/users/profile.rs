@@ -39,8 +39,8 @@ impl ProfileCache {
 
     /// Returns the profile from memory, or fetches it, within `timeout`.
     ///
-    /// The first caller that finds no current profile gets the guard of the entry and fetches; the
-    /// others wait for the guard. The guard has three ends:
+    /// The first caller that finds no current profile gets the guard of the entry and fetches. The
+    /// other callers wait for the guard. The guard has three ends:
     ///
     /// - **Inserted**: the fetch succeeded. The waiting callers receive the profile.
     /// - **Dropped**: the fetch failed, or its caller stopped waiting. The next waiting caller gets

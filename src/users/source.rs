@@ -90,7 +90,7 @@ pub(super) fn login_record(
 /// token that WeChat returns unchanged keeps its expiry, because WeChat does not extend it.
 ///
 /// # Errors
-/// The response has the openid of another user.
+/// Returns an error if the response has the openid of another user.
 fn renewed_record(
     record: &Record,
     refresh: &Refresh,

@@ -58,18 +58,19 @@ impl UserToken {
         self.0.sessions_from()
     }
 
-    /// Returns the user's openid, if the store has it.
+    /// Returns the user's openid, or `None` if the stored tokens do not contain it.
     pub fn openid(&self) -> Option<&str> {
         self.0.openid()
     }
 
-    /// Returns the granted scopes, separated by commas, if the store has them.
+    /// Returns the granted scopes, separated by commas, or `None` if the stored tokens do not
+    /// contain them.
     pub fn scope(&self) -> Option<&str> {
         self.0.scope()
     }
 
-    /// Returns the user's unionid, if the store has it. Only accounts that are bound to a WeChat
-    /// Open Platform account (开放平台) have unionids.
+    /// Returns the user's unionid, or `None` if the stored tokens do not contain it. Only accounts
+    /// that are bound to a WeChat Open Platform account (开放平台) have unionids.
     pub fn unionid(&self) -> Option<&str> {
         self.0.unionid()
     }

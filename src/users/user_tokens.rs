@@ -200,7 +200,7 @@ impl UserTokens {
     /// token cause one renewal.
     ///
     /// # Errors
-    /// The same as for [`get`](Self::get).
+    /// Returns the errors of [`get`](Self::get).
     pub async fn report_invalid(
         &self,
         user: &UserId,

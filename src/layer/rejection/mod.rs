@@ -100,10 +100,10 @@ impl Rejection {
         self.kind
     }
 
-    /// Returns the status of the response. It is 401 without a user, 400 for an invalid request,
-    /// 500 for an application that is set up wrongly, and 503 while the store or WeChat fails. A
-    /// failed login has 400, 403, 429, 502 or 503. A [`LoginService`](crate::layer::LoginService)
-    /// rejects unknown paths with 404.
+    /// Returns the status of the response. The status is 401 without a user, 400 for an invalid
+    /// request, and 503 while the store or WeChat fails. An application that is set up wrongly has
+    /// 500. A failed login has 400, 403, 429, 502 or 503. A
+    /// [`LoginService`](crate::layer::LoginService) rejects unknown paths with 404.
     pub fn status(&self) -> StatusCode {
         if let Some(status) = self.status {
             return status;
