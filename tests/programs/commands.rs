@@ -1,7 +1,8 @@
 //! Runs the commands that the documentation shows, and checks their effect.
 //!
-//! Reads blocks of `sh` and code within sentences, in all pages, comments and messages. Fails on a
-//! command that is not listed here.
+//! Commands are lines in blocks of `sh`, and code in sentences that begins with one of
+//! [`PROGRAMS`]. All pages, comments and messages are read. A command that this file does not list
+//! fails a test.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,8 @@ use tower_wechat::account::TokenCenter;
 use tower_wechat::redis::SealingKeys;
 use tower_wechat::{AccountTokens, CookieKeys, MemoryStore, WechatClient};
 
-/// Names of programs. Code that begins with one of them is a command.
+/// Programs whose commands the documentation shows. Code in a sentence that begins with one of them
+/// is a command.
 const PROGRAMS: [&str; 5] = ["openssl", "curl", "redis-cli", "tower-wechat", "cargo run"];
 
 /// Commands in the documentation that no test runs: they install or publish something, or take an
@@ -89,7 +91,7 @@ fn in_sentences(text: &str) -> Vec<String> {
             .iter()
             .find_map(|program| code.strip_prefix(program));
         let arguments = arguments.filter(|arguments| arguments.starts_with(' '));
-        // A program with options alone is a mention in a sentence, not a command to run.
+        // A program without arguments, or with options only, is a mention and not a command.
         let mut words = arguments.unwrap_or_default().split_whitespace();
         words.any(|word| !word.starts_with('-'))
     });
@@ -152,7 +154,7 @@ async fn documented_keys_are_one_line_and_accepted() {
     }
 }
 
-/// The output of `openssl` without further options is accepted too.
+/// `openssl` breaks a key of 64 bytes into two lines, and such a key is accepted too.
 #[tokio::test]
 async fn a_key_of_several_lines_is_accepted() {
     let command = "openssl rand -base64 64";
@@ -171,7 +173,8 @@ async fn curl_commands_return_the_documented_response() {
             true => (&gateway, "user 42 is "),
             false => (&demo, "\"access_token\":"),
         };
-        // The command runs unchanged, and `curl` connects to the program of this test.
+        // The command runs unchanged. A function `curl` in the shell connects to the program of
+        // this test.
         let port = program.url.rsplit_once(':').expect("a port").1;
         let prelude = format!(
             "export CENTER_TOKEN={secret}\n\
@@ -197,7 +200,7 @@ async fn operators_commands_work() {
     for command in shown_by("redis-cli") {
         stdout(&run(&prelude, &command).await, &command);
     }
-    // Cargo builds the program only with its feature.
+    // Cargo builds the program only if its feature is enabled. Without it, the test ends here.
     let Some(program) = option_env!("CARGO_BIN_EXE_tower-wechat") else {
         return;
     };
@@ -207,8 +210,8 @@ async fn operators_commands_work() {
     }
 }
 
-/// This test checks that the examples exist. `tests/programs/examples.rs` and
-/// `tests/programs/processes` run them.
+/// Checks that each example exists that the documentation runs. `tests/programs/examples.rs` and
+/// `tests/programs/processes` run the examples.
 #[test]
 fn examples_that_are_named_exist() {
     for command in shown_by("cargo run") {

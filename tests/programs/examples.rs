@@ -1,4 +1,4 @@
-//! Every example starts with no set-up and does what it is there to show.
+//! Tests that each example starts and does what it demonstrates.
 
 #[path = "../../examples/sessions.rs"]
 #[allow(dead_code, unreachable_pub)]
@@ -19,7 +19,8 @@ async fn example(name: &str) -> DemoProcess {
     DemoProcess::of(name, &[]).await
 }
 
-/// Opens a page in a new browser, and follows the redirects through WeChat to the end.
+/// Opens a page in a new browser and follows the redirects, through WeChat's page, to the end.
+/// Returns the browser and the text of the last page.
 async fn signed_in(program: &DemoProcess, path: &str) -> (Browser, String) {
     let browser = Browser::new();
     let page = browser.open(&format!("{}{path}", program.url)).await;
@@ -33,7 +34,7 @@ async fn minimal_and_hyper_greet_the_user() {
         let program = example(name).await;
         let (browser, text) = signed_in(&program, "/").await;
         assert!(text.starts_with("hello o"), "{name}: {text}");
-        // The session identifies this browser, and no other.
+        // The browser stays logged in, and a client without its cookie is not.
         let again = browser.fetch(&program.url).await;
         assert_eq!(again.text, text, "{name}");
         let anonymous = program.ask(Asked::get("/")).await;
@@ -63,7 +64,8 @@ async fn sessions_remember_the_user() {
     assert_eq!(Browser::new().fetch(&me).await.status, 401);
     let (browser, text) = signed_in(&program, "/sign-in").await;
     assert!(text.starts_with("hello o"), "{text}");
-    // From now on only the cookie of tower-sessions is used.
+    // After the login, the browser has a cookie of tower-sessions and no session cookie of this
+    // crate.
     let of_wechat = |name: &String| name.contains("wechat_session");
     assert!(!browser.cookie_names().iter().any(of_wechat));
     assert_eq!(browser.fetch(&me).await.text, text);
@@ -76,20 +78,20 @@ async fn sessions_end_by_a_post() {
     let (browser, text) = signed_in(&program, "/sign-in").await;
     let copy = browser.copy();
     let out = format!("{}/sign-out", program.url);
-    // A link does not log a user out.
+    // A GET request does not log the user out.
     assert_eq!(browser.visit(&out).await.status, 405);
     assert_eq!(browser.fetch(&me).await.text, text);
     assert_eq!(browser.post(&out).await.status, 200);
     assert_eq!(browser.fetch(&me).await.status, 401);
     assert_eq!(copy.fetch(&me).await.status, 401, "a copy of the cookie");
-    // WeChat asks for the next user of this browser. The former user is not logged in again.
+    // After the logout, a login redirects to WeChat. The former user is not logged in again.
     let next = browser.visit(&format!("{}/sign-in", program.url)).await;
     assert_eq!(next.status, 302, "{next:?}");
     let location = next.location().expect("WeChat's page");
     assert_eq!(location.path(), "/connect/oauth2/authorize");
 }
 
-/// An outage of the sessions' store is a 503, for logged-in users too.
+/// While the session store is down, requests get a 503, also those of users who are logged in.
 #[tokio::test(flavor = "multi_thread")]
 async fn unreadable_sessions_are_not_anonymous() {
     let store = switched_store::Switched::default();
@@ -109,7 +111,7 @@ async fn unreadable_sessions_are_not_anonymous() {
         assert_eq!(answer.status, 503, "{answer:?}");
         assert_eq!(answer.headers["retry-after"], "1", "{answer:?}");
     }
-    // A new user cannot log in meanwhile, either.
+    // While the session store is down, a login gets a 503 too.
     let other = Browser::new().open(&format!("{origin}/sign-in")).await;
     assert_eq!(other.status, 503, "{other:?}");
 
@@ -122,7 +124,7 @@ async fn unreadable_sessions_are_not_anonymous() {
     assert_eq!(browser.fetch(&me).await.status, 401);
 }
 
-/// A supervisor stops an example by SIGTERM: requests under way are finished.
+/// SIGTERM stops an example after it has finished the requests that are under way.
 #[tokio::test(flavor = "multi_thread")]
 async fn examples_stop_on_sigterm() {
     let stopping = [
@@ -153,7 +155,7 @@ async fn the_center_and_its_client() {
     let token = token.field("access_token");
     assert!(!token.is_empty());
 
-    // A client of that center, and one that starts its own.
+    // One example is a client of the center above, and another starts its own center.
     let asking = variables(&[
         ("CENTER_URL", &center.url),
         ("CENTER_TOKEN", secret),
@@ -195,7 +197,7 @@ async fn testing_runs_as_a_program_too() {
     assert!(text.starts_with("你好，"), "{text}");
 }
 
-/// The layer's spans reach an exporter, below the request that they belong to, without a secret.
+/// OpenTelemetry receives the layer's spans below the span of their request, and no secret.
 #[tokio::test(flavor = "multi_thread")]
 async fn opentelemetry_receives_the_spans_of_a_login() {
     let program = example("opentelemetry").await;
@@ -221,7 +223,7 @@ async fn opentelemetry_receives_the_spans_of_a_login() {
 fn no_example_is_left_out() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let this = std::fs::read_to_string(folder.join("../tests/programs/examples.rs")).unwrap();
-    // Other tests run these three.
+    // Other test files run these three examples.
     let elsewhere = ["demo", "simulator", "observability"];
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

@@ -23,7 +23,7 @@ pub(crate) const REFRESH_HASH: &str = "user.wxUserRefreshToken";
 pub(crate) const USER: &str = "oUser";
 pub(crate) const TWO_HOURS: Duration = Duration::from_secs(7_200);
 
-/// Two services on one Redis and one WeChat.
+/// The demo and the other service, on one Redis and one WeChat.
 pub(crate) struct InteropHarness {
     pub(crate) services: Harness,
     pub(crate) demo: DemoProcess,
@@ -34,7 +34,7 @@ impl InteropHarness {
         Self::with(&[]).await
     }
 
-    /// Creates the services, with additional variables for the demo.
+    /// Starts the demo with additional variables.
     pub(crate) async fn with(more: &[(&str, &str)]) -> Self {
         let mut services = Harness::new(Layout::Hashes).await;
         // The demo reads Redis on every request, so that each response reflects the stored values.
@@ -46,7 +46,8 @@ impl InteropHarness {
         Self { services, demo }
     }
 
-    /// Runs the other service with this text on its stdin. Returns its output.
+    /// Runs the other service once, with `input` on its stdin. Returns its output as JSON, or
+    /// `null` if it prints nothing.
     async fn java(&self, task: &str, user: &str, input: String) -> Value {
         let mut command = Command::new("python3");
         command
@@ -87,12 +88,13 @@ impl InteropHarness {
         }
     }
 
-    /// Returns the token that the other service uses for the user.
+    /// Returns the token that the other service uses for the user, and whether the service has just
+    /// renewed it.
     pub(crate) async fn java_token(&self, user: &str) -> Value {
         self.java("token", user, String::new()).await
     }
 
-    /// Logs a user in at the other service.
+    /// Logs a user in at WeChat, and lets the other service store the pair.
     pub(crate) async fn java_login(&self, user: &str) -> UserPair {
         let pair = self.services.wechat.sign_in(user, "snsapi_userinfo");
         let reply = json!({
@@ -110,8 +112,8 @@ impl InteropHarness {
         self.services.connection().hget(hash, user).unwrap()
     }
 
-    /// Simulates that time passes. Only WeChat's clock can be moved, so the times in Redis are
-    /// reduced by as much.
+    /// Advances WeChat's clock and reduces the times in Redis by as much, because the clocks of the
+    /// two services cannot be moved.
     pub(crate) fn time_passes(&self, by: Duration) {
         self.services.wechat.advance(by);
         let by = i64::try_from(by.as_millis()).unwrap();
@@ -147,12 +149,12 @@ impl InteropHarness {
     }
 }
 
-/// Returns the response of the other service after it has renewed the token.
+/// Returns the output of the other service after it has renewed the token.
 pub(crate) fn renewed(token: &str) -> Value {
     json!({"token": token, "renewed": true})
 }
 
-/// Returns the response of the other service that found a valid token.
+/// Returns the output of the other service if it found a valid token.
 pub(crate) fn as_it_was(token: &str) -> Value {
     json!({"token": token, "renewed": false})
 }

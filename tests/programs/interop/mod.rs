@@ -1,5 +1,5 @@
-//! Tests of the demo beside a service in another language on the same Redis. That service uses the
-//! two hashes as the published Spring Boot service does.
+//! Tests of the demo beside a service in another language on one Redis. That service uses the two
+//! hashes as the published Spring Boot service does.
 
 mod harness;
 mod unreadable_values;
@@ -53,8 +53,8 @@ async fn the_java_service_accepts_a_renewal_of_the_demo() {
         .has_token(&harness.current(USER));
     assert_eq!(harness.services.refreshes(), 1);
 
-    // The access value has two parts: the token and the renewal point, 15 minutes before the
-    // expiry. The refresh value also has the scope.
+    // The access value has two parts, the token and the renewal point, which is 15 minutes before
+    // the expiry. The refresh value also has the scope.
     let access = harness.raw(ACCESS_HASH, USER);
     let (token, ms) = access.split_once('#').unwrap();
     let point = now_ms() + (7_200 - 900) * 1_000;
@@ -99,8 +99,8 @@ async fn the_java_service_ignores_further_fields() {
     assert_eq!(harness.services.refreshes(), 2);
 }
 
-/// Tests a lifetime below the margin. The demo writes a value of three parts, and the other service
-/// a renewal point in the past.
+/// Tests a lifetime of 600 s, which is shorter than the margin. The demo writes a value of three
+/// parts. The other service writes a renewal point in the past.
 #[tokio::test(flavor = "multi_thread")]
 async fn short_lifetimes() {
     let harness = InteropHarness::new().await;
@@ -140,8 +140,8 @@ async fn short_lifetimes() {
     harness.services.assert_newest_pair_is_stored(USER);
 }
 
-/// Tests a token response without a lifetime. The token expires at once for the other service, and
-/// in one minute for the demo.
+/// Tests a token response without a lifetime. For the other service the token expires at once, and
+/// for the demo in one minute.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reply_without_expires_in() {
     let harness = InteropHarness::new().await;
@@ -186,7 +186,7 @@ async fn a_reply_without_expires_in() {
     assert_eq!(harness.java_token("oOther").await, current);
 }
 
-/// Runs both services in turns: one renews the tokens, and the other reads the new tokens.
+/// Runs both services: for each user, one service renews the tokens and the other one reads them.
 async fn in_turns(rotate: bool) {
     let harness = InteropHarness::new().await;
     harness
@@ -199,7 +199,7 @@ async fn in_turns(rotate: bool) {
     }
     let mut renewals = 0;
     for round in 0..6 {
-        // In turns, more than a token's lifetime and just past the renewal point.
+        // In one round the tokens expire, and in the next round they only become stale.
         let passing = [TWO_HOURS * 4, Duration::from_secs(6_301)][round % 2];
         let before: Vec<String> = users.iter().map(|user| harness.current(user)).collect();
         harness.time_passes(passing);
@@ -219,7 +219,7 @@ async fn in_turns(rotate: bool) {
             } else {
                 let answer = harness.demo.me(user).await;
                 assert_eq!(answer.status, 200, "{answer:?}");
-                // A stale token is served while it is renewed.
+                // The demo serves the stale token until the renewal in the background ends.
                 crate::support::eventually(
                     "the renewal here",
                     Duration::from_secs(20),
@@ -257,8 +257,8 @@ async fn both_renew_in_turns_with_rotating_refresh_tokens() {
     in_turns(true).await;
 }
 
-/// Tests a renewal of the other service, which uses no lease, during a renewal of the demo. The
-/// tokens that the other service wrote stay in Redis.
+/// Tests a renewal of the other service during a renewal of the demo. The other service uses no
+/// lease, and the tokens that it writes stay in Redis.
 #[tokio::test(flavor = "multi_thread")]
 async fn both_renew_at_once() {
     for rotate in [false, true] {
@@ -292,8 +292,8 @@ async fn both_renew_at_once() {
     }
 }
 
-/// Tests a sealed value, which the other service cannot open. The other service starts a login, and
-/// both services accept the tokens of that login.
+/// Tests a sealed value, which the other service cannot open. That service starts a login, and both
+/// services accept its tokens.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sealed_pair_is_a_miss_for_the_java_service() {
     use base64::Engine as _;
@@ -334,7 +334,7 @@ async fn unknown_users_are_a_miss_for_both() {
             .await
             .is_rejected(401, "login_required");
     }
-    // An expired access token without a refresh token.
+    // A value with an expired access token, for a user without a refresh token.
     harness.services.put_access(USER, "token#1");
     assert_eq!(harness.java_token(USER).await, json!({"login": true}));
     harness
@@ -345,7 +345,8 @@ async fn unknown_users_are_a_miss_for_both() {
     assert_eq!(harness.services.refreshes(), 0);
 }
 
-/// Tests that the demo deletes an invalid pair, so that the other service also starts a login.
+/// Tests that the demo deletes a pair that WeChat rejects, so that the other service also starts a
+/// login.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_pair_means_a_login_for_both() {
     let harness = InteropHarness::new().await;

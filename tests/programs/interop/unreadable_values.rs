@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::harness::{ACCESS_HASH, InteropHarness, REFRESH_HASH, USER};
 use crate::support::harness::now_ms;
 
-/// Returns a text as Java's own serialization writes it.
+/// Returns a text as Java serializes it: a header, the length and the text.
 fn java_serialized(text: &str) -> Vec<u8> {
     let length = u16::try_from(text.len()).unwrap().to_be_bytes();
     [
@@ -23,7 +23,8 @@ async fn values_of_other_serializers_are_logged_once() {
     type Serializer = fn(&str) -> Vec<u8>;
     let serializers: [(&str, Serializer); 4] = [
         ("Java's own serialization", java_serialized),
-        // Jackson2JsonRedisSerializer, GenericJackson2JsonRedisSerializer, FastJson of a string.
+        // The formats of Jackson2JsonRedisSerializer, GenericJackson2JsonRedisSerializer and
+        // FastJson.
         ("JSON", |value| format!("\"{value}\"").into_bytes()),
         ("JSON", |value| {
             format!("{{\"@type\":\"com.example.Token\",\"value\":\"{value}\"}}").into_bytes()
@@ -68,7 +69,7 @@ async fn values_of_other_serializers_are_logged_once() {
             !log.contains("access-oA") && !log.contains("refresh-oA"),
             "{log}"
         );
-        // A login replaces the value that cannot be read.
+        // A login replaces an unreadable value.
         let pair = harness.java_login("oB").await;
         crate::support::eventually("the login is seen", Duration::from_secs(10), async || {
             harness.demo.me("oB").await.status == 200
@@ -78,7 +79,8 @@ async fn values_of_other_serializers_are_logged_once() {
     }
 }
 
-/// The demo never reads fields and hashes whose names another serializer has written.
+/// Java has serialized the name of a field or a hash. The demo finds no tokens under its own name,
+/// and logs one line.
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_of_java_serialization_are_logged_once() {
     use redis::Commands;
@@ -114,7 +116,7 @@ async fn keys_of_java_serialization_are_logged_once() {
     }
 }
 
-/// Checks stored tokens for the characters of WeChat's tokens.
+/// A stored token with characters that no token of WeChat has counts as missing.
 #[tokio::test(flavor = "multi_thread")]
 async fn values_that_cannot_be_tokens_are_a_miss() {
     let harness = InteropHarness::new().await;

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::{GUIDE, file};
 
-/// The source of the library without its tests, by path.
+/// Collects the source files of the library with their paths, without unit tests.
 fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -21,7 +21,8 @@ fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
     }
 }
 
-/// The calls of tracing's macros in a text: the macro's name and what is between its parentheses.
+/// Returns the calls of tracing's macros in a text: the name of each macro and the text between its
+/// parentheses.
 fn calls(text: &str) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for rest in text.split("tracing::").skip(1) {
@@ -51,7 +52,7 @@ fn calls(text: &str) -> Vec<(String, String)> {
     found
 }
 
-/// The texts in quotes, with lines that go on joined.
+/// Returns the texts in quotes. A text that continues on the next line is joined.
 fn texts(body: &str) -> Vec<String> {
     body.split('"')
         .skip(1)
@@ -105,7 +106,7 @@ fn the_guide_lists_every_span_and_event() {
                 );
             } else {
                 let message = texts.last().unwrap();
-                // A message that the code assembles is listed by its beginning.
+                // The guide lists a message with a variable part by its beginning.
                 let known = message.starts_with('{')
                     || events.iter().any(|event| message.starts_with(event));
                 assert!(known, "{place}\nadd \"{message}\" to the events of {GUIDE}");
@@ -116,7 +117,7 @@ fn the_guide_lists_every_span_and_event() {
     assert!(checked > 30, "{checked} calls were checked");
 }
 
-/// The source still logs every message that the guide lists.
+/// Fails if the guide lists a message that the source does not log.
 #[test]
 fn the_guide_lists_nothing_else() {
     let mut found = Vec::new();

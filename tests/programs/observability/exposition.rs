@@ -1,4 +1,4 @@
-//! Prometheus' text format, as far as the demo writes it.
+//! Reads Prometheus' text format, as far as the demo writes it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ pub struct Scrape {
 }
 
 pub struct Series {
-    /// With `_bucket`, `_sum` or `_count`, for histograms.
+    /// The name in the text. The series of a histogram end with `_bucket`, `_sum` or `_count`.
     pub name: String,
     pub labels: BTreeMap<String, String>,
     pub value: f64,
@@ -30,7 +30,7 @@ impl Scrape {
         Self { series, described }
     }
 
-    /// The names without what histograms add.
+    /// Returns the names of the metrics, without the suffixes of a histogram's series.
     pub fn names(&self) -> BTreeSet<String> {
         let bare = |name: &str| {
             ["_bucket", "_sum", "_count"]

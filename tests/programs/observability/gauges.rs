@@ -1,4 +1,5 @@
-//! Tests that gauges exist from the start and follow every change of what they count.
+//! Tests that gauges exist from the start, and that the gauges of cached entries are right after
+//! each change.
 
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ async fn cached(demo: &DemoProcess, kind: &str) -> Option<f64> {
     scrape(demo).await.value(CACHED, &[("kind", kind)])
 }
 
-/// The account has no token here, so no request creates a gauge.
+/// WeChat issues no token for the account here, so no call creates a gauge.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_gauge_exists_from_the_start() {
     let harness = Harness::new(Layout::Hashes).await;
@@ -96,7 +97,7 @@ async fn the_gauge_of_cached_users_is_right_after_each_change() {
         assert_eq!(cached(&demo, "user").await, Some(1.0));
         assert_eq!(cached(&demo, "access_token").await, Some(1.0));
 
-        // Expired entries are no longer counted.
+        // An entry that has expired is not counted.
         harness
             .wechat
             .settings(|settings| settings.user_token_lifetime = Duration::from_secs(2));

@@ -16,7 +16,7 @@ async fn healthz_shows_the_store_and_the_account_token() {
     harness.wechat.inject(Fault::on("*").errcode(-1));
     let demo = harness.demo().await;
     let healthz = async || demo.ask(Asked::get("/healthz")).await;
-    // Users are served even without a token of the account.
+    // The demo is healthy without a token of the account, because it can still serve users.
     let without = healthz().await;
     assert_eq!(without.status, 200, "{without:?}");
     assert_eq!(without.field("status"), "ok");
@@ -38,7 +38,7 @@ async fn healthz_shows_the_store_and_the_account_token() {
     let left = with["account_token_expires_in_secs"].as_u64().unwrap();
     assert!((6_000..=7_200).contains(&left), "{with}");
 
-    // Without the store the process keeps using the token in its cache.
+    // While Redis is down, the demo uses the account token in its cache.
     harness.redis.kill();
     eventually("503", LIMIT, async || healthz().await.status == 503).await;
     let away = healthz().await;

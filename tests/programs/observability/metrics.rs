@@ -1,5 +1,5 @@
-//! Tests of metrics: a demo runs into every case, and the test reads its metrics as Prometheus
-//! does.
+//! Tests of metrics. A demo gets requests of every counted kind, and the test reads its metrics as
+//! Prometheus does.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::support::http_client::Asked;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// The bearer secret of the demo's token center.
+/// The secret with which clients authenticate at the demo's token center.
 const CENTER_TOKEN: &str = "the-bearer-secret-of-these-tests";
 
-/// A demo with a token center.
+/// Starts a demo that also serves a token center.
 async fn demo_of(harness: &mut Harness) -> DemoProcess {
     let secret = ("CENTER_TOKEN".to_owned(), CENTER_TOKEN.to_owned());
     harness.variables.push(secret);
@@ -27,7 +27,8 @@ async fn demo_of(harness: &mut Harness) -> DemoProcess {
 
 /// Sends requests to the demo that reach every counted case.
 async fn traffic(harness: &Harness, demo: &DemoProcess) {
-    // Users: expired (and renewed), from the store, from the cache, stale, unknown, invalid.
+    // Requests of users whose token is expired, fresh in Redis, cached, stale or missing, or whose
+    // name is invalid.
     harness.sign_in("oExpired", Age::Expired).await;
     harness.sign_in("oFresh", Age::Fresh).await;
     harness.sign_in("oStale", Age::Stale).await;
@@ -36,7 +37,7 @@ async fn traffic(harness: &Harness, demo: &DemoProcess) {
     }
     demo.me("oAbsent").await.is_rejected(401, "login_required");
     demo.me("tab\tinside").await.is_rejected(400, "bad_request");
-    // Other calls to WeChat, and the account's credentials.
+    // Calls of other APIs of WeChat, and requests for the account's token and ticket.
     assert_eq!(demo.get("/api/userinfo", "oFresh").await.status, 200);
     let page = format!("/api/jssdk?url={}/", demo.url);
     assert_eq!(demo.ask(Asked::get(&page)).await.status, 200);
@@ -61,8 +62,8 @@ async fn traffic(harness: &Harness, demo: &DemoProcess) {
     assert_eq!(browser.open(&denied).await.status, 403);
     assert_eq!(Browser::new().open(&callback).await.status, 400);
 
-    // Failures: an expired refresh token, a rate limit, a broken connection, and a rejected
-    // account. The last one suppresses calls for the whole account, so it comes last.
+    // Failures: a revoked refresh token, a rate limit, a broken response, and a rejected account. A
+    // rejected account stops all calls for the account, so it comes last.
     let failing = [
         ("oRevoked", Fault::on(REFRESH).errcode(40030)),
         ("oLimited", Fault::on(REFRESH).errcode(45011)),
@@ -72,8 +73,8 @@ async fn traffic(harness: &Harness, demo: &DemoProcess) {
         ),
         ("oRejected", Fault::on(REFRESH).errcode(40125)),
     ];
-    // WeChat's limit per minute (45011) ends with the minute. Close to that end the retry would
-    // succeed.
+    // WeChat's limit per minute (45011) ends with the minute, and shortly before that end a retry
+    // would succeed.
     let second_of_minute = || now_ms() / 1_000 % 60;
     eventually("a minute with some time left", LIMIT, async || {
         second_of_minute() < 40
@@ -91,8 +92,8 @@ async fn scrape(demo: &DemoProcess) -> Scrape {
     Scrape::read(&demo.ask(Asked::get("/metrics")).await.text)
 }
 
-/// Every metric of the dashboard and the rules exists. The guide lists every metric that exists,
-/// and no other.
+/// Each metric exists that the dashboard and the rules use. The guide lists all metrics, and no
+/// others.
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_of_the_dashboard_and_the_rules_exist() {
     let mut harness = Harness::new(Layout::Hashes).await;
@@ -136,8 +137,7 @@ async fn metrics_of_the_dashboard_and_the_rules_exist() {
                 );
             }
             for (label, value) in &selector.wants {
-                // Some results of logins need another configuration than this demo's, so the guide
-                // is read instead.
+                // Some results of logins do not occur in this demo. The guide must list them.
                 let listed = label == "result" && file(GUIDE).contains(&format!("`{value}`"));
                 assert!(
                     scrape.has(metric, label, value) || listed,
@@ -190,10 +190,10 @@ async fn outcomes_have_separate_labels() {
     let seen = scrape(&demo).await;
     let count = |name: &str, labels: &[(&str, &str)]| seen.value(name, labels).unwrap_or_default();
     let requests = |outcome| count("wechat_requests_total", &[("outcome", outcome)]);
-    // One user's token had expired, and another user's renewal was retried.
+    // The first request of `oExpired`, and the request of `oBroken`, whose renewal was retried.
     assert_eq!(requests("renewed"), 2.0);
     assert_eq!(requests("store"), 1.0);
-    // One request to /api/me, and one to /api/userinfo.
+    // The second request of `oFresh` to /api/me, and the request to /api/userinfo.
     assert_eq!(requests("cache"), 2.0);
     assert_eq!(requests("stale"), 1.0);
     let renewals = |result| {

@@ -7,7 +7,7 @@ mod health;
 mod metrics;
 mod queries;
 
-/// Reads a file of the repository.
+/// Returns the text of a file of the repository.
 fn file(name: &str) -> String {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))

@@ -1,4 +1,4 @@
-//! The queries of the dashboard and of the alert rules.
+//! Reads the queries of the dashboard and of the alert rules.
 
 use std::collections::BTreeSet;
 
@@ -6,14 +6,14 @@ use serde_json::Value;
 
 use super::file;
 
-/// One selector of a query: a metric, and the values of labels that it wants to see.
+/// One metric in a query, with the label values that the query names.
 #[derive(Debug)]
 pub struct Selector {
     pub metric: String,
     pub wants: Vec<(String, String)>,
 }
 
-/// Every expression of the dashboard and of the rules, with where it stands.
+/// Returns every query of the dashboard and of the rules, with the name of its panel or alert.
 pub fn all() -> Vec<(String, String)> {
     let dashboard: Value = serde_json::from_str(&file("examples/observability/dashboard.json"))
         .expect("the dashboard is JSON");
@@ -38,7 +38,7 @@ pub fn all() -> Vec<(String, String)> {
     found
 }
 
-/// The selectors of an expression.
+/// Returns the metrics in a query, with their label values.
 pub fn selectors(expression: &str) -> Vec<Selector> {
     let mut found = Vec::new();
     let mut rest = expression;
@@ -61,8 +61,8 @@ pub fn selectors(expression: &str) -> Vec<Selector> {
     found
 }
 
-/// The values that a matcher asks for, or against: those that it names have to exist either way.
-/// Grafana's own variables stand for labels that Prometheus adds.
+/// Returns the label and the values that a matcher selects or excludes. Variables of Grafana are
+/// left out, because they stand for labels that Prometheus adds.
 fn wanted(matcher: &str) -> Vec<(String, String)> {
     let Some((label, value)) = matcher.split_once('=') else {
         return match matcher.split_once("!~") {
@@ -82,7 +82,7 @@ fn alternatives(label: &str, quoted: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The labels that an expression groups by, without those that Prometheus and histograms add.
+/// Returns the labels by which a query groups, without those that Prometheus and histograms add.
 pub fn grouped_by(expression: &str) -> BTreeSet<String> {
     expression
         .split(" by (")

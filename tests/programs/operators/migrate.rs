@@ -27,7 +27,7 @@ async fn a_copy_there_and_back_is_unchanged() {
         harness.sign_in(user, age).await;
     }
     let later = now_ms() + 300_000;
-    // A short life has a third part; details stand behind the refresh token.
+    // A value for a short lifetime has a third part, and a refresh value may contain details.
     harness.put_access("oShort", format!("short#{later}#{}", later + 300_000));
     harness.put_refresh(
         "oShort",
@@ -107,7 +107,7 @@ async fn a_user_under_renewal_is_copied_afterwards() {
     );
 }
 
-/// A service of several processes that are replaced one after another, under load.
+/// Several processes that serve requests while a test replaces one after another.
 struct Fleet {
     harness: Harness,
     demos: Vec<DemoProcess>,
@@ -121,14 +121,15 @@ impl Fleet {
         DemoProcess::start(&environment).await
     }
 
-    /// Waits until as many tokens have been renewed as there are users.
+    /// Waits until WeChat has received one refresh call for each user since the start of the wait.
     async fn renewals_of_all(&self, users: usize) {
         let before = self.harness.refreshes();
         let renewed = async || self.harness.refreshes() >= before + users as u64;
         eventually("renewals of all", Duration::from_secs(60), renewed).await;
     }
 
-    /// Replaces one process after another: the new one serves before the old one gets SIGTERM.
+    /// Replaces one process after another. The new process gets requests before the old one gets
+    /// SIGTERM.
     async fn roll(&mut self, layouts: &str) {
         for at in 0..self.demos.len() {
             let new = self.start_one(layouts).await;
@@ -141,9 +142,9 @@ impl Fleet {
     }
 }
 
-/// The procedure of the documentation. Tokens expire after seconds, so that each
-/// user's token is renewed many times during the move. Each renewal revokes the refresh token before
-/// it, so a renewal from an old copy would end a login.
+/// Follows the documented procedure. Tokens expire after 3 s, so that each user's token is renewed
+/// many times during the move. Each renewal revokes the refresh token before it, so a renewal from
+/// an old copy would end a login.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn moving_between_layouts_loses_no_login() {
     let harness = Harness::new(Layout::Hashes).await;
@@ -179,7 +180,8 @@ async fn moving_between_layouts_loses_no_login() {
             while !over.load(Ordering::Relaxed) {
                 for user in &chunk {
                     turn += 1;
-                    // The process stays until this is answered: the fleet waits for the guard.
+                    // A process is replaced only when its requests have ended, because `roll` waits
+                    // for this guard.
                     let urls = urls.read().await;
                     let answer = urls[turn % urls.len()].me(user).await;
                     assert_eq!(answer.status, 200, "{user}: {answer:?}");
@@ -212,7 +214,7 @@ async fn moving_between_layouts_loses_no_login() {
         demo.signal("TERM");
         assert_eq!(demo.ended(Duration::from_secs(60)).await.0.code(), Some(0));
     }
-    // The hashes are used again, and have the newest pair of each user.
+    // After the move back, the hashes have the newest pair of each user.
     for user in &users {
         fleet.harness.assert_newest_pair_is_stored(user);
     }

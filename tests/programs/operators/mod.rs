@@ -1,4 +1,4 @@
-//! The program `tower-wechat`, as a process, on a real Redis with real services beside it.
+//! Tests of the program `tower-wechat` on a real Redis that services use at the same time.
 
 mod migrate;
 mod moves;

@@ -25,7 +25,7 @@ pub(super) async fn migrate(harness: &Harness, to: &str) -> Value {
         .result()
 }
 
-/// A service that reads the first of these layouts and writes all of them.
+/// Starts a service that reads the first of these layouts and writes all of them.
 pub(super) async fn demo(harness: &Harness, layouts: &str) -> DemoProcess {
     let mut environment = harness.environment();
     environment.extend(variables(&[
@@ -50,7 +50,8 @@ fn has_fields(harness: &Harness, user: &str) -> bool {
     HASHES.iter().any(|hash| redis.hexists(hash, user).unwrap())
 }
 
-/// A process that has not begun to move deletes from the hashes only.
+/// The user logs out at a process that writes only the hashes. The next copy removes the pair from
+/// the keys too.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_logout_before_the_copy_is_not_undone_by_it() {
     let harness = Harness::new(Layout::Hashes).await;
@@ -88,7 +89,8 @@ async fn a_logout_before_the_copy_is_not_undone_by_it() {
     assert_eq!(arrived.me("oStays").await.status, 200);
 }
 
-/// The hashes still hold a pair that expired in the keys.
+/// A pair expired in the keys, and the hashes still have it. The program does not copy that pair
+/// again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pair_expired_in_the_other_layout_is_not_copied() {
     let harness = Harness::new(Layout::Hashes).await;
@@ -107,8 +109,8 @@ async fn a_pair_expired_in_the_other_layout_is_not_copied() {
     assert!(!has_copy(&harness, "oDead") && has_copy(&harness, "oStays"));
 }
 
-/// A service that has moved to the other layout deletes and writes only there. The pair in the old
-/// layout was logged out, and the new pair was not.
+/// The user logs out and in again at a service that writes only the new layout. The program keeps
+/// the new pair, although the pair in the old layout was logged out.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_after_a_logout_in_the_other_layout_stays() {
     for to in ["keys", "hashes"] {
@@ -145,8 +147,8 @@ async fn a_login_after_a_logout_in_the_other_layout_stays() {
     }
 }
 
-/// The same holds for a copy that the program has made, for the last user, and for a deletion that
-/// left no tombstone.
+/// The program removes a copy whose pair was deleted at the source: by a logout, without a
+/// tombstone, or as the last of a hash.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pair_deleted_at_the_source_leaves_the_copy() {
     let harness = Harness::new(Layout::Hashes).await;
@@ -160,7 +162,8 @@ async fn a_pair_deleted_at_the_source_leaves_the_copy() {
     for hash in HASHES {
         let _: () = redis.hdel(hash, "oDeleted").unwrap();
     }
-    // One of the two is being renewed. The program waits for that renewal.
+    // The lease says that a process renews this user. The program waits until the lease has
+    // expired.
     let lease = format!("wechat:{}:lease:user:oDeleted", harness.wechat.app_id());
     let _: () = redis.pset_ex(&lease, "holder", 1_500).unwrap();
     let moved = migrate(&harness, "keys").await;
@@ -176,15 +179,15 @@ async fn a_pair_deleted_at_the_source_leaves_the_copy() {
     assert!(!has_copy(&harness, "oLogsOut") && !has_copy(&harness, "oDeleted"));
     assert!(has_copy(&harness, "oStays"));
 
-    // The last user: Redis removes the empty hashes.
+    // With the last user's fields, Redis removes the hashes themselves.
     log_out_everywhere(&old, "oStays").await;
     assert!(!redis.exists::<_, bool>(HASHES[0]).unwrap());
     assert_eq!(migrate(&harness, "keys").await["removed"], 1);
     assert!(!has_copy(&harness, "oStays"));
 }
 
-/// Once services read the keys, the hashes are outdated: the program copies nothing from them, and
-/// a user who is only in the keys stays.
+/// When services read the keys, the hashes are outdated. The program then copies nothing from the
+/// hashes, and a user who is only in the keys stays.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_run_after_the_last_step_changes_nothing() {
     let harness = Harness::new(Layout::Hashes).await;
@@ -195,7 +198,7 @@ async fn another_run_after_the_last_step_changes_nothing() {
     assert_eq!(migrate(&harness, "keys").await["written"], 3);
     let arrived = demo(&harness, "keys").await;
     log_out_everywhere(&arrived, "oLogsOut").await;
-    // Adds a login that is missing in the hashes.
+    // The keys have a login that the hashes do not have.
     let later = now_ms() + HOUR * 1_000;
     harness.put_record(
         "oNew",
@@ -221,7 +224,8 @@ async fn another_run_after_the_last_step_changes_nothing() {
         assert!(has_copy(&harness, user), "{user}");
     }
 
-    // An operator removes half of the hashes, and then all of them as the guide says.
+    // An operator removes one user from the hashes, and then the hashes themselves, as the guide
+    // says.
     for hash in HASHES {
         let _: () = redis.hdel(hash, "oQuiet").unwrap();
     }
@@ -243,8 +247,7 @@ async fn another_run_after_the_last_step_changes_nothing() {
     }
 }
 
-/// An operator deletes the hashes a moment after the last step, before any renewal: the keys are
-/// still as the program has copied them.
+/// An operator deletes the hashes before a service has renewed any pair in the keys. The keys stay.
 #[tokio::test(flavor = "multi_thread")]
 async fn copies_stay_when_the_hashes_are_deleted() {
     let harness = Harness::new(Layout::Hashes).await;
@@ -263,8 +266,8 @@ async fn copies_stay_when_the_hashes_are_deleted() {
     assert!(users.iter().all(|user| has_copy(&harness, user)));
 }
 
-/// On the way back the hashes are the copy. What was left there when services had arrived in the
-/// keys does not become valid again.
+/// A user logs out at a service that writes only the keys. The move back to the hashes removes the
+/// user's old pair there.
 #[tokio::test(flavor = "multi_thread")]
 async fn moving_back_does_not_undo_a_logout() {
     let harness = Harness::new(Layout::Hashes).await;
@@ -284,7 +287,7 @@ async fn moving_back_does_not_undo_a_logout() {
     let old = demo(&harness, "hashes").await;
     old.me("oLogsOut").await.is_rejected(401, "login_required");
     assert_eq!(old.me("oStays").await.status, 200);
-    // A login after the logout is copied like any other.
+    // A login after the logout is copied to the hashes.
     let pair = harness.wechat.sign_in("oLogsOut", "snsapi_userinfo");
     let now = now_ms();
     harness.put_record(

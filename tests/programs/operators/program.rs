@@ -1,4 +1,4 @@
-//! Runs the program.
+//! Runs the program `tower-wechat`, and tests its command line.
 
 use std::process::{Command, Stdio};
 
@@ -14,7 +14,7 @@ pub struct Ran {
 }
 
 impl Ran {
-    /// The lines of `--json`.
+    /// Returns the lines that the program prints with `--json`.
     pub fn lines(&self) -> Vec<Value> {
         let lines = self.stdout.lines();
         lines
@@ -22,7 +22,7 @@ impl Ran {
             .collect()
     }
 
-    /// The one object that work ends with.
+    /// Returns the only line of the output as JSON. Panics if the program failed or printed more.
     #[track_caller]
     pub fn result(&self) -> Value {
         assert_eq!(self.code, 0, "{}{}", self.stdout, self.stderr);
@@ -32,7 +32,7 @@ impl Ran {
     }
 }
 
-/// The program with these variables, and none of the caller's.
+/// Returns a command that runs the program with these variables and no others.
 pub fn command(arguments: &[&str], variables: &[(&str, &str)]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tower-wechat"));
     command
@@ -54,7 +54,7 @@ pub async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
     }
 }
 
-/// The program on the Redis of a harness, set up like its services.
+/// Runs the program on the Redis of a harness, with the layout and the account of the harness.
 pub async fn on(harness: &Harness, arguments: &[&str], more: &[(&str, &str)]) -> Ran {
     let url = harness.redis.url();
     let mut variables = vec![

@@ -1,4 +1,4 @@
-//! Tests of `reseal`: stored values are sealed, sealed with a new key, and opened again.
+//! Tests of `reseal`: it seals stored values, seals them with a new key, and opens them again.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -61,7 +61,7 @@ async fn users_are_sealed_and_moved_to_a_new_key() {
 
         let next = demo(&harness, &both).await;
         let moved = on(&harness, &["reseal", "--json"], &[("SEALING_KEY", &both)]).await;
-        // All users, and the values that the demos have stored for the account.
+        // At least the 250 users. The values that the demos have stored for the account count too.
         assert!(
             moved.result()["written"].as_u64() >= Some(250),
             "{}",
@@ -82,7 +82,7 @@ async fn users_are_sealed_and_moved_to_a_new_key() {
             );
         }
 
-        // Without the key of the stored values, the program fails and names the remedy.
+        // If the key of the stored values is missing, the program fails and names the remedy.
         let wrong = on(&harness, &["reseal"], &[("SEALING_KEY", &a)]).await;
         assert_eq!(wrong.code, 1);
         assert!(
@@ -99,7 +99,7 @@ async fn users_are_sealed_and_moved_to_a_new_key() {
     }
 }
 
-/// All subscribers receive what is published, so plaintext of a sealed value must not be published.
+/// `reseal` publishes nothing: all subscribers would receive the plaintext of a sealed value.
 #[tokio::test(flavor = "multi_thread")]
 async fn unchanged_values_are_not_published() {
     for layout in Layout::BOTH {

@@ -1,17 +1,18 @@
 //! Tests of stored times in a move to the other layout: pairs of a Java service, expired pairs and
-//! absurd times.
+//! implausible times.
 
 use redis::{Commands, Connection};
 
 use super::moves::{DAY, HASHES, HOUR, demo, has_copy, migrate};
 use crate::support::harness::{Age, Harness, Layout, now_ms};
 
-/// Returns the seconds until the copy of a user expires.
+/// Returns the number of seconds until Redis deletes the copy of a user.
 fn copy_expires_in(redis: &mut Connection, harness: &Harness, user: &str) -> i64 {
     redis.ttl(harness.key(user)).unwrap()
 }
 
-/// Writes a pair as the Spring Boot service does: both hashes hold the access token's time.
+/// Writes a pair as the Spring Boot service does, with the renewal point of the access token in
+/// both hashes.
 fn put_as_java_does(harness: &Harness, user: &str, ms: i64) {
     harness.put_access(user, format!("access-{user}#{ms}"));
     harness.put_refresh(user, format!("refresh-{user}#{ms}"));
@@ -32,14 +33,14 @@ async fn copied_java_pairs_are_kept_for_a_month() {
     for (user, ms) in users {
         put_as_java_does(&harness, user, ms);
     }
-    // The two times are taken one after the other, or one without the margin.
+    // Two times that differ by 3 ms, or by the margin.
     put_as_java_does(&harness, "oTwice", just_now);
     harness.put_refresh("oTwice", format!("refresh#{}", just_now + 3));
     put_as_java_does(&harness, "oWithoutMargin", just_now);
     harness.put_refresh("oWithoutMargin", format!("refresh#{}", just_now + 900_000));
-    // The access token is gone.
+    // A user whose access token is missing.
     harness.put_refresh("oAlone", format!("refresh#{just_now}"));
-    // Written by this crate: 30 days less the margin, ten of which are left.
+    // A pair that this crate has written. Its refresh token expires in ten days.
     harness.put_access("oOurs", format!("access#{just_now}"));
     harness.put_refresh(
         "oOurs",
@@ -77,14 +78,15 @@ async fn copied_java_pairs_are_kept_for_a_month() {
         "{again}"
     );
 
-    // A copy of an earlier version, which ends in an hour, is made again.
+    // A copy that an earlier version wrote, with one hour left, is written again.
     let _: () = redis.expire(harness.key("oJustNow"), HOUR).unwrap();
     assert_eq!(migrate(&harness, "keys").await["written"], 1);
     assert!(copy_expires_in(&mut redis, &harness, "oJustNow") > 30 * DAY);
     assert_eq!(migrate(&harness, "keys").await["written"], 0);
 }
 
-/// A copy of an expired pair would be a key that expires at once, and each run would copy it again.
+/// An expired pair is not copied: Redis would delete the copy at once, and each run would write it
+/// again.
 #[tokio::test(flavor = "multi_thread")]
 async fn expired_pairs_are_not_copied() {
     let harness = Harness::new(Layout::Hashes).await;
@@ -100,7 +102,7 @@ async fn expired_pairs_are_not_copied() {
     assert!(!has_copy(&harness, "oDead") && !has_copy(&harness, "oAlone"));
 }
 
-/// A service that writes both layouts keeps to the same rule as the program.
+/// A service that writes both layouts gives a renewed pair the same lifetime as the program does.
 #[tokio::test(flavor = "multi_thread")]
 async fn renewed_java_pairs_are_written_for_a_month() {
     let harness = Harness::new(Layout::Hashes).await;
@@ -120,7 +122,7 @@ async fn renewed_java_pairs_are_written_for_a_month() {
         (&0.into(), &3.into()),
         "{copied}"
     );
-    // A process that reads the keys serves and renews the pair.
+    // A process that reads the keys serves the user with the renewed pair.
     let keys = demo(&harness, "keys+hashes").await;
     keys.me("oJava")
         .await
@@ -141,7 +143,8 @@ async fn absurd_times_do_not_stop_a_move() {
         i64::MIN,
     ];
     for (at, ms) in odd.into_iter().enumerate() {
-        // In the refresh value, in the access value, and in a third part.
+        // One user for each place of the time: in the refresh value, in the access value, and in a
+        // third part.
         let (refresh, access, third) = (format!("r{at}"), format!("a{at}"), format!("t{at}"));
         harness.put_access(&refresh, format!("access#{soon}"));
         harness.put_refresh(&refresh, format!("refresh#{ms}"));
@@ -172,7 +175,7 @@ async fn absurd_times_do_not_stop_a_move() {
     }
     let again = migrate(&harness, "keys").await;
     assert_eq!(again["written"], 0, "{again}");
-    // The move back.
+    // Moves the users back into empty hashes.
     let _: () = redis.del(&HASHES).unwrap();
     let back = migrate(&harness, "hashes").await;
     assert_eq!(
@@ -183,7 +186,7 @@ async fn absurd_times_do_not_stop_a_move() {
     assert_eq!(migrate(&harness, "hashes").await["written"], 0);
 }
 
-/// A service that writes both layouts renews a user whose stored times are absurd.
+/// A service that writes both layouts renews users whose stored times are implausible.
 #[tokio::test(flavor = "multi_thread")]
 async fn absurd_times_do_not_stop_a_service() {
     let harness = Harness::new(Layout::Hashes).await;

@@ -1,4 +1,4 @@
-//! Tests of the commands that list, show and sweep users.
+//! Tests of `list`, `show` and `sweep`, and of their output.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -15,7 +15,8 @@ use crate::support::http_client::fingerprint;
 async fn users_are_listed_by_state_without_tokens() {
     for layout in Layout::BOTH {
         let harness = Harness::new(layout).await;
-        // Expired first: it moves WeChat's clock for those before it.
+        // The expired user comes first, because `sign_in` advances WeChat's clock for an expired
+        // pair.
         let expired = harness.sign_in("oExpired", Age::Expired).await;
         let stale = harness.sign_in("oStale", Age::Stale).await;
         let fresh = harness.sign_in("{o}Fresh%7B 张三", Age::Fresh).await;
@@ -24,7 +25,7 @@ async fn users_are_listed_by_state_without_tokens() {
             Layout::Hashes => {
                 harness.put_access("oDead", format!("dead-access#{long_ago}"));
                 harness.put_refresh("oDead", format!("dead-refresh#{long_ago}"));
-                // An access token without anything to renew it with.
+                // An expired access token without a refresh token.
                 harness.put_access("oAlone", format!("alone#{long_ago}"));
                 harness.put_access("oGarbage", "garbage");
             }
@@ -104,7 +105,7 @@ async fn expired_users_are_counted_and_then_swept() {
     assert_eq!(on(&harness, &["list"], &[]).await.stdout.lines().count(), 1);
 }
 
-/// More users than fit into a step come out, each of them once.
+/// The program lists 3,000 users, more than it reads at once, and each of them once.
 #[tokio::test(flavor = "multi_thread")]
 async fn all_of_many_users_are_listed() {
     for layout in Layout::BOTH {
@@ -121,7 +122,7 @@ async fn all_of_many_users_are_listed() {
             writes.ignore();
         }
         let _: () = writes.query(&mut connection).unwrap();
-        // Keys of another application are ignored.
+        // The key of another account is not listed.
         let _: () = connection
             .set("wechat:wxOther:user:o1", "1#t#1#1##")
             .unwrap();
@@ -135,7 +136,7 @@ async fn all_of_many_users_are_listed() {
     }
 }
 
-/// The program with its output there.
+/// Runs the program with its stdout written to the file at `path`.
 async fn written_to(harness: &Harness, path: &str, arguments: &[&str]) -> (i32, String) {
     let url = harness.redis.url();
     let variables = [
@@ -176,7 +177,7 @@ async fn a_full_disk_fails_and_a_closed_pipe_does_not() {
             "{arguments:?}: {says}"
         );
     }
-    // Both are full: the exit code has to do.
+    // If stdout and stderr are both full, only the exit code reports the failure.
     let mut both = command(&["list"], &[("WECHAT_APPID", "wx1")]);
     let full = || {
         std::fs::OpenOptions::new()
@@ -187,7 +188,7 @@ async fn a_full_disk_fails_and_a_closed_pipe_does_not() {
     both.stdout(full()).stderr(full());
     assert_eq!(both.status().unwrap().code(), Some(1));
 
-    // A reader that has seen enough.
+    // The reader of a pipe closes it after the first line, which is not a failure.
     let url = harness.redis.url();
     let variables = [
         ("REDIS_URL", url.as_str()),
@@ -214,7 +215,7 @@ async fn names_that_are_not_utf8_are_counted() {
     let harness = Harness::new(Layout::Hashes).await;
     let mut redis = harness.connection();
     harness.sign_in("oA", Age::Fresh).await;
-    // A Java service without string serializers, and garbage, in either hash.
+    // Names that Java has serialized in both hashes, and other bytes in one of them.
     let java = b"\xac\xed\x00\x05t\x00\x05oJava";
     for hash in ["user.wxUserAccessToken", "user.wxUserRefreshToken"] {
         let _: () = redis.hset(hash, &java[..], "tok#1").unwrap();
@@ -270,7 +271,7 @@ async fn names_that_are_not_utf8_are_counted() {
     );
 }
 
-/// Times that no service can have meant do not stop the program.
+/// Implausible times do not stop the program.
 #[tokio::test(flavor = "multi_thread")]
 async fn absurd_times_are_listed_and_not_swept() {
     let harness = Harness::new(Layout::Hashes).await;
@@ -298,14 +299,15 @@ async fn absurd_times_are_listed_and_not_swept() {
         }
     }
     let swept = on(&harness, &["sweep", "--json"], &[]).await.result();
-    // 1970 is long ago; what lies in no year at all is left alone.
+    // The program reads all fields: two for each of the six users.
     assert_eq!(swept["seen"], 12, "{swept}");
     let key = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=";
     let sealed = on(&harness, &["reseal", "--json"], &[("SEALING_KEY", key)]).await;
     assert_eq!(sealed.code, 0, "{}{}", sealed.stdout, sealed.stderr);
 }
 
-/// A key of another type below the names of users is one unreadable user, and stops nothing.
+/// A key of another type among the keys of users counts as one unreadable user, and the program
+/// continues.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_of_another_type_stops_nothing() {
     let harness = Harness::new(Layout::Keys).await;
@@ -326,7 +328,7 @@ async fn a_key_of_another_type_stops_nothing() {
     let key = "QUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUE=";
     for (arguments, variables, written) in [
         (&["migrate", "--to", "hashes", "--json"][..], &[][..], 2),
-        // The other way it would take the place of the list.
+        // In this direction the program would replace the list, and writes nothing.
         (&["migrate", "--to", "keys", "--json"], &[], 0),
         (&["reseal", "--json"], &[("SEALING_KEY", key)], 4),
     ] {
@@ -337,7 +339,8 @@ async fn a_key_of_another_type_stops_nothing() {
         assert_eq!(done["unreadable"], unreadable, "{arguments:?}: {done}");
         assert_eq!(ran.code, i32::from(unreadable > 0), "{}", ran.stderr);
     }
-    // The user of that name has a pair in the hashes.
+    // The hashes have a pair for the user whose key is a list. The program does not replace the
+    // list.
     let later = now_ms() + 3_600_000;
     harness.put_access("oList", format!("token#{later}"));
     let migrate = ["migrate", "--to", "keys", "--json"];
