@@ -1,4 +1,4 @@
-//! Tests of the program on several servers, and over TLS.
+//! Tests of the program on a Cluster, behind Sentinels, and over TLS.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -19,7 +19,7 @@ use crate::support::{eventually, free_port};
 
 const APP: &str = "wx0123456789abcdef";
 
-/// Stores so many users, and answers their ids.
+/// Stores tokens of `count` users in the key layout, and returns the ids of the users.
 async fn users(builder: RedisStoreBuilder, count: usize) -> BTreeSet<String> {
     let store = builder.layout(Layout::Keys).connect().await.unwrap();
     let client = WechatClient::new(APP, "secret").unwrap();
@@ -45,7 +45,7 @@ fn on_keys(url: &str) -> [(&str, &str); 3] {
     ]
 }
 
-/// The program on a Redis with the key layout.
+/// Runs the program on the Redis at `url`, with the key layout.
 async fn at(url: &str, arguments: &[&str], more: &[(&str, &str)]) -> Ran {
     let mut variables = on_keys(url).to_vec();
     variables.extend(more);
@@ -97,7 +97,7 @@ async fn users_of_a_cluster_are_listed_and_sealed() {
     }
 }
 
-/// Each read has the whole timeout of the store, however slow the connection is.
+/// The timeout of a command applies to each read, and not to all reads of a step together.
 #[tokio::test(flavor = "multi_thread")]
 async fn users_of_a_distant_cluster_are_listed_and_sealed() {
     let front = Proxy::start("127.0.0.1:1", 7).await;
@@ -122,8 +122,8 @@ async fn users_of_a_distant_cluster_are_listed_and_sealed() {
     .await;
     let ids = users(builder, 300).await;
 
-    // A tenth of a second on the way, in the middle, for more than a hundred reads in each step:
-    // one after another they take longer than the program waits for any answer.
+    // Each reply is delayed by 100 ms on average. A step has more than a hundred reads, which
+    // together take longer than the program waits for one reply.
     let weather = Weather {
         delay: 1_000,
         longest_delay: Duration::from_millis(200),
@@ -132,7 +132,7 @@ async fn users_of_a_distant_cluster_are_listed_and_sealed() {
     front.weather(weather);
     let list = ["list", "--json", "--pause-ms", "0"];
     assert_eq!(listed(&at(&url, &list, &[]).await), ids);
-    // Six milliseconds for what takes a few exchanges for each user.
+    // A delay of 6 ms on average, because `reseal` needs several commands for each user.
     front.weather(Weather {
         longest_delay: Duration::from_millis(12),
         ..weather
@@ -144,14 +144,14 @@ async fn users_of_a_distant_cluster_are_listed_and_sealed() {
     assert_eq!(sealed["written"], ids.len(), "{sealed}");
 }
 
-/// A user whose slot moves from a server that is still to be listed to one that is finished is
-/// missing from the list.
+/// A slot moves during the list, from a server that is not listed yet to one that is. The list
+/// lacks the users of that slot, so the program reports it and fails.
 #[tokio::test(flavor = "multi_thread")]
 async fn slots_that_move_during_a_list_are_reported() {
     let cluster = RedisCluster::start().await;
     let url = cluster.url("");
     let ids = users(RedisStore::builder(&url), 300).await;
-    // There are three servers. The program pauses after each step, and a slot is moved meanwhile.
+    // The program pauses for 3 s after each step, which is longer than the move of a slot takes.
     let arguments = ["list", "--json", "--pause-ms", "3000"];
     let mut listing = command(&arguments, &on_keys(&url))
         .stdout(Stdio::piped())

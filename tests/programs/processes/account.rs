@@ -1,4 +1,4 @@
-//! The demo's account side: `/api/account`, `/api/jssdk`, `/center`.
+//! Tests of the account's token and ticket in the demo: `/api/account`, `/api/jssdk` and `/center`.
 
 use std::time::Duration;
 
@@ -40,8 +40,8 @@ async fn three_demos_fetch_one_token_and_one_ticket() {
     }
 }
 
-/// A process that starts later finds a ticket in the store. It fetches the token nevertheless
-/// before the first request, and serves both when Redis goes away.
+/// A process that starts later finds the account's token in Redis and caches it before the first
+/// request. It serves the token and a signature while Redis is down.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_later_demo_has_the_token_in_its_cache() {
     for layout in Layout::BOTH {
@@ -148,7 +148,7 @@ async fn a_rejected_account_is_logged_once_and_recovers() {
     }
     demo.says(1, &["ERROR", "40125"]).await;
     assert_eq!(harness.wechat.calls_to(STABLE), 1);
-    // Users are served meanwhile.
+    // The demo reports that it is healthy, because it can still serve users.
     assert_eq!(demo.ask(Asked::get("/healthz")).await.status, 200);
     harness.wechat.clear_faults();
     eventually(

@@ -1,4 +1,4 @@
-//! Tests of the demo's routes, by its contract.
+//! Tests of the demo's routes: their responses, the tokens in them and the calls to WeChat.
 
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use crate::support::eventually;
 use crate::support::harness::{Age, Harness, Layout, USERINFO};
 use crate::support::http_client::{Asked, fingerprint};
 
-/// A pair from another service contains only the tokens. A renewal returns the rest.
+/// A pair from another service contains only the tokens. A renewal also returns the openid and the
+/// scope.
 async fn me(layout: Layout) {
     let harness = Harness::new(layout).await;
     let demo = harness.demo().await;
@@ -19,7 +20,7 @@ async fn me(layout: Layout) {
 
     let mut body = demo.me("oUser").await.json();
     let left = body["expires_in_secs"].take().as_u64().unwrap();
-    // An hour to the renewal point, and the margin to the true expiry.
+    // The renewal point is in one hour, and the expiry comes 15 minutes later, after the margin.
     assert!((4_300..=4_500).contains(&left), "{left}");
     let expected = json!({
         "user_id": "oUser", "openid": null, "scope": null, "unionid": null, "snapshot": false,
@@ -90,7 +91,7 @@ async fn api_userinfo_replaces_a_rejected_token_once() {
         let demo = harness.demo().await;
         let pair = harness.sign_in("oUser", Age::Fresh).await;
         demo.me("oUser").await.has_token(&pair.access_token);
-        // WeChat no longer accepts the token, although it is fresh by its stored time.
+        // WeChat rejects the token, although its stored time says that it is fresh.
         harness.wechat.advance(pair.expires_in);
 
         let answer = demo.get("/api/userinfo", "oUser").await;
@@ -106,8 +107,8 @@ async fn api_userinfo_replaces_a_rejected_token_once() {
     }
 }
 
-/// WeChat rejects a token once, and a refresh returns the same token, because it has not expired.
-/// The call is then made once more with that token.
+/// WeChat rejects a token in one call. A refresh returns the same token, because it has not
+/// expired, and the call is made again with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn api_userinfo_retries_with_a_confirmed_token() {
     for errcode in [40001, 40014, 42001] {
@@ -127,8 +128,8 @@ async fn api_userinfo_retries_with_a_confirmed_token() {
     }
 }
 
-/// Reports are compared across processes: WeChat rejects many calls with one token, which is
-/// renewed once.
+/// Reports are compared across processes: WeChat rejects many calls with one token, and the token
+/// is renewed once.
 #[tokio::test(flavor = "multi_thread")]
 async fn many_rejections_of_one_token_cause_one_renewal() {
     let harness = Harness::new(Layout::Hashes).await;
@@ -152,7 +153,7 @@ async fn many_rejections_of_one_token_cause_one_renewal() {
     assert_eq!(harness.refreshes(), 1);
 }
 
-/// WeChat rejects every token: the call is made twice, never a third time.
+/// If WeChat rejects the renewed token too, the call is not made a third time.
 #[tokio::test(flavor = "multi_thread")]
 async fn api_userinfo_gives_up_after_the_second_rejection() {
     let harness = Harness::new(Layout::Hashes).await;
@@ -168,7 +169,8 @@ async fn api_userinfo_gives_up_after_the_second_rejection() {
     );
 }
 
-/// The refresh token has expired: the pair is deleted and the user logs in.
+/// WeChat rejects the refresh token after a change of the password. The pair is deleted, and the
+/// user has to log in.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_refresh_token_leads_to_a_login() {
     for layout in Layout::BOTH {
@@ -277,8 +279,8 @@ async fn metrics_contain_no_user() {
     }
 }
 
-/// Against the real WeChat nothing but variables changes: the address that its guide shows, in its
-/// order, letter by letter.
+/// Without the address of the simulator, a login redirects to WeChat with exactly the parameters
+/// that WeChat documents, in the documented order.
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_alone_select_the_real_wechat() {
     let harness = Harness::new(Layout::Hashes).await;

@@ -1,4 +1,4 @@
-//! WeChat behind forward proxies, and behind relays that add a path.
+//! Tests of calls to WeChat through forward proxies, and through relays that add a path.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::support::harness::variables;
 use crate::support::http_client::Asked;
 
 const USER: &str = "egress";
-/// As it is, and as it stands in a URL.
+/// A password, and its percent-encoded form in a URL.
 const PASSWORD: [&str; 2] = ["s3cret:p@ss/wörd", "s3cret%3Ap%40ss%2Fw%C3%B6rd"];
 
 fn address(simulator: &Simulator) -> SocketAddr {
@@ -31,7 +31,7 @@ fn schemes(speaks: Speaks) -> &'static [&'static str] {
     }
 }
 
-/// A demo whose WeChat is this simulator, with more variables.
+/// Starts a demo that calls this simulator, with more variables.
 async fn demo(simulator: &Simulator, more: &[(&str, &str)]) -> DemoProcess {
     let mut pairs = vec![
         ("WECHAT_APPID", simulator.app_id()),
@@ -81,7 +81,7 @@ async fn calls_go_through_a_proxy_that_wants_credentials() {
     }
 }
 
-/// TLS in front of the simulator, under a certificate that the authority has signed.
+/// Serves the simulator over TLS, with the certificate `server.pem`. Returns the address.
 async fn with_tls(simulator: &Simulator, certificates: &Certificates) -> SocketAddr {
     let chain = CertificateDer::from_pem_slice(&certificates.read("server.pem")).unwrap();
     let key = PrivateKeyDer::from_pem_slice(&certificates.read("server.key")).unwrap();
@@ -212,13 +212,14 @@ async fn an_invalid_proxy_fails_the_start() {
     }
 }
 
-/// A relay that a team runs where its address is on the whitelist: it adds a path and takes it off.
+/// Calls go through a relay whose URL has a path. The relay removes the path before it calls
+/// WeChat.
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_go_through_a_relay_with_a_path() {
     let simulator = Simulator::start().await.unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let relay = listener.local_addr().unwrap();
-    // reqwest is built without a provider of cryptography, and wants one even for http://.
+    // reqwest is built without a cryptography provider, and needs one even for http://.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let (behind, http) = (simulator.url().to_owned(), reqwest::Client::new());
     let app = axum::Router::new().fallback(async move |request: axum::extract::Request| {

@@ -8,7 +8,7 @@ use crate::support::eventually;
 use crate::support::harness::{Age, Harness, Layout};
 use crate::support::http_client::Asked;
 
-/// Ids with characters that have a meaning in Redis, in stored values or in URLs.
+/// User ids that have a special meaning in Redis, in stored values, in URLs or as JSON.
 const ODD: [&str; 22] = [
     "two words",
     "a:b",
@@ -56,7 +56,7 @@ async fn odd_names_work(layout: Layout) {
         harness.store(user, pair, Age::Expired);
     }
     for user in &users {
-        // A missing token is cached for about a second.
+        // The process caches the missing token of an earlier request for one second.
         eventually(
             "the user's own token",
             Duration::from_secs(10),
@@ -122,7 +122,7 @@ async fn invalid_user_names_are_rejected() {
     demo.me("ouser").await.is_rejected(401, "login_required");
 }
 
-/// The server rejects requests with bytes that no HTTP client sends, and continues.
+/// The server rejects requests with control characters in a header, and serves others.
 #[tokio::test(flavor = "multi_thread")]
 async fn control_characters_in_a_name_are_rejected() {
     let harness = Harness::new(Layout::Hashes).await;

@@ -1,5 +1,5 @@
 //! Tests of a process that is killed or stopped during a renewal, and of a client that disconnects
-//! during one: one renewal, newest wins, nothing lost.
+//! during one. They check the promises "one renewal", "newest wins" and "nothing lost".
 
 use std::time::{Duration, Instant};
 
@@ -10,12 +10,12 @@ use crate::support::eventually;
 use crate::support::harness::{Age, Harness, Layout, REFRESH};
 use crate::support::http_client::Asked;
 
-/// Duration of a renewal in these tests, long enough to act meanwhile.
+/// Duration of WeChat's refresh in these tests, 1.5 s, so that a test can act meanwhile.
 const CALL: Duration = Duration::from_millis(1_500);
 
 const LEASE: Duration = Duration::from_secs(10);
 
-/// Tolerance for a slow machine.
+/// Tolerance for a slow machine, 4 s.
 const SLACK: Duration = Duration::from_secs(4);
 
 async fn killed_holder(layout: Layout) {
@@ -56,7 +56,8 @@ async fn killed_holder(layout: Layout) {
     harness.assert_newest_pair_is_stored("oUser");
 }
 
-/// The holder is stopped until WeChat has answered it and another service has written a newer pair.
+/// The holder of the lease is stopped until WeChat has renewed its pair and another service has
+/// written a newer pair. The newer pair wins.
 async fn stopped_holder(layout: Layout) {
     let harness = Harness::new(layout).await;
     let holder = harness.demo().await;
@@ -88,7 +89,8 @@ async fn stopped_holder(layout: Layout) {
     harness.assert_newest_pair_is_stored("oUser");
 }
 
-/// The user logs in before WeChat reads the old refresh token. The login revokes that token.
+/// The user logs in at another service before WeChat processes the refresh. The login revokes the
+/// refresh token in that call.
 async fn stopped_holder_of_a_revoked_pair(layout: Layout) {
     let harness = Harness::new(layout).await;
     let holder = harness.demo().await;
@@ -109,8 +111,8 @@ async fn stopped_holder_of_a_revoked_pair(layout: Layout) {
     assert_eq!(harness.refreshes(), 1);
 }
 
-/// The holder is stopped for longer than its lease, before it has read WeChat's reply. Another
-/// process renews. The holder then continues with the older token.
+/// The holder is stopped for longer than its lease, before it has read WeChat's response. Another
+/// process renews the pair. The holder then continues with an older response.
 async fn stopped_for_longer_than_the_lease(layout: Layout) {
     let harness = Harness::new(layout).await;
     let [holder, other] = harness.demos().await;
@@ -144,8 +146,8 @@ async fn stopped_for_longer_than_the_lease(layout: Layout) {
     assert_ne!(newer.access_token, unread.access_token);
     holder.signal("CONT");
 
-    // Whatever response the waiting client got, from now on all processes serve the other service's
-    // pair.
+    // The response to the waiting client may be of either kind. Later requests get the pair of the
+    // other process.
     let _ = waiting.await.unwrap();
     for demo in [&holder, &other] {
         demo.me("oUser").await.has_token(&newer.access_token);
@@ -181,13 +183,14 @@ async fn client_that_hangs_up(layout: Layout) {
     assert_eq!(harness.refreshes(), 1);
 }
 
-/// Sends SIGTERM while a client waits for a renewal, and while a renewal runs in the background.
+/// Sends SIGTERM to a process whose renewal is under way: for a waiting client, or in the
+/// background for a stale token.
 async fn terminated(layout: Layout, age: Age) {
     let harness = Harness::new(layout).await;
     let demo = harness.demo().await;
     let old = harness.sign_in("oUser", age).await;
     if matches!(age, Age::Stale) {
-        // Refreshing returns a new access token only if the old one has expired at WeChat.
+        // A refresh returns a new access token only if the old one has expired at WeChat.
         harness.wechat.advance(old.expires_in);
     }
     harness

@@ -8,7 +8,8 @@ use crate::support::eventually;
 use crate::support::harness::{Age, Harness, Layout};
 use crate::support::http_client::Asked;
 
-/// Time for an invalidation: milliseconds. The rest is for slow machines.
+/// Maximum time for an invalidation to arrive, 10 s. It takes milliseconds; the rest is for slow
+/// machines.
 const SOON: Duration = Duration::from_secs(10);
 
 async fn logged_out_everywhere(layout: Layout) {

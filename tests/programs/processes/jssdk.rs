@@ -9,7 +9,7 @@ use crate::support::http_client::{Answer, Asked};
 
 const CENTER_TOKEN: &str = "a-long-random-secret";
 
-/// Both routes of one demo, asked with one query.
+/// Requests a signature from each of the two routes, with this query.
 async fn ask_both(demo: &DemoProcess, query: &str) -> [Answer; 2] {
     let bearer = format!("Bearer {CENTER_TOKEN}");
     let center = format!("/center/jssdk/config?{query}");
@@ -30,7 +30,7 @@ async fn start() -> (DemoProcess, String) {
     (demo, ticket)
 }
 
-/// As `encodeURIComponent` does it, which leaves `A-Z a-z 0-9 - _ . ! ~ * ' ( )`.
+/// Encodes a URL as `encodeURIComponent` does, which keeps `A-Z a-z 0-9 - _ . ! ~ * ' ( )`.
 fn encoded(url: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.!~*'()".contains(&byte);
     url.bytes()

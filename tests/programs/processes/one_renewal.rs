@@ -53,7 +53,7 @@ async fn many_users(layout: Layout) {
         harness.store(user, pair, Age::Expired);
     }
 
-    // Each process receives a request of each user.
+    // Each process gets one request of each user.
     let mut requests = JoinSet::new();
     for demo in &demos {
         for user in &users {

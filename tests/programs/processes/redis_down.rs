@@ -8,10 +8,12 @@ use crate::support::harness::{Age, Harness, Layout};
 use crate::support::http_client::Asked;
 use crate::support::redis_server::RedisServer;
 
-/// Time for a rejection: a command fails after one second. The rest is for slow machines.
+/// Maximum time for a rejection, 3 s. A command fails after one second; the rest is for slow
+/// machines.
 const SOON: Duration = Duration::from_secs(3);
 
-/// Time for the recovery: 5 s after the store returns. The rest is for slow machines.
+/// Maximum time for the recovery, 8 s. It takes 5 s after Redis is back; the rest is for slow
+/// machines.
 const RECOVERY: Duration = Duration::from_secs(8);
 
 async fn health(demo: &DemoProcess) -> u16 {
@@ -20,7 +22,7 @@ async fn health(demo: &DemoProcess) -> u16 {
     answer.status
 }
 
-/// A demo with one user in memory, and others that are only in Redis.
+/// A demo that has cached the token of one user, `oHeld`. Tokens of other users are only in Redis.
 struct Outage {
     harness: Harness,
     demo: DemoProcess,
@@ -30,7 +32,7 @@ struct Outage {
 
 impl Outage {
     async fn prepare(layout: Layout) -> Self {
-        // Redis restores its data after the restart.
+        // With these options, Redis has its data again after a restart.
         let redis = RedisServer::with_options(&["--appendonly", "yes", "--appendfsync", "always"]);
         let mut harness = Harness::on(redis, layout).await;
         harness
@@ -54,8 +56,8 @@ impl Outage {
     async fn away(&self) {
         let mut fastest = SOON;
         for round in 0..8 {
-            // The token is served from the cache at first, and still after the second for which it
-            // is cached.
+            // The demo serves the cached token, even when it is older than the second for which
+            // tokens are cached.
             self.demo.me("oHeld").await.has_token(&self.held);
             let user = if round % 2 == 0 { "oOther" } else { "oExpired" };
             let rejected = self.demo.me(user).await;
@@ -136,12 +138,13 @@ async fn a_frozen_redis_keys() {
     frozen(Layout::Keys).await;
 }
 
-/// Redis answers and rejects the connection: an operator sets a password, and removes it later.
+/// Redis rejects connections, because an operator sets a password. The operator removes the
+/// password later.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redis_that_rejects_connections() {
     for layout in Layout::BOTH {
         let outage = Outage::prepare(layout).await;
-        // This connection stays, because it has no need to authenticate again.
+        // Redis does not close this connection when the password changes.
         let mut operator = outage.harness.redis.connection();
         let password = |operator: &mut redis::Connection, password: &str| {
             let mut set = redis::cmd("CONFIG");
@@ -167,7 +170,8 @@ async fn a_redis_that_rejects_connections() {
     }
 }
 
-/// WeChat rejects the token of a user while Redis, which may have a newer one, is down.
+/// WeChat rejects a user's token while Redis is down. The token cannot be renewed, and the request
+/// gets a 503.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_that_cannot_be_replaced_without_redis() {
     let mut harness = Harness::new(Layout::Hashes).await;
@@ -180,8 +184,8 @@ async fn a_token_that_cannot_be_replaced_without_redis() {
     answer.is_rejected(503, "store_unavailable");
 }
 
-/// Nothing is lost: WeChat has issued a pair while Redis is down. The process keeps the pair and writes
-/// it when Redis is back.
+/// Tests "nothing lost": WeChat issues a pair while Redis is frozen. The process writes the pair
+/// when Redis is back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pair_issued_meanwhile_is_not_lost() {
     use crate::support::harness::REFRESH;

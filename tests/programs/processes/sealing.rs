@@ -1,5 +1,5 @@
-//! Tests of sealed values with several demos: keys that change while they run, the first step and
-//! the way back, and wrong lists of keys.
+//! Tests of sealed values with several demos: changes of the keys while demos run, and wrong lists
+//! of keys.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -12,7 +12,7 @@ fn key(letter: u8) -> String {
     STANDARD.encode([letter; 32])
 }
 
-/// Starts a demo of the harness that reads Redis on every request, with additional variables.
+/// Starts a demo that reads Redis on every request, with additional variables.
 async fn demo(harness: &Harness, more: &[(&str, &str)]) -> DemoProcess {
     DemoProcess::start(&environment(harness, more)).await
 }
@@ -24,7 +24,7 @@ fn environment(harness: &Harness, more: &[(&str, &str)]) -> Vec<(String, String)
     environment
 }
 
-/// Returns the values in Redis for a user, in either layout.
+/// Returns the stored values of a user: two in the hashes, or one record.
 fn raw(harness: &Harness, user: &str) -> Vec<String> {
     let mut redis = harness.connection();
     match harness.layout {
@@ -40,8 +40,8 @@ fn is_sealed(harness: &Harness, user: &str) -> bool {
     values.iter().all(|value| value.starts_with("#0#s1#"))
 }
 
-/// From plain to sealed and on to another key: at each step processes of the step before still
-/// run, every process serves every user, and WeChat is asked once for each renewal.
+/// Demos change from plain values to sealed ones, and then to another key. At each step, a demo of
+/// the step before still runs. Both serve every user, and each renewal causes one call.
 #[tokio::test(flavor = "multi_thread")]
 async fn sealing_keys_change_while_services_run() {
     for layout in Layout::BOTH {
@@ -62,8 +62,8 @@ async fn sealing_keys_change_while_services_run() {
             {
                 let refreshes = harness.refreshes();
                 let old = harness.sign_in(user, Age::Expired).await;
-                // The process that renews writes in the form of its step. The other process reads
-                // it.
+                // The demo that renews the pair writes it as its step requires, and the other one
+                // reads it.
                 let answer = first.me(user).await;
                 let new = harness.wechat.current_pair(user).unwrap();
                 assert_ne!(new.access_token, old.access_token);
@@ -74,7 +74,7 @@ async fn sealing_keys_change_while_services_run() {
             assert_eq!(is_sealed(&harness, "oAfter"), at >= 2, "step {at}");
             before = after;
         }
-        // A pair of the old key, whose user comes again at the last step only.
+        // At the last step, the demo seals with the new key.
         let sealed = raw(&harness, "oAfter");
         let id = |text: &str| {
             let keys = tower_wechat::redis::SealingKeys::from_base64(text).unwrap();

@@ -14,13 +14,14 @@ async fn harness(layout: Layout) -> Harness {
         ("TRUSTED_USER_HEADER", ""),
         ("PUBLIC_URL", "https://h5.example.com"),
         ("COOKIE_KEY", &"QUJD".repeat(22)),
-        // Another service publishes nothing, so the demo reads the store on every request.
+        // The demo reads Redis on every request, because another service does not publish its
+        // writes.
         ("CACHE_TTL_SECS", "0"),
     ]);
     harness
 }
 
-/// Starts a demo whose clock differs by `off`.
+/// Starts a demo whose clock differs from the machine's by `off`.
 async fn demo_at(harness: &Harness, off: &str) -> DemoProcess {
     let mut environment = harness.environment();
     environment.extend(variables(&[
@@ -31,7 +32,7 @@ async fn demo_at(harness: &Harness, off: &str) -> DemoProcess {
     DemoProcess::start(&environment).await
 }
 
-/// Returns the cookies that a response sets, as a browser sends them back.
+/// Returns the cookies of a response in the form in which a browser sends them.
 fn set_cookies(answer: &Answer) -> Vec<String> {
     let set = answer.headers.get_all("set-cookie").iter();
     let pair = |set: &str| set.split(';').next().unwrap().to_owned();
@@ -44,7 +45,7 @@ fn session_of(answer: &Answer) -> Option<String> {
         .find(|cookie| cookie.starts_with(SESSION))
 }
 
-/// Signs a user in and returns the session cookie.
+/// Logs a user in and returns the session cookie.
 async fn sign_in(harness: &Harness, demo: &DemoProcess, user: &str) -> String {
     let begin = demo.ask(Asked::get("/wechat/login?return_to=%2F")).await;
     let to = begin.header("location").to_owned();
@@ -90,7 +91,8 @@ async fn a_thief_stays_out(layout: Layout) {
     assert_eq!(me(&today, &stolen).await.status, 200);
     drop(today);
 
-    // Half of the session's lifetime is over, and the servers' clocks differ by one minute.
+    // 16 days have passed, more than half of the session's lifetime. The servers' clocks differ by
+    // one minute.
     let ahead = demo_at(&harness, "+16d").await;
     let behind = demo_at(&harness, "+1382340s").await;
     let slid = me(&ahead, &stolen).await;

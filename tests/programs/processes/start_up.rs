@@ -12,16 +12,16 @@ use crate::support::harness::{Age, Harness, Layout, variables};
 use crate::support::http_client::Asked;
 use crate::support::redis_server::RedisServer;
 
-/// Time for a wrong set-up to be noticed: a connection attempt takes 3 s. The rest is for slow
-/// machines.
+/// Maximum time for a wrong set-up to be reported, 10 s. A connection attempt takes 3 s; the rest
+/// is for slow machines.
 const SOON: Duration = Duration::from_secs(10);
 
 const PASSWORD: &str = "s3cret-of-redis";
 
-/// Part of the command that makes a key.
+/// Part of the command that the demo shows for a new key.
 const OPENSSL: &str = "openssl rand -base64 64";
 
-/// The demo gives up, and its sentence holds all of `says` and none of the secrets.
+/// Checks that the demo exits with one sentence that contains all of `says` and no secret.
 async fn gives_up(pairs: &[(&str, &str)], says: &[&str]) {
     let ended = DemoProcess::start_in_vain(&variables(pairs)).await;
     let said = &ended.stderr;
@@ -40,7 +40,7 @@ async fn gives_up(pairs: &[(&str, &str)], says: &[&str]) {
     assert!(!said.contains(PASSWORD), "{said}");
 }
 
-/// The demo and the library agree that this URL does not work.
+/// Checks that the library returns an error for this URL, and that the demo exits.
 async fn redis_fails(url: &str, kind: ErrorKind, says: &[&str]) {
     let started = Instant::now();
     let error = RedisStore::connect(url).await.expect_err(url);
@@ -78,7 +78,7 @@ async fn a_redis_that_is_not_there() {
     redis_fails(&url, ErrorKind::StoreUnavailable, &["no-such-host.invalid"]).await;
 }
 
-/// A server accepts connections and never replies.
+/// The server accepts connections and sends nothing.
 #[tokio::test]
 async fn a_redis_that_does_not_answer() {
     let mute = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -89,7 +89,7 @@ async fn a_redis_that_does_not_answer() {
     }
 }
 
-/// A server that is not Redis answers.
+/// The server is not a Redis and responds in HTTP.
 #[tokio::test]
 async fn a_redis_that_is_a_web_server() {
     let harness = Harness::new(Layout::Hashes).await;
@@ -185,7 +185,7 @@ async fn invalid_variables_fail_the_start() {
     gives_up(&account, &["app id"]).await;
 }
 
-/// Files and dashboards add a newline or a blank to what is copied from them.
+/// The demo ignores blanks and line breaks around a value, which files and dashboards may add.
 #[tokio::test]
 async fn blanks_around_a_value_are_ignored() {
     let redis = RedisServer::start();
@@ -232,7 +232,7 @@ async fn blanks_around_a_value_are_ignored() {
     let asked = Asked::get("/center/access_token").header("authorization", bearer);
     assert_eq!(demo.ask(asked).await.status, 200);
 
-    // Nothing but blanks is nothing.
+    // The demo treats a variable of blanks alone as unset.
     let blank = pairs.map(|(name, _)| (name, " \n"));
     let blank = blank.iter().filter(|(name, _)| *name != "LISTEN");
     let blank: Vec<_> = blank.copied().collect();
@@ -241,7 +241,7 @@ async fn blanks_around_a_value_are_ignored() {
     demo.says(1, &["WARN", "COOKIE_KEY is not set"]).await;
 }
 
-/// Browsers send an international host in its ASCII form, and WeChat compares that.
+/// Browsers convert a host in Chinese to ASCII, so the demo sends that form to WeChat.
 #[tokio::test]
 async fn a_chinese_host_is_converted_as_in_browsers() {
     for (url, origin) in [
@@ -267,7 +267,8 @@ async fn a_chinese_host_is_converted_as_in_browsers() {
     }
 }
 
-/// A browser cannot open the address that stands for every address of the machine.
+/// Without `PUBLIC_URL`, a demo on all addresses of the machine logs a warning, because a browser
+/// cannot open such an address.
 #[tokio::test]
 async fn a_missing_public_url_is_warned_of() {
     let warning = ["WARN", "PUBLIC_URL is not set", "set it to the address"];
@@ -281,7 +282,8 @@ async fn a_missing_public_url_is_warned_of() {
     }
 }
 
-/// Tokens of real users that go with the process are worth a line.
+/// A demo with a real account and without Redis logs a warning, because its tokens are lost at its
+/// end.
 #[tokio::test]
 async fn a_store_in_memory_is_logged() {
     let wechat = tower_wechat::simulator::Simulator::start().await.unwrap();
@@ -302,7 +304,7 @@ async fn an_address_that_is_taken() {
     gives_up(&[("LISTEN", &address)], &says).await;
 }
 
-/// The set-up works now and will fail later.
+/// A set-up that works and is not safe, or that WeChat will reject, is logged.
 #[tokio::test]
 async fn weak_secrets_and_ip_addresses_are_warned_of() {
     let wechat = tower_wechat::simulator::Simulator::start().await.unwrap();
@@ -322,7 +324,7 @@ async fn weak_secrets_and_ip_addresses_are_warned_of() {
         .await;
 }
 
-/// Connects as an ACL user with a password that needs escapes, to a database with a number.
+/// Connects as an ACL user whose password has special characters, to a database with a number.
 #[tokio::test]
 async fn an_acl_user_and_a_database_of_the_url() {
     let options = [
@@ -374,7 +376,7 @@ async fn an_acl_user_and_a_database_of_the_url() {
     }
 }
 
-/// Nothing installed, nothing configured.
+/// A demo without any variables starts, rejects an anonymous request and ends on SIGTERM.
 #[tokio::test]
 async fn no_variables_at_all() {
     let demo = DemoProcess::start(&[]).await;
@@ -386,7 +388,7 @@ async fn no_variables_at_all() {
     assert!(!log.contains("panicked"), "{log}");
 }
 
-/// A second SIGTERM, or one without anything to wait for, changes nothing.
+/// SIGTERM ends a demo at once if no request is under way.
 #[tokio::test]
 async fn sigterm_while_idle() {
     let harness = Harness::new(Layout::Keys).await;

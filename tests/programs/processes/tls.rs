@@ -1,4 +1,5 @@
-//! `rediss://`: a real redis-server that speaks TLS, with a certificate authority of the test's own.
+//! Tests of `rediss://` with a real redis-server over TLS, whose certificate a private authority
+//! has signed.
 
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,7 @@ use crate::support::free_port;
 use crate::support::harness::{Age, Harness, Layout};
 use crate::support::redis_server::RedisServer;
 
-/// A folder with an authority, and a server's certificate and key that it has signed.
+/// A folder with the certificate of an authority, and a server's certificate and key.
 struct Certificates(PathBuf);
 
 impl Certificates {
@@ -43,7 +44,8 @@ impl Certificates {
         self.0.join(name)
     }
 
-    /// redis-server with these: TLS on the port that is answered, and a plain port beside it.
+    /// Starts a redis-server with this certificate. Returns the server and its TLS port; the server
+    /// also has a plain port.
     fn server(&self) -> (RedisServer, u16) {
         let port = free_port();
         let path = |name: &str| self.file(name).to_str().unwrap().to_owned();

@@ -1,5 +1,5 @@
-//! Tests of stored values that cannot be read: a miss and one warning. A key of another Redis type
-//! is a 503 and one error line.
+//! Tests of stored values that cannot be read: they count as missing and are logged once. A key of
+//! another Redis type causes a 503 and one error line.
 
 use std::time::Duration;
 
@@ -27,13 +27,13 @@ fn unreadable() -> Vec<Vec<u8>> {
     .to_vec()
 }
 
-/// Waits for one warning that names this user.
+/// Waits until exactly one warning names this user.
 async fn warned_once(demo: &DemoProcess, user: &str) {
     demo.says(1, &["WARN", UNREADABLE, &format!("user={user:?}")])
         .await;
 }
 
-/// Waits until a missing token is no longer cached as missing.
+/// Waits for 1.1 s, longer than a process caches a missing token.
 async fn missing_tokens_expire() {
     tokio::time::sleep(Duration::from_millis(1_100)).await;
 }
@@ -130,7 +130,7 @@ async fn a_record_of_the_key_layout() {
         let user = format!("oUser{number}");
         warned_once(&demo, &user).await;
     }
-    // A login replaces the record that cannot be read.
+    // A login replaces an unreadable record.
     let pair = harness.sign_in("oUser0", Age::Fresh).await;
     eventually(
         "the new record is read",
@@ -141,8 +141,8 @@ async fn a_record_of_the_key_layout() {
     demo.me("oUser0").await.has_token(&pair.access_token);
 }
 
-/// Tests a key of another type, which is an operator's mistake. After its removal, the demo needs
-/// no restart.
+/// An operator has written a key of another type. After its removal, the demo works without a
+/// restart.
 async fn another_type(layout: Layout, spoil: impl Fn(&Harness) -> (String, redis::Cmd)) {
     let harness = Harness::new(layout).await;
     let demo = harness.demo().await;

@@ -10,7 +10,8 @@ use crate::support::harness::{Age, Harness, Layout, variables};
 const EXCHANGE: &str = "/sns/oauth2/access_token";
 const OPENID: &str = "oAlice0000000000000000000000";
 
-/// A demo that signs users in silently, and the WeChat behind it.
+/// Starts a demo whose logins request `snsapi_base`, for which WeChat asks no consent. Returns the
+/// simulator and the demo.
 async fn silent(header: bool) -> (Simulator, DemoProcess) {
     let wechat = Simulator::start().await.unwrap();
     wechat.add_user(SimulatedUser::new(OPENID).nickname("爱丽丝"));
@@ -113,7 +114,8 @@ async fn a_denied_scope_causes_no_loop() {
     }
 }
 
-/// A pair of the Java service contains no scope. WeChat returns it on request.
+/// A pair of the Java service contains no scope. The demo first tries to get the profile, and then
+/// asks for consent.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unknown_scope_is_tried_and_then_upgraded() {
     let harness = Harness::new(Layout::Hashes).await;

@@ -8,15 +8,15 @@ use crate::support::demo_process::DemoProcess;
 use crate::support::harness::{Age, Harness, Layout, REFRESH};
 use crate::support::{eventually, free_port};
 
-/// A request's wait of 5 s, and what a slow machine may add to it.
+/// Maximum wait of a request, 5 s, with a tolerance of 4 s for a slow machine.
 const DEADLINE: Duration = Duration::from_secs(5);
 const SLACK: Duration = Duration::from_secs(4);
 
-/// A whole renewal with its tries.
+/// Maximum duration of a renewal with all its retries.
 const RENEWAL: Duration = Duration::from_secs(8);
 
-/// Tries at WeChat for one user: within a renewal of 8 s they start at 0, ½, 1½, 3½ and 7½ s less
-/// the jitter; a second renewal may have begun after its pause.
+/// Maximum number of calls for one user. Within a renewal of 8 s, calls start at 0, ½, 1½, 3½ and
+/// 7½ s less the jitter. A second renewal may begin after a pause.
 const TRIES_WITH_BACK_OFF: u64 = 8;
 
 async fn is_served_stale(demo: &DemoProcess, user: &str, access_token: &str) {
@@ -30,11 +30,11 @@ async fn is_served_stale(demo: &DemoProcess, user: &str, access_token: &str) {
     );
 }
 
-/// WeChat fails in some way: stale tokens are served, others get 503, and WeChat is not asked for
-/// each request. Then it recovers.
+/// While WeChat fails, stale tokens are served and other requests get a 503. The number of calls
+/// does not grow with the requests. When WeChat works again, all users are served.
 async fn fails_and_recovers(fault: Fault, layout: Layout) {
     let mut harness = Harness::new(layout).await;
-    // Each request then asks for a renewal: only the back-off limits the calls to WeChat.
+    // Without a cache, each request asks for a renewal, so that only the back-off limits the calls.
     harness
         .variables
         .push(("CACHE_TTL_SECS".to_owned(), "0".to_owned()));
@@ -63,7 +63,8 @@ async fn fails_and_recovers(fault: Fault, layout: Layout) {
         assert!(answer.took < DEADLINE + SLACK, "{:?}", answer.took);
         assert!(!answer.text.contains(&expired.refresh_token));
     }
-    // The first renewals have failed by now. Many requests arrive during the pause that follows.
+    // The first renewals have failed, and the next ones begin after a pause. Many requests arrive
+    // during that pause.
     tokio::time::sleep(RENEWAL.saturating_sub(DEADLINE)).await;
     for _ in 0..100 {
         is_served_stale(&demo, "oStale", &stale.access_token).await;
@@ -100,7 +101,7 @@ async fn fails_and_recovers(fault: Fault, layout: Layout) {
     );
 }
 
-/// A short failure is retried, and the waiting request succeeds.
+/// A renewal whose first two calls fail is retried, and the waiting request gets the new token.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_short_failure_is_retried_while_the_client_waits() {
     let harness = Harness::new(Layout::Hashes).await;
@@ -139,7 +140,7 @@ async fn wechat_breaks_connections() {
     fails_and_recovers(Fault::on(REFRESH).reset(), Layout::Hashes).await;
 }
 
-/// No server listens at WeChat's address at first; later one does.
+/// No server listens at WeChat's address at first. A simulator starts there later.
 #[tokio::test(flavor = "multi_thread")]
 async fn wechat_rejects_connections() {
     let mut harness = Harness::new(Layout::Hashes).await;
@@ -177,7 +178,8 @@ async fn wechat_rejects_connections() {
     demo.me("oExpired").await.has_token(&current.access_token);
 }
 
-/// While WeChat fails, the user logs in elsewhere: a request that waits for the renewal gets the new token.
+/// The user logs in at another service while WeChat rejects renewals. The waiting request gets the
+/// token of that login.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_login_elsewhere_ends_the_failure() {
     for layout in Layout::BOTH {
@@ -195,8 +197,8 @@ async fn a_login_elsewhere_ends_the_failure() {
     }
 }
 
-/// The operator made a mistake: one ERROR line is logged, calls are limited, and stale tokens are
-/// served.
+/// WeChat rejects the account because of a wrong setting. One ERROR line is logged, calls are
+/// limited, and stale tokens are served.
 #[tokio::test(flavor = "multi_thread")]
 async fn wechat_rejects_the_account() {
     let harness = Harness::new(Layout::Hashes).await;

@@ -1,4 +1,4 @@
-//! Tests of secrets in `Debug` output and in panics, which contain it.
+//! Tests that `Debug` output contains no secret, and a panic message with such output neither.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,7 +22,8 @@ use crate::support::redis_server::RedisServer;
 const PASSWORD: &str = "s3cret-of-redis-5f2a";
 const BEARER: &str = "a-long-random-bearer-secret-of-the-center";
 
-/// Panics with all values that a handler has of a user.
+/// A handler that panics. Its message contains the user, the user's token and the handle of all
+/// tokens.
 async fn panics(user: WechatUser) -> String {
     panic!(
         "a handler panicked with {user:?} {:?} {:#?}",
@@ -71,7 +72,7 @@ async fn debug_output_and_panics_show_no_secret() {
         tickets.js_config("https://h5.example.com/").await,
     );
 
-    // The user is served in a handler that panics, and is rejected in several ways.
+    // The user is served, gets a panicking handler, and is rejected by WeChat in several ways.
     let user = UserId::new("oUser").unwrap();
     let code = wechat.authorize("oUser", "snsapi_userinfo");
     let grant: UserTokenResponse = client.exchange_code(&code).await.unwrap();

@@ -1,4 +1,4 @@
-//! Tests of secrets in the output of a demo with all features, through every case.
+//! Tests that a demo shows no secret: it uses all features, and each kind of failure occurs.
 
 use std::time::Duration;
 
@@ -19,7 +19,8 @@ const COOKIE_KEYS: &str = "bmV3LWtleS1uZXcta2V5LW5ldy1rZXktbmV3LWtleS1uZXcta2V5L
 const EXCHANGE: &str = "/sns/oauth2/access_token";
 const STABLE: &str = "/cgi-bin/stable_token";
 
-/// A user with a browser that keeps all responses.
+/// A user with a browser. Keeps the bodies of all responses and the secrets in cookies and
+/// redirects.
 struct Person {
     browser: Browser,
     bodies: String,
@@ -70,7 +71,8 @@ impl Person {
         reply
     }
 
-    /// Follows redirects to the end. Answers the callback's address, if one was among them.
+    /// Opens a page and follows redirects to the end. Returns the last response, and the URL of the
+    /// last callback among the redirects.
     async fn open(&mut self, url: &str) -> (Reply, Option<String>) {
         let (mut reply, mut callback) = (self.visit(url).await, None);
         for _ in 0..12 {
@@ -86,7 +88,7 @@ impl Person {
     }
 }
 
-/// Starts a demo with all settings, which logs at `trace`.
+/// Starts a demo with all settings that logs at level `trace`.
 async fn demo_at_trace(harness: &Harness, by_header: bool) -> DemoProcess {
     let mut variables = harness.environment();
     if !by_header {
@@ -121,13 +123,13 @@ async fn full_run(layout: Layout) {
     let (site, mut person) = (demo.url.clone(), Person::new());
     let api = |path: &str| format!("{site}{path}");
 
-    // A login, and everything that can go wrong with one.
+    // A login, attacks on its callback, and failures of the exchange.
     let (page, callback) = person.open(&api("/")).await;
     assert_eq!(page.status, 200, "{page:?}");
     attacks_on(&mut person, &callback.unwrap()).await;
     failures_of_the_exchange(&harness, &api("/")).await;
 
-    // The use of each token.
+    // Requests that use each token.
     for path in [
         "/",
         "/api/me",
@@ -151,7 +153,7 @@ async fn full_run(layout: Layout) {
     assert_eq!(person.fetch(&api("/api/userinfo")).await.status, 200);
     let center = center(&demo, &mut person).await;
 
-    // WeChat fails in each way, with secrets in its replies.
+    // WeChat's failures, with secrets in the responses.
     let current = harness.wechat.current_pair("oLin").unwrap();
     let (access, refresh) = (&current.access_token, &current.refresh_token);
     for body in [
@@ -188,7 +190,7 @@ async fn full_run(layout: Layout) {
         harness.wechat.clear_faults();
     }
 
-    // Redis is down for a while.
+    // Requests while Redis is down.
     harness.redis.kill();
     for path in ["/api/me", "/", "/api/account", "/healthz"] {
         person.fetch(&api(path)).await;
@@ -208,7 +210,8 @@ async fn full_run(layout: Layout) {
     )
     .await;
 
-    // A second process takes its user from a header and logs the user. The search must find this one.
+    // A second demo identifies its user by a header and logs the user's id. The search below must
+    // find that id.
     let canary = "oCanary-search-in-the-log";
     let other = demo_at_trace(&harness, true).await;
     let pair = harness.wechat.sign_in(canary, "snsapi_userinfo");
@@ -229,7 +232,7 @@ async fn full_run(layout: Layout) {
         .ask(Asked::post("/page/renew").header(USER_HEADER, canary))
         .await;
 
-    // Logouts of one session and of all sessions.
+    // Logouts of one session, of all sessions, and with a wrong parameter.
     person.open(&api("/")).await;
     person.post(&api("/logout?everywhere=perhaps")).await;
     person.post(&api("/logout?everywhere=true")).await;
@@ -256,8 +259,8 @@ async fn full_run(layout: Layout) {
     secrets.are_not_in("a body", &person.bodies);
     secrets.are_not_in("the metrics", &metrics);
 
-    // Checks the search itself: each part has logged at `trace`, and the search finds a text
-    // that is in each place.
+    // Checks the search itself: all parts have logged at `trace`, and the search finds a known text
+    // in the logs and in the bodies.
     for crate_name in [
         "tower_wechat::renewal",
         "tower_wechat::login",
@@ -282,14 +285,15 @@ async fn full_run(layout: Layout) {
         "nor in the bodies"
     );
     assert!(metrics.contains("wechat_renewals_total"), "{metrics}");
-    // Responses that contain tokens by contract do contain them, for an authorized client.
+    // An authorized client of the center gets tokens in responses, and the search finds them.
     assert!(
         !secrets.found_in(&center).is_empty(),
         "the center sends no token"
     );
 }
 
-/// Sends the callback again, from another browser and forged, and foreign cookies.
+/// Sends the callback again, in several ways: forged, from another browser, and with foreign
+/// cookies.
 async fn attacks_on(person: &mut Person, callback: &str) {
     person.visit(callback).await;
     person.visit(&callback.replace("state=", "state=0")).await;
@@ -317,7 +321,7 @@ async fn attacks_on(person: &mut Person, callback: &str) {
     }
 }
 
-/// New users log in while WeChat rejects the exchange or fails.
+/// New users log in while WeChat rejects the exchange of their codes or fails.
 async fn failures_of_the_exchange(harness: &Harness, url: &str) {
     for fault in [
         Fault::on(EXCHANGE).errcode(40029).times(1),
@@ -333,7 +337,8 @@ async fn failures_of_the_exchange(harness: &Harness, url: &str) {
     }
 }
 
-/// Returns the center's responses to a client with its secret. Other clients are rejected.
+/// Returns the center's responses to a client with the right secret. Also sends requests without
+/// it, which are rejected.
 async fn center(demo: &DemoProcess, person: &mut Person) -> String {
     let mut sent = String::new();
     for path in ["/center/access_token", "/center/jsapi_ticket"] {
@@ -349,7 +354,7 @@ async fn center(demo: &DemoProcess, person: &mut Person) -> String {
     sent
 }
 
-/// A pair as another service would have written it, into a Redis with a password.
+/// Writes a pair as another service would, into a Redis with a password.
 fn put(harness: &Harness, user: &str, access: &str, renew_at: i64, refresh: &str) {
     let at = format!("redis://:{PASSWORD}@127.0.0.1:{}/", harness.redis.port());
     let mut redis = redis::Client::open(at).unwrap().get_connection().unwrap();

@@ -1,5 +1,5 @@
-//! Tests that no secret is shown: not in logs at `trace`, by this crate or other libraries, not in
-//! bodies, metrics, panics or `Debug` output.
+//! Tests that no secret is shown in logs at `trace`, in bodies, metrics or panics, or in `Debug`
+//! output. The logs include those of other libraries.
 
 mod debug;
 mod full_run;

@@ -1,11 +1,11 @@
-//! The search for secrets in texts.
+//! Searches texts for secrets and for parts of them.
 
 use tower_wechat::simulator::Simulator;
 
-/// So many characters of a secret in a row give it away.
+/// Number of characters in a row that count as a part of a secret: 20.
 const A_PART: usize = 20;
 
-/// Secrets that must not be shown.
+/// Secrets that a text must not contain, each with a name.
 #[derive(Default)]
 pub struct Secrets(Vec<(&'static str, String)>);
 
@@ -19,7 +19,7 @@ impl Secrets {
         self.0.push((what, secret));
     }
 
-    /// All that a WeChat has handed out, and its secret.
+    /// Adds the AppSecret, and all tokens, tickets and codes that this WeChat has issued.
     pub fn add_all_of(&mut self, wechat: &Simulator) {
         self.add("the app secret", wechat.app_secret());
         for issued in wechat.issued_credentials() {
@@ -33,7 +33,8 @@ impl Secrets {
         self.0.len()
     }
 
-    /// The lines that hold a secret, or a part of one.
+    /// Returns the lines of the text that contain a secret or a part of one, at most two for each
+    /// secret.
     pub fn found_in(&self, text: &str) -> Vec<String> {
         let mut found = Vec::new();
         for (what, secret) in &self.0 {
