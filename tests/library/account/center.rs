@@ -1,4 +1,4 @@
-//! The token center over HTTP, mounted in axum and served by hyper alone, and its client.
+//! Tests of the token center and its client, over HTTP and as a Tower service.
 
 use std::time::{Duration, Instant};
 
@@ -52,7 +52,7 @@ fn center(harness: &Harness) -> (AccountTokens, TokenCenter) {
     (accounts, center.tickets(tickets))
 }
 
-/// Serves the center on a port, in axum below `/center`. Returns its URL.
+/// Serves the center on a free port, below `/center` of an axum router. Returns its URL.
 async fn serve(center: TokenCenter) -> String {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/center", listener.local_addr().unwrap());
@@ -90,7 +90,7 @@ async fn the_routes_use_wechats_field_names() {
     );
     assert_eq!(reply.body["appId"], harness.sim.app_id());
 
-    // Compare and renew: a foreign token changes nothing, the current one is replaced.
+    // A report of an unknown token changes nothing. A report of the current token replaces it.
     harness.sim.reset_calls();
     let current = accounts
         .get()
@@ -239,7 +239,8 @@ async fn bad_requests_get_an_error() {
     assert!((1..=30).contains(&wait));
 }
 
-/// The page sent `?url=` and its `location.href` as it is: the URL ends at its first `&`.
+/// The page sent its URL unencoded, wrongly encoded or encoded twice. The response names the
+/// remedy.
 #[tokio::test]
 async fn a_page_that_was_not_encoded_is_not_signed() {
     let harness = Harness::start().await;
@@ -315,7 +316,8 @@ async fn clients_of_one_center_are_served_through_a_rollover() {
         (1, 1)
     );
 
-    // Advances minute by minute through the rollover. No process sees a token that WeChat rejects.
+    // The clocks advance through the rollover by one minute at a time. No process serves a token
+    // that WeChat rejects.
     let first = harness.sim.account_token().unwrap();
     harness.advance(secs(7_200 - 320));
     for _ in 0..8 {
@@ -336,8 +338,8 @@ async fn clients_of_one_center_are_served_through_a_rollover() {
     .await;
     assert_eq!(harness.sim.calls_to(STABLE), 2);
 
-    // Another service invalidates the token. The first process to notice reports it, and all
-    // processes get its successor.
+    // Another service revokes the token. The first process whose call fails reports it, and all
+    // processes get the next token.
     harness.wechat().stable_account_token(true).await.unwrap();
     harness.sim.reset_calls();
     for accounts in &fleet {
@@ -425,7 +427,7 @@ async fn an_invalid_token_of_a_center_is_rejected() {
     }
 }
 
-/// Returns tokens whose token center sends `answer`, as a foreign service would.
+/// Returns tokens from a token center that sends `answer` to every request.
 async fn foreign(answer: &'static str) -> AccountTokens {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

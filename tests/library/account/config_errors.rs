@@ -1,5 +1,5 @@
-//! Tests of wrong secrets, foreign IP addresses, frozen accounts and spent quotas: calls are
-//! limited, one line is logged, and the process recovers by itself.
+//! Tests of errors that an operator must fix: a frozen secret or account, an address outside the
+//! whitelist, a spent quota. Calls are limited, and succeed after the repair without a restart.
 
 use std::time::Instant;
 
@@ -9,8 +9,8 @@ use tower_wechat::{AccountTokens, ErrorKind, WechatClient};
 
 use super::harness::{Harness, PLAIN, STABLE, secs};
 
-/// Checks that the error names the remedy, that all callers together cause one call, and that a
-/// call after the pause succeeds once the cause is gone.
+/// Checks that the error names the remedy, and that 51 requests cause one call. After `repair` and
+/// a pause, the next call succeeds.
 async fn pauses_and_recovers(
     harness: &Harness,
     accounts: &AccountTokens,

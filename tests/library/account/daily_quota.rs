@@ -30,7 +30,7 @@ async fn repeated_reports_do_not_spend_the_daily_quota() {
         "{}",
         harness.sim.calls_to(PLAIN)
     );
-    // The quota still allows the renewal that is due.
+    // 200 reports have not used up the quota, so the token is still renewed when it is due.
     let before = harness.sim.calls_to(PLAIN);
     harness.advance(secs(7_200));
     let renewed = accounts.get().await.unwrap();
@@ -55,7 +55,7 @@ async fn processes_share_the_limit_of_replacements() {
         harness.advance(secs(4));
     }
     assert_eq!(harness.sim.calls_to(PLAIN), 1, "one replacement");
-    // Half a minute later the next one is due.
+    // After 30 s, a report may cause another replacement.
     harness.advance(secs(31));
     let current = processes[5].get().await.unwrap();
     assert_ne!(current.access_token(), first.access_token());
@@ -84,7 +84,7 @@ async fn a_flush_of_redis_does_not_reset_the_quota() {
         read.query::<bool>(&mut server.connection()).unwrap()
     };
     for fetches in 1..=3 {
-        // A token that is still valid is served at once; the next one is fetched in the background.
+        // The valid token is served at once, and the next one is fetched in the background.
         accounts.get().await.unwrap();
         eventually("it is fetched", secs(5), async || {
             harness.sim.calls_to(PLAIN) == fetches && is_stored()
@@ -96,7 +96,7 @@ async fn a_flush_of_redis_does_not_reset_the_quota() {
         assert!(harness.alive(&accounts.get().await.unwrap()));
     }
     assert_eq!(harness.sim.calls_to(PLAIN), 3);
-    // No token is left to serve, and the quota allows no call.
+    // The quota allows no fourth call. A report of the cached token is rejected.
     let mut rejected = None;
     eventually(
         "the last token is served, and its report is rejected",
@@ -149,8 +149,7 @@ async fn failed_calls_do_not_count_against_the_quota() {
     harness.settings(|settings| settings.secret_frozen = false);
     let rejected = accounts.get().await.unwrap();
 
-    // A report whose call fails once succeeds at the next attempt. It is not postponed for 30
-    // seconds.
+    // The first call fails and is retried at once, so that the report succeeds.
     harness.sim.inject(Fault::on(PLAIN).errcode(-1).times(1));
     let next = accounts.report_invalid(rejected.access_token()).await;
     assert_ne!(next.unwrap().access_token(), rejected.access_token());
@@ -160,7 +159,7 @@ async fn failed_calls_do_not_count_against_the_quota() {
 async fn hanging_calls_do_not_count_against_the_quota() {
     let harness = Harness::start().await;
     let builder = harness.builder(harness.memory()).mode(TokenMode::Plain);
-    // A renewal has 400 ms, less than the client waits for a reply.
+    // A renewal ends after 400 ms, before the client's own timeout.
     let builder = builder
         .lease_duration(Duration::from_millis(500))
         .load_timeout(secs(1));

@@ -137,8 +137,7 @@ async fn values_of_other_sdks_are_read() {
         );
     }
 
-    // Writes the expiry too, as wechatpy 2 does: into a second key, while the first has no expiry
-    // in Redis.
+    // wechatpy 2 stores the expiry in a second key. The first key does not expire in Redis.
     let _: () = redis
         .set(format!("wechatpy:{app}_access_token"), "\"83_two-keys\"")
         .unwrap();
@@ -194,7 +193,7 @@ async fn the_next_token_of_the_owner_is_used() {
         let _: () = server.connection().set_ex(&key, token, 7_000).unwrap();
     };
     let accounts = follow(&harness, &server, ExternalToken::wx_java()).await;
-    // The owner, another process, fetches by cgi-bin/token.
+    // The owner of the token is another process, which uses cgi-bin/token.
     let owner = harness.wechat();
     let first = owner.account_token().await.unwrap().access_token;
     write(first.expose());
@@ -207,14 +206,15 @@ async fn the_next_token_of_the_owner_is_used() {
     harness.call(&accounts).await.unwrap();
     assert_eq!(*accounts.get().await.unwrap().access_token(), second);
 
-    // WeChat rejects the token at once: the store is read again before the call fails.
+    // WeChat rejects a token that has been replaced in Redis. The call is repeated with the new
+    // token.
     let third = owner.account_token().await.unwrap().access_token;
     write(third.expose());
     harness.sim.inject(Fault::on(CALL).errcode(40001).times(1));
     harness.call(&accounts).await.unwrap();
     assert_eq!(*accounts.get().await.unwrap().access_token(), third);
 
-    // WeChat rejects the token and the owner has no other: the error is returned after one call.
+    // WeChat rejects the token, and Redis has no other. The call fails and is not repeated.
     harness.sim.reset_calls();
     harness.sim.inject(Fault::on(CALL).errcode(42001).times(1));
     let error = harness.call(&accounts).await.unwrap_err();
@@ -234,7 +234,8 @@ async fn a_token_outlasts_the_expiry_of_its_key_not_its_deletion() {
     let _: () = server.connection().pset_ex(&key, "83_late", 500).unwrap();
     accounts.get().await.unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(600)).await;
-    // WxJava's key expires 200 seconds before the token, which is the time that its owner has left.
+    // WxJava lets the key expire 200 seconds before the token. The token is served until its own
+    // expiry.
     for _ in 0..3 {
         harness.advance(secs(61));
         let late = accounts.get().await.unwrap();

@@ -1,4 +1,4 @@
-//! A simulator, a clock for it and for this process, and calls of the tests.
+//! A simulator with a clock that tests advance, and the handles that tests create for it.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ impl Harness {
         self.sim.settings(change);
     }
 
-    /// Advances WeChat's clock and that of this process.
+    /// Advances the clocks of WeChat and of this process.
     pub(crate) fn advance(&self, span: Duration) {
         self.sim.advance(span);
         self.clock.advance(span);
@@ -73,7 +73,8 @@ impl Harness {
         Tickets::new(accounts, ["h5.example.com"]).unwrap()
     }
 
-    /// Calls WeChat with the account's token. A rejected token is replaced once.
+    /// Calls an API of WeChat with the account's token. If WeChat rejects the token, the call is
+    /// made again with a new one.
     pub(crate) async fn call(&self, accounts: &AccountTokens) -> Result<(), Error> {
         let wechat = self.wechat();
         let path = CALL.trim_start_matches('/');

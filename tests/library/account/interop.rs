@@ -1,7 +1,7 @@
 //! Tests with WeChat clients in other languages, and with scripts that use only the center.
 //!
-//! Their packages come from PyPI and npm into a folder below `target`, once. Where a registry
-//! cannot be reached the test says so and passes, unless `TOWER_WECHAT_INTEROP=required`.
+//! The packages are installed once from PyPI and npm, into a folder below `target`. If a registry
+//! is unreachable, the test prints so and passes, unless `TOWER_WECHAT_INTEROP=required`.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -29,7 +29,8 @@ fn run(command: &mut Command) -> Result<String, String> {
     Err(String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
-/// Returns a folder with installed packages. Returns `None` if they are not available.
+/// Returns a folder into which `install` has installed packages, now or in an earlier run. Returns
+/// `None` if they are not available.
 fn installed(name: &str, install: impl Fn(&Path) -> Result<String, String>) -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let done = folder.join("installed");
@@ -82,7 +83,7 @@ async fn wechatpy(version: &str) {
         (4, 1)
     );
 
-    // Follows the token that the script left in Redis.
+    // This crate then uses the token that the script has stored in Redis.
     let store = harness.redis(&server.url()).await;
     let accounts = AccountTokens::new(
         ExternalToken::wechatpy().source(harness.wechat(), store.clone()),
@@ -164,16 +165,17 @@ async fn a_script_on_the_center_works_through_a_rollover() {
         assert_eq!(reply["errcode"], 0);
         reply["rejected"].as_i64().unwrap()
     };
-    // The script asks each minute. WeChat rejects no token through three rollovers.
+    // The script requests the token for each call, one call a minute. WeChat rejects none during
+    // three rollovers.
     for _ in 0..3 * 120 {
         assert_eq!(call("fresh"), 0);
         harness.advance(secs(60));
     }
-    // The script keeps its token for too long: WeChat rejects it once, and a report replaces it.
+    // The script keeps its token past the expiry. WeChat rejects it once, and a report replaces it.
     harness.advance(secs(7_200));
     assert_eq!(call("kept"), 42001);
     assert_eq!(call("kept"), 0);
-    // The same holds after another service has revoked the token.
+    // Another service revokes the token. WeChat rejects it once, and a report replaces it.
     harness.wechat().stable_account_token(true).await.unwrap();
     assert_eq!(call("fresh"), 40001);
     assert_eq!(call("kept"), 0);

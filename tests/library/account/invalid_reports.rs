@@ -1,4 +1,4 @@
-//! Tests of reports of invalid tokens: they are compared, and cause one renewal and no loop.
+//! Tests of reports of invalid tokens: one report causes one renewal, and many reports cause few.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,7 +10,7 @@ use tower_wechat::simulator::Fault;
 use super::harness::{CALL, Harness, PLAIN, STABLE, secs};
 use crate::support::redis_server::RedisServer;
 
-/// Forces a new token as another service would, which revokes the current one.
+/// Forces a new token, as another service would, which revokes the current token.
 async fn revoke(harness: &Harness) {
     harness.advance(secs(31));
     harness.wechat().stable_account_token(true).await.unwrap();
@@ -25,7 +25,7 @@ async fn a_call_with_a_rejected_token_is_repeated_once() {
     harness.sim.reset_calls();
     harness.call(&accounts).await.unwrap();
     assert_eq!(harness.sim.calls_to(CALL), 2);
-    // The normal mode returned the new token, so no refresh was forced.
+    // The call in normal mode returned the new token, so that no forced call was necessary.
     assert_eq!(harness.sim.calls_to(STABLE), 1);
 }
 
@@ -67,7 +67,7 @@ async fn a_repeated_invalid_token_forces_a_rare_refresh() {
     assert_ne!(second.access_token(), first.access_token());
     assert_eq!(harness.sim.calls_to(STABLE), 2, "normal mode, then forced");
 
-    // A loop that reports every token at once: nothing is forced for 30 seconds.
+    // Each new token is reported at once. For 30 seconds no further token is forced.
     let mut current = second;
     for _ in 0..50 {
         if let Ok(next) = accounts.report_invalid(current.access_token()).await {
@@ -163,7 +163,7 @@ async fn the_normal_mode_finds_a_lost_forced_refresh() {
     let accounts = harness.accounts();
     let reported = accounts.get().await.unwrap();
     harness.sim.reset_calls();
-    // The reply in normal mode arrives. The forced call succeeds, but its reply is lost.
+    // The call in normal mode succeeds. The forced call succeeds too, and its reply is lost.
     let one_call = || Fault::on(STABLE).times(1);
     harness
         .sim

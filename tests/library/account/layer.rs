@@ -1,4 +1,5 @@
-//! The account in the layer: the handle in the extensions, and handler arguments.
+//! Tests of a layer with an account: the handle in the extensions, and the extractors of the token
+//! and the signature.
 
 use axum::body::Body;
 use axum::routing::get;
@@ -67,11 +68,11 @@ async fn handlers_extract_the_accounts_token() {
     let (status, body) = ask(&app, "/token", &[]).await;
     assert_eq!(status, StatusCode::OK);
     assert_eq!(Some(body), harness.sim.account_token());
-    // Without `Tickets` no page can be signed, which is an error of the program.
+    // Without `Tickets` no signature is possible, which is a mistake in the application.
     let (status, _) = ask(&app, "/config", &[("referer", "https://h5.example.com/")]).await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
 
-    // A route outside the layer.
+    // The layer does not wrap this route, which is a mistake in the application.
     let (status, _) = ask(&routes(), "/token", &[]).await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
 }
@@ -158,7 +159,8 @@ async fn ticket_and_app(harness: &Harness) -> (String, Router) {
     (ticket.ticket().expose().to_owned(), app(harness, tickets))
 }
 
-/// Returns the signed URL. Returns `None` if the response is a 400 that names the remedy.
+/// Returns the page whose URL the response signs. Returns `None` if the response is a 400 that
+/// names the remedy.
 async fn signed(ticket: &str, app: &Router, uri: &str, headers: &[(&str, &str)]) -> Option<String> {
     let (status, body) = ask(app, uri, headers).await;
     let json: Value = serde_json::from_str(&body).unwrap();
@@ -182,8 +184,8 @@ async fn signed(ticket: &str, app: &Router, uri: &str, headers: &[(&str, &str)])
     Some((*pages.iter().find(|page| of(page)).expect("one of these")).to_owned())
 }
 
-/// Browsers cut the `Referer` of a request to another origin to the page's origin. Signing that
-/// works on the start page alone.
+/// Browsers send only the origin in the `Referer` of a request to another origin. A signature of
+/// the origin would be wrong on all pages but the start page, so the request is rejected.
 #[tokio::test]
 async fn a_truncated_referer_is_not_signed() {
     let harness = Harness::start().await;
@@ -203,7 +205,7 @@ async fn a_truncated_referer_is_not_signed() {
     ] {
         assert_eq!(signed(&ticket, &app, "/config", cut).await, None, "{cut:?}");
     }
-    // The start page itself, which many pages that route behind the # are.
+    // The `Referer` of the start page itself is complete, and its URL is signed.
     for whole in [
         &[root, api, ("sec-fetch-site", "same-origin")][..],
         &[root, own],
@@ -225,7 +227,7 @@ async fn a_truncated_referer_is_not_signed() {
     assert_eq!(page.as_deref(), Some("https://h5.example.com/"));
 }
 
-/// The remedy: the page sends its URL.
+/// The script of a page can send the page's URL, and the response signs that URL.
 #[tokio::test]
 async fn a_script_may_send_the_url_of_its_page() {
     let harness = Harness::start().await;
@@ -246,15 +248,15 @@ async fn a_script_may_send_the_url_of_its_page() {
         page.as_deref(),
         Some("https://h5.example.com/page?x=1&y=%2F")
     );
-    // The URL is not encoded, and therefore ends at its first `&`.
+    // A URL that is not encoded ends at its first `&`, and is rejected.
     let uri = "/config?url=https://h5.example.com/page?x=1&y=%2F";
     assert_eq!(signed(&ticket, &app, uri, &cut).await, None);
-    // The host of the page is checked all the same.
+    // A URL of a host that `Tickets` does not list is rejected.
     let (status, _) = ask(&app, "/config?url=https%3A%2F%2Fevil.example%2F", &cut).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
 }
 
-/// Page loads are recognized by the same rule as in the login.
+/// A page load is signed with its own URL. The rule for a page load is the same as in the login.
 #[tokio::test]
 async fn only_page_loads_sign_their_own_url() {
     let harness = Harness::start().await;

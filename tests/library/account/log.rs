@@ -1,4 +1,4 @@
-//! Tests of log lines about the account: one ERROR line for one cause, and never a secret.
+//! Tests of log lines about the account: one ERROR line for each cause, and no secret.
 
 use tower_wechat::AccountTokens;
 use tower_wechat::account::{TokenCenter, TokenCenterClient};
@@ -7,7 +7,7 @@ use tower_wechat::simulator::Fault;
 use super::harness::{CALL, Harness, STABLE, secs};
 use crate::support::log_lines::LogLines;
 
-/// All lines that are logged on this thread, at all levels.
+/// Collects all lines that this thread logs, at all levels, until the guard is dropped.
 fn collect() -> (LogLines, tracing::subscriber::DefaultGuard) {
     let lines = LogLines::default();
     let subscriber = tracing_subscriber::fmt()
@@ -106,7 +106,7 @@ async fn no_secret_is_ever_logged() {
     let text = lines.text() + &shown;
     assert!(text.lines().count() > 20, "something was logged");
     for secret in secrets {
-        // The trace lines of the HTTP client are not checked.
+        // Lines of the HTTP client do not contain `tower_wechat` and are not checked.
         let seen = text
             .lines()
             .find(|line| line.contains(&secret) && line.contains("tower_wechat"));
@@ -114,7 +114,8 @@ async fn no_secret_is_ever_logged() {
     }
 }
 
-/// EasyWeChat's key contains the AppSecret. No error about that key shows the secret.
+/// The name of EasyWeChat's key contains the AppSecret. Errors and log lines about that key hide
+/// it.
 #[tokio::test]
 async fn a_key_that_holds_the_secret_is_never_logged() {
     use redis::Commands;
@@ -149,7 +150,7 @@ async fn a_key_that_holds_the_secret_is_never_logged() {
             shown.push_str(&format!("{error} {error:?} {accounts:?} {token:?}\n"));
         }
     }
-    // A key of another type, and a user who may not read it.
+    // The key has another type, so that reading it fails.
     let _: () = redis.del(&key).unwrap();
     let _: () = redis.rpush(&key, "a").unwrap();
     let store = harness.redis(&server.url()).await;

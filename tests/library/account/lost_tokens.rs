@@ -1,4 +1,5 @@
-//! Tests of a token that the store has lost and the cache still has.
+//! Tests of a token that Redis has lost and a process still caches, and of a token that WeChat
+//! keeps rejecting.
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +35,8 @@ async fn a_flush_delays_no_request_and_costs_one_fetch() {
             .times(1),
     );
     let before = harness.sim.calls_to(STABLE);
-    // The process may notice the rejection only now. The account is then suppressed for a while.
+    // The process may notice WeChat's rejection late, and then pauses its calls. The loop advances
+    // the clock until the pause has ended.
     eventually("the account is asked for again", secs(8), async || {
         let began = Instant::now();
         accounts.get().await.unwrap();

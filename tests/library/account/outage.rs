@@ -1,4 +1,4 @@
-//! Tests of an outage of Redis, in both layouts.
+//! Tests of the account's token while Redis is down, and of its keys in the key layout.
 
 use redis::Commands;
 use tower_wechat::redis::Layout;
@@ -17,7 +17,8 @@ async fn a_valid_token_is_served_while_redis_is_away() {
     tickets.prefetch().await.unwrap();
     let token = accounts.get().await.unwrap();
     server.kill();
-    // The token is past its time in the cache and past its renewal point.
+    // The token is older than `cache_ttl`, and then past its renewal point. It is served until it
+    // expires.
     for span in [61, 6_600, 300] {
         harness.advance(secs(span));
         let again = accounts.get().await.unwrap();

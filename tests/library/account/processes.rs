@@ -1,4 +1,4 @@
-//! Several processes of the operating system on one Redis.
+//! Tests of the account's token in several processes on one Redis.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
@@ -12,7 +12,7 @@ use crate::support::redis_server::RedisServer;
 
 const WORKER: &str = "TOWER_WECHAT_TEST_WORKER";
 
-/// This test program once more, as a worker.
+/// A process that runs this test program again, with only the test `worker`.
 struct Worker {
     child: Child,
     stdin: ChildStdin,
@@ -48,7 +48,7 @@ impl Worker {
         writeln!(self.stdin, "{what}").unwrap();
     }
 
-    /// The next line that a worker wrote; the test runner's own lines are passed over.
+    /// Returns the next line that the worker has written. Lines of the test runner are skipped.
     fn read(&mut self) -> String {
         loop {
             let mut line = String::new();
@@ -71,7 +71,7 @@ impl Drop for Worker {
     }
 }
 
-/// Runs in the worker processes; this is not a test.
+/// The loop of a worker process. In a normal test run this function returns at once.
 #[tokio::test]
 async fn worker() {
     if std::env::var(WORKER).is_err() {

@@ -1,4 +1,4 @@
-//! `examples/token_center.rs` as a process.
+//! Tests of `examples/token_center.rs` as a process.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
@@ -12,7 +12,8 @@ use tower_wechat::{AccountTokens, MemoryStore};
 use super::harness::{Harness, STABLE, TICKET, secs};
 use crate::support::redis_server::RedisServer;
 
-/// The program, which cargo builds beside the tests; alone where only this test is run.
+/// Returns the path of the example. Builds it if cargo has not built it, as in a run of this test
+/// alone.
 fn program() -> PathBuf {
     let tests = std::env::current_exe().unwrap();
     let path = tests

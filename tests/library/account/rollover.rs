@@ -13,8 +13,8 @@ use super::harness::{CALL, Harness, PLAIN, STABLE, secs};
 use crate::support::eventually;
 use crate::support::redis_server::RedisServer;
 
-/// Runs calls with the token until `during` ends. Returns the number of calls and the longest
-/// wait for a token.
+/// Requests and checks the token from nine tasks until `during` ends. Returns the number of
+/// requests and the longest wait.
 async fn under_load(
     harness: &Arc<Harness>,
     fleet: &[tower_wechat::AccountTokens],
@@ -29,8 +29,8 @@ async fn under_load(
             tokio::spawn(async move {
                 let (mut calls, mut longest) = (0, Duration::ZERO);
                 while !over.load(Ordering::Relaxed) {
-                    // The test advances the clocks of WeChat and of the process one after the other. No call runs
-                    // between the two.
+                    // The guard keeps the clocks from moving during a request, because WeChat's
+                    // clock moves before that of the process.
                     let stands = time.read().await;
                     let asked = Instant::now();
                     let token = accounts.get().await.unwrap();
@@ -72,7 +72,8 @@ async fn no_request_waits_at_a_rollover() {
         }
         let accounts = &fleet[0];
         let first = accounts.get().await.unwrap();
-        // WeChat answers slowly, so that a request that waited for the renewal would show.
+        // WeChat takes 1.5 s, so that the longest wait would show a request that waited for the
+        // renewal.
         harness
             .sim
             .inject(Fault::on(path).delay(Duration::from_millis(1_500)));
@@ -87,7 +88,7 @@ async fn no_request_waits_at_a_rollover() {
                 accounts.get().await.unwrap().access_token() != first.access_token()
             })
             .await;
-            // The last minutes of the old token pass, and then its overlap with the new one.
+            // Advances past the expiry of the old token. Only the new token is valid then.
             advance(margin).await;
             tokio::time::sleep(Duration::from_millis(200)).await;
         };
@@ -114,7 +115,7 @@ async fn an_idle_process_renews_until_its_handle_is_dropped() {
         harness.sim.calls_to(STABLE) == 2
     })
     .await;
-    // WeChat has received the call. Its reply may not have arrived yet.
+    // WeChat has received the call, and its reply may arrive later.
     eventually("the new token is served", secs(10), async || {
         let token = accounts.get().await.unwrap();
         token.lifetime().freshness(harness.clock.now()) == Freshness::Fresh

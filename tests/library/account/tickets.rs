@@ -144,7 +144,8 @@ async fn processes_count_reports_of_tickets_together() {
     let _ = processes[3].report_invalid(ticket.ticket()).await;
     assert_eq!(harness.sim.calls_to(TICKET), 2);
 
-    // A ticket past its renewal point is renewed, whichever process reports it.
+    // A ticket past its renewal point is renewed at a report, although another process has reported
+    // shortly before.
     harness.advance(secs(3_540));
     let _ = processes[2].report_invalid(ticket.ticket()).await;
     let renewed = harness.sim.calls_to(TICKET);

@@ -16,8 +16,8 @@ async fn empty<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallib
     Ok(Response::new(Full::default()))
 }
 
-/// Returns the number of allocations of a request that does not wait. The first request is not counted,
-/// because it creates values that later requests reuse.
+/// Returns the number of allocations of the second of two requests that do not wait. The first one
+/// creates values that later requests use again.
 fn allocations<S>(service: &mut S, mut request: impl FnMut() -> Request<Body>) -> u64
 where
     S: Service<Request<Body>, Response = Response<Full<Bytes>>, Error = Infallible>,
@@ -41,7 +41,7 @@ async fn a_cached_user_costs_one_allocation_for_extensions() {
     let session = SessionCookie::new(users.app_id(), &CookieKeys::random().unwrap());
     let set_cookie = session.issue(&id("oA"));
     let cookie = set_cookie.to_str().unwrap().split(';').next().unwrap();
-    // The session cookie is among others, as browsers send it.
+    // As in a browser, the header contains other cookies too.
     let cookies = format!("theme=dark; {cookie}; nick=\u{5f20}\u{4e09}");
     let signed_in = || {
         let cookies = HeaderValue::from_bytes(cookies.as_bytes()).unwrap();

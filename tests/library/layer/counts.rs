@@ -1,4 +1,4 @@
-//! Tests of metrics of requests: each request counts once, through any number of layers.
+//! Tests of metrics of requests: each request counts once, even through two layers.
 
 use axum::body::Body;
 use http::{Method, Request};
@@ -11,7 +11,7 @@ use tower_wechat::{
 
 use super::{header, id, request_of, user_and_token, users};
 
-/// Returns the counted requests by outcome.
+/// Returns the number of requests that `recorder` has counted, for each outcome.
 fn counted(recorder: &PrometheusRecorder) -> Vec<(String, u64)> {
     let text = recorder.handle().render();
     let lines = text
@@ -26,7 +26,7 @@ fn counted(recorder: &PrometheusRecorder) -> Vec<(String, u64)> {
         .collect()
 }
 
-/// Creates a layer that counts with this recorder. A layer creates its counters once.
+/// Creates a layer whose metrics go to this recorder.
 fn layer(recorder: &PrometheusRecorder, users: UserTokens) -> WechatLayer {
     metrics::with_local_recorder(recorder, || WechatLayer::new(users))
 }
@@ -78,7 +78,7 @@ async fn a_token_from_the_store_is_counted_once() {
     let grant = UserTokenResponse::new("token-a").expires_in(7_200);
     users.store(&id("oA"), &grant).await.unwrap();
     let recorder = PrometheusBuilder::new().build_recorder();
-    // Simulates another process, whose cache is empty.
+    // New tokens on the same store have an empty cache, like another process.
     let users = UserTokens::new(wechat, store);
     let outer = layer(&recorder, users).identity(header());
     let service = outer.layer(outer.layer(service_fn(user_and_token::<Body>)));

@@ -48,7 +48,7 @@ async fn a_session_cookie_identifies_the_user_and_is_renewed() {
     clock.advance(Duration::from_secs(16 * 86_400));
     let response = service.clone().oneshot(ask()).await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-    // Other cookies in the header may consist of any bytes.
+    // Another cookie in the header is not ASCII.
     let mut cookies = "nick=\u{5f20}\u{4e09}; ".as_bytes().to_vec();
     let fresh = session.issue(&id("oA"));
     cookies.extend(fresh.to_str().unwrap().split(';').next().unwrap().bytes());

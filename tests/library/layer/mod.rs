@@ -29,8 +29,8 @@ use tower_wechat::{
     WechatLayer, WechatUser,
 };
 
-/// Returns the tokens of a user whose access token has expired by the clock of this process. WeChat's
-/// clock does not move.
+/// Returns the tokens of a user whose access token has expired by the clock of this process. At
+/// WeChat it is still valid.
 async fn expired(simulator: &Simulator, user: &str) -> UserTokens {
     let wechat = WechatClient::builder(simulator.app_id(), simulator.app_secret())
         .api_url(simulator.url())
@@ -51,7 +51,7 @@ async fn expired(simulator: &Simulator, user: &str) -> UserTokens {
     users
 }
 
-/// Returns tokens of one user, `oA`. WeChat is never called.
+/// Returns tokens with one user, `oA`, whose token is `token-a`. WeChat is unreachable.
 async fn users() -> UserTokens {
     users_of("wxa", "token-a").await
 }
@@ -84,7 +84,7 @@ fn request_of(user: impl AsRef<[u8]>) -> Request<Body> {
         .unwrap()
 }
 
-/// Returns the user of a request, as a plain tower service does.
+/// Responds with the id and the token of the request's user, or with "anonymous".
 async fn user_and_token<B>(request: Request<B>) -> Result<Response<Full<Bytes>>, Infallible> {
     let user = request.extensions().get::<WechatUser>();
     let text = user.map_or("anonymous".to_owned(), |user| {
@@ -211,7 +211,7 @@ async fn optional_lets_anonymous_requests_pass() {
 
 #[tokio::test]
 async fn an_application_renders_rejections_itself() {
-    // A body of a type that this crate cannot make.
+    // The service has a body type of its own, which only the application can create.
     struct Page(&'static str);
     let layer = WechatLayer::new(users().await).identity(header()).reject(
         |rejection: &Rejection, head: &RequestHead<'_>| {
@@ -245,8 +245,8 @@ async fn errors_of_the_inner_service_pass_through() {
     );
 }
 
-/// The layer calls the instance that it polled ready, with a cached token and without. Otherwise a
-/// service with limited concurrency would panic or hang.
+/// The layer calls the same instance of the service that it polled ready, whether the token is
+/// cached or not. A service with limited concurrency panics or hangs otherwise.
 #[tokio::test]
 async fn the_inner_service_is_polled_before_a_call() {
     let simulator = Simulator::start().await.unwrap();
@@ -259,7 +259,7 @@ async fn the_inner_service_is_polled_before_a_call() {
     let pair = simulator.sign_in("oA", "snsapi_base");
     let grant = UserTokenResponse::new(pair.access_token).expires_in(7_200);
     users.store(&id("oA"), &grant).await.unwrap();
-    // Without a cache every request loads its token from the store.
+    // Without a cache, each request reads its token from the store.
     let forgetful = UserTokens::builder(wechat, store)
         .cache_ttl(Duration::ZERO)
         .build();
@@ -346,14 +346,16 @@ async fn axum_handlers_take_the_user_as_an_argument() {
     let (status, body) = ask("/me", "").await;
     assert_eq!(status, 401);
     assert!(body.contains("login_required"));
-    // Without a layer, a handler with an optional user is rejected too.
+    // Outside of the layer, a handler gets no user, and the response is a 500 even if the user is
+    // optional.
     for path in ["/outside", "/outside/maybe"] {
         assert_eq!(ask(path, "oA").await.0, 500);
         assert_eq!(ask(path, "").await.0, 500);
     }
 }
 
-/// Serves HTTP through hyper alone, to a client that disconnects.
+/// The layer serves a request through hyper without axum. A client disconnects during the renewal
+/// of its token, and the next request gets the renewed token.
 #[tokio::test]
 async fn plain_hyper_serves_the_same() {
     use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -387,7 +389,7 @@ async fn plain_hyper_serves_the_same() {
         stream.write_all(request.as_bytes()).await.unwrap();
         stream
     };
-    // Nothing is lost: the first client disconnects during the renewal of its token.
+    // The first client disconnects during the renewal, which continues.
     let gone = ask().await;
     while simulator.calls_to("/sns/oauth2/refresh_token") == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -32,7 +32,8 @@ async fn not_found() -> (StatusCode, &'static str) {
     (StatusCode::NOT_FOUND, "the application's own 404")
 }
 
-/// Returns `true` if the application handles the paths of the login.
+/// Returns `true` if the application handles the paths of the login, and `false` if it returns a
+/// 404 for each.
 async fn handles_login(app: &Router) -> bool {
     let ask = async |path: &str| {
         let request = Request::get(path).header("accept", "text/html");
@@ -48,11 +49,13 @@ async fn handles_login(app: &Router) -> bool {
     }
 }
 
-/// Compositions of routers with and without the login's routes.
+/// Each composition handles the paths of the login if it contains the login's routes. Some handle
+/// them without these routes.
 #[tokio::test]
 async fn the_callback_works_under_nested_routers() {
     type Composition = (&'static str, fn(Signing, Router) -> Router, bool);
-    // `routes` contains the login's routes, or none. The flag is `true` if the composition needs none.
+    // `routes` is a router with the login's routes, or an empty one. The flag is `true` if the
+    // layer itself gets all requests, so that an empty router is enough.
     let compositions: [Composition; 11] = [
         (
             "a layer around the whole router",
@@ -125,7 +128,8 @@ async fn the_callback_works_under_nested_routers() {
     }
 }
 
-/// The login's routes work beside a wildcard route of the application, and handle no other path.
+/// The login's routes take precedence over a wildcard route of the application, which gets all
+/// other paths.
 #[tokio::test]
 async fn the_login_handles_only_its_routes() {
     let layer = layer().await;
@@ -145,7 +149,8 @@ async fn the_login_handles_only_its_routes() {
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
 }
 
-/// The paths that browsers request, and the paths without the prefix that a proxy removes.
+/// The login handles its paths with the prefix of the public URL and without it, as behind a proxy
+/// that removes it.
 #[tokio::test]
 async fn routes_work_with_and_without_a_prefix() {
     let keys = CookieKeys::random().unwrap();
@@ -167,7 +172,7 @@ async fn routes_work_with_and_without_a_prefix() {
     }
 }
 
-/// A layer without a login has no routes.
+/// The routes of a layer without a login are empty.
 #[tokio::test]
 async fn without_a_login_there_are_no_routes() {
     let wechat = WechatClient::new("wxa", "secret").unwrap();

@@ -1,4 +1,4 @@
-//! Tests of public pages: the layer serves them even if the user's token cannot be had.
+//! Tests of the optional policy: a public page is served even if the user's token is not available.
 
 use std::time::Duration;
 
@@ -40,8 +40,8 @@ async fn a_public_page_is_served_while_wechat_fails() {
     }
 }
 
-/// A handler that requires the user reports the failure and does not redirect to a login, which
-/// would not help.
+/// The token is not available. A handler that requires the user reports this failure, and does not
+/// redirect to a login.
 #[tokio::test]
 async fn a_handler_that_requires_the_user_reports_the_failure() {
     let simulator = Simulator::start().await.unwrap();
@@ -101,8 +101,8 @@ async fn a_renewal_goes_on_when_a_public_page_stops_waiting() {
     assert_eq!(simulator.calls_to("/sns/oauth2/refresh_token"), 1);
 }
 
-/// Anonymous visitors and users without the scope receive the same page. A handler that requires a user
-/// asks for the scope.
+/// A user without the required scope is anonymous on a public page. A handler that requires the
+/// user starts a login that requests the scope.
 #[tokio::test]
 async fn a_missing_scope_does_not_block_a_public_page() {
     let users = users().await;
@@ -138,7 +138,7 @@ async fn a_missing_scope_does_not_block_a_public_page() {
         }
         app.clone().oneshot(request).await.unwrap()
     };
-    // The stored tokens of oA do not contain the granted scope.
+    // The stored tokens of `oA` contain no scope, so that the user may have granted it.
     for (user, expected) in [
         ("", "anonymous"),
         ("oLess", "anonymous"),

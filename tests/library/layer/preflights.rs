@@ -1,4 +1,5 @@
-//! Tests of CORS preflights: any client can send one, so a preflight must not bypass the layer.
+//! Tests of CORS preflights: a preflight does not reach the inner service unless the application
+//! allows it.
 
 use axum::body::Body;
 use axum::routing::any;
@@ -13,7 +14,7 @@ use tower_wechat::{
 
 use super::{header, request_of, text, user_and_token, users};
 
-/// Returns a preflight for this path, with or without the `Origin` that browsers send.
+/// Returns a preflight request for this path. A browser also sends `Origin`.
 fn preflight(path: &str, origin: bool) -> Request<Body> {
     let request = Request::builder()
         .method(Method::OPTIONS)
@@ -43,7 +44,7 @@ async fn a_preflight_does_not_pass_by_default() {
         "/wechat/callback?code=a&state=b",
     ] {
         for origin in [true, false] {
-            // A preflight with the headers of a page load is not redirected to the login.
+            // A preflight that also looks like a page load is rejected and not redirected.
             let mut request = preflight(path, origin);
             let headers = request.headers_mut();
             headers.insert("sec-fetch-mode", HeaderValue::from_static("navigate"));
@@ -58,7 +59,7 @@ async fn a_preflight_does_not_pass_by_default() {
             assert!(message.contains("pass_preflights"), "{message}");
         }
     }
-    // A preflight with a known user does not pass either: browsers send preflights without cookies.
+    // A preflight with the header of a known user is rejected too.
     let mut named = request_of("oA");
     *named.method_mut() = Method::OPTIONS;
     let method = HeaderValue::from_static("POST");
@@ -68,7 +69,8 @@ async fn a_preflight_does_not_pass_by_default() {
     let response = service.clone().oneshot(named).await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
 
-    // OPTIONS without that header is not a preflight.
+    // An OPTIONS request without `access-control-request-method` is not a preflight, and its user
+    // is served.
     let mut options = request_of("oA");
     *options.method_mut() = Method::OPTIONS;
     let response = service.clone().oneshot(options).await.unwrap();
@@ -76,14 +78,14 @@ async fn a_preflight_does_not_pass_by_default() {
     let options = Request::options("/").body(Body::empty()).unwrap();
     let response = service.clone().oneshot(options).await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
-    // Another method with that header is not a preflight.
+    // A GET request with `access-control-request-method` is not a preflight.
     let mut get = preflight("/", true);
     *get.method_mut() = Method::GET;
     let response = service.oneshot(get).await.unwrap();
     assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
 }
 
-/// Returns an application whose handlers use each extractor.
+/// Returns an application with one route for each extractor.
 fn app_with_extractors() -> Router {
     Router::new()
         .route("/", any(async |user: WechatUser| user.id().to_owned()))
@@ -98,7 +100,8 @@ fn app_with_extractors() -> Router {
         .route("/config", any(async |config: JsConfig| Json(config)))
 }
 
-/// A client that sends preflights cannot make the service log lines about a missing layer.
+/// A preflight that passes the layer gets a rejection from extractors. The error does not say that
+/// a layer is missing.
 #[tokio::test]
 async fn extractors_answer_a_preflight_that_passes() {
     let wechat = WechatClient::builder("wxa", "secret")
@@ -125,7 +128,7 @@ async fn extractors_answer_a_preflight_that_passes() {
         assert!(body.contains("login_required"), "{body}");
         assert_eq!(ask("/maybe").await, (200, "false".to_owned()));
         assert_eq!(ask("/token").await.0, 503, "WeChat does not answer here");
-        // The layer has an account but no tickets. The error names that, and not a missing layer.
+        // The layer has an account without `Tickets`, which the error says.
         assert!(ask("/config").await.1.contains("configuration"));
     }
 }

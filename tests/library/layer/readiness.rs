@@ -1,4 +1,4 @@
-//! Tests of readiness: the inner service's permits while requests wait, and when they do not pass.
+//! Tests of readiness: which requests hold a permit of the inner service, and when.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,7 +18,8 @@ use super::{expired, header, id, request_of, text, user_and_token, users};
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// Returns the tokens of a user whose access token has expired, at a slow WeChat, and of a cached user.
+/// Returns the tokens of an expired user, `oCold`, and of a cached one, `oWarm`. WeChat responds
+/// after `delay`.
 async fn cold_and_warm(delay: Duration) -> (Simulator, UserTokens) {
     let simulator = Simulator::start().await.unwrap();
     let users = expired(&simulator, "oCold").await;
@@ -35,7 +36,8 @@ async fn renewal_begun(simulator: &Simulator) {
     }
 }
 
-/// A cached user's request is served while another request waits for its token.
+/// The inner service has one permit. A cached user's request gets it while another request waits
+/// for its token.
 #[tokio::test]
 async fn a_cached_user_does_not_wait_for_an_uncached_one() {
     let (simulator, users) = cold_and_warm(Duration::from_secs(2)).await;
@@ -53,8 +55,8 @@ async fn a_cached_user_does_not_wait_for_an_uncached_one() {
     assert!(text(cold).await.starts_with("oCold "));
 }
 
-/// A service may be polled ready and then wait for a token, or respond without the inner service. It
-/// then has no permit, even if the service itself stays in use, as the service of a connection does.
+/// A service that was polled ready waits for a token, or responds without the inner service. It
+/// must return its permit, even if the service is kept, as for a connection.
 #[tokio::test]
 async fn a_service_that_makes_no_call_returns_its_permit() {
     let (simulator, users) = cold_and_warm(Duration::from_millis(300)).await;
@@ -91,7 +93,7 @@ async fn a_service_that_makes_no_call_returns_its_permit() {
     drop(simulator);
 }
 
-/// A request that waited for its token acquires a permit before the inner service is called.
+/// A request that had to wait for its token polls the inner service again before the call.
 #[tokio::test]
 async fn an_uncached_request_polls_readiness_again() {
     let (simulator, users) = cold_and_warm(Duration::from_millis(200)).await;
@@ -101,7 +103,7 @@ async fn an_uncached_request_polls_readiness_again() {
     let mut call = tokio::spawn(service.ready().await.unwrap().call(request_of("oCold")));
     drop(service);
     renewal_begun(&simulator).await;
-    // The first permit was released. The request acquires another one when it is free.
+    // The request has returned its first permit, and waits for another one.
     handle.allow(0);
     assert!(
         timeout(Duration::from_millis(700), handle.next_request())
@@ -119,7 +121,7 @@ async fn an_uncached_request_polls_readiness_again() {
     assert_eq!(text(response).await, "ok");
 }
 
-/// A service that returns an error from `poll_ready`, as if its backend were unreachable.
+/// A service whose `poll_ready` returns an error when its flag is set.
 #[derive(Clone)]
 struct Gone(Arc<std::sync::atomic::AtomicBool>);
 

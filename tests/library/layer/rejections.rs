@@ -21,7 +21,7 @@ use tower_wechat::{
 
 use super::{header, id, request_of, text, users};
 
-/// Renders rejections in the application's own format.
+/// Renders a rejection as one line: page or data, the code, the login URL and the path.
 fn form(rejection: &Rejection, head: &RequestHead<'_>) -> Response {
     let accept = head.headers.get("accept");
     let html = accept.is_some_and(|accept| accept.to_str().unwrap().contains("text/html"));
@@ -48,7 +48,7 @@ fn page(path: &str) -> Request<Body> {
     request.body(Body::empty()).unwrap()
 }
 
-/// Returns a request as a script of a page sends it.
+/// Returns a request as the script of a page sends it.
 fn script(path: &str) -> Request<Body> {
     Request::get(path)
         .header("accept", "application/json")
@@ -64,7 +64,7 @@ fn with_user(mut request: Request<Body>, user: &'static str) -> Request<Body> {
     request
 }
 
-/// Requests the user's current token after the user's tokens were deleted.
+/// A handler that deletes the user's tokens and then requests the current token, which is rejected.
 async fn current(user: WechatUser) -> Result<String, Error> {
     user.users().revoke(&id("oA")).await?;
     Ok(user.current().await?.user_id().to_owned())
@@ -176,7 +176,8 @@ async fn page_loads_are_redirected_to_the_login() {
         assert_eq!(parts.headers["cache-control"], "no-store");
         assert_eq!(parts.headers["content-type"], "application/ours");
     }
-    // An extractor that has taken the headers of the request still finds the login's own path.
+    // The handler's error does not contain the path of the request. The layer adds the login URL for
+    // that path.
     for path in ["/current?a=b", "/nested/current?a=b"] {
         let grant = UserTokenResponse::new("token-a").expires_in(7_200);
         let users = users().await;
@@ -192,7 +193,7 @@ async fn page_loads_are_redirected_to_the_login() {
     }
 }
 
-/// Scripts that request HTML are not redirected, also if only the layer has retained their headers.
+/// A request with a header of a script is not redirected, although it accepts HTML.
 #[tokio::test]
 async fn scripts_that_ask_for_html_learn_where_to_log_in() {
     for (name, value) in [
@@ -310,14 +311,15 @@ async fn of_two_layers_the_inner_one_renders() {
         let (_, body) = ask(&app, request).await;
         assert_eq!(body, "inner");
     }
-    // Also if the inner layer has the default form and no login.
+    // The inner layer renders the rejection in the default form, and the outer layer's login is not
+    // used.
     let app = routes().layer(layer().await).layer(outer);
     let (parts, body) = ask(&app, page("/me")).await;
     assert_eq!(parts.status, 401);
     assert!(body.contains("login_required"), "{body}");
 }
 
-/// A handler without axum that uses `WechatUser::required`.
+/// A handler without axum gets its user, or the rejection to return, from `WechatUser::required`.
 #[tokio::test]
 async fn a_function_rejects_for_handlers_without_axum() {
     async fn card(request: Request<Body>) -> Result<http::Response<Full<Bytes>>, Infallible> {
@@ -345,7 +347,7 @@ async fn a_function_rejects_for_handlers_without_axum() {
         let location = response.headers()["location"].to_str().unwrap();
         assert!(location.starts_with(to), "{location}");
     }
-    // Without a layer around it, the status is 500: the application is set up wrongly.
+    // Without a layer around the handler, the response is a 500.
     let response = card(request_of("oA")).await.unwrap();
     assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
 }
