@@ -1,4 +1,5 @@
-//! Tests of attacks: used codes, loops, many cookies, sessions that come back after a logout.
+//! Tests of attacks: used and forged codes, loops, many cookies, and sessions that must not come
+//! back after a logout.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ fn query(url: &str, name: &str) -> String {
     value.into_owned()
 }
 
-/// Follows redirects until a page is shown.
+/// Opens a page and follows redirects to the end. Returns the last response.
 async fn followed(browser: &Browser, url: &str) -> Reply {
     let mut reply = browser.visit(url).await;
     for _ in 0..60 {
@@ -30,7 +31,7 @@ async fn followed(browser: &Browser, url: &str) -> Reply {
     panic!("60 redirects and no end");
 }
 
-/// A used code is in histories and access logs.
+/// A code in a browser's history or in an access log is of no use in another login.
 #[tokio::test]
 async fn a_used_code_is_rejected_in_another_login() {
     let harness = Harness::with_redis().await;
@@ -54,7 +55,7 @@ async fn a_used_code_is_rejected_in_another_login() {
     assert_eq!(harness.exchanges(), 1);
 }
 
-/// Only WeChat can recognize a forged code, and an attacker easily gets one state.
+/// With one state, at most two forged codes are submitted to WeChat. Further ones get a 429.
 #[tokio::test]
 async fn one_login_cannot_submit_unlimited_codes() {
     let harness = Harness::with_redis().await;
@@ -68,7 +69,8 @@ async fn one_login_cannot_submit_unlimited_codes() {
             "{}/wechat/callback?code=made-up-{code}&state={state}",
             site.url
         );
-        // Simulates a browser that does not store the cookie which counts its restarts.
+        // Each copy has the cookies from before the first callback, so that the retries in its
+        // history do not grow.
         let reply = browser.copy().visit(&forged).await;
         rejected += usize::from(reply.status == 429);
     }
@@ -77,7 +79,8 @@ async fn one_login_cannot_submit_unlimited_codes() {
     assert_eq!(honest.status, 200, "other users can log in");
 }
 
-/// Several processes share the limit, and each key in Redis expires.
+/// Three processes together submit two forged codes of one state. Each key in Redis expires within
+/// a minute.
 #[tokio::test]
 async fn forged_codes_cost_two_calls_for_all_processes() {
     let harness = Harness::with_redis().await;
@@ -103,7 +106,8 @@ async fn forged_codes_cost_two_calls_for_all_processes() {
     }
 }
 
-/// Callbacks without cookies, which WeChat's own servers send too.
+/// A callback arrives without the cookie of its login, or too late. Its code is then of no use in
+/// another login.
 async fn rejected_codes_work_for_no_other_user(harness: Harness, expired: bool) {
     harness
         .sim
@@ -114,7 +118,7 @@ async fn rejected_codes_work_for_no_other_user(harness: Harness, expired: bool) 
     let callback = victim.callback_of(&me).await;
     let thief = Browser::new();
     if expired {
-        // The code is younger than the state.
+        // The state has expired, and the code may still be valid.
         harness.clock.advance(Duration::from_secs(600));
         victim.visit(&callback).await.is_page(400, "登录已过期");
     } else {
@@ -133,7 +137,7 @@ async fn rejected_codes_work_for_no_other_user(harness: Harness, expired: bool) 
     }
     assert_eq!(harness.exchanges(), 0);
     if !expired {
-        // Fetching the callback before its user does used up nothing.
+        // The intended user can still use the code.
         let landed = victim.open(&callback).await;
         assert_eq!(landed.json()["id"], "oVictim0000000000000000000");
         assert_eq!(harness.exchanges(), 1);
@@ -151,7 +155,7 @@ async fn a_code_with_an_expired_state_is_used_up() {
     rejected_codes_work_for_no_other_user(Harness::with_redis().await, true).await;
 }
 
-/// A second code for a finished login is never exchanged, and stays in the history of the browser.
+/// A second code for a finished login is not exchanged, and is of no use in another login.
 #[tokio::test]
 async fn a_code_of_a_logged_in_user_is_used_up() {
     let harness = Harness::with_redis().await;
@@ -175,7 +179,8 @@ async fn a_code_of_a_logged_in_user_is_used_up() {
     assert_eq!(harness.exchanges(), 1);
 }
 
-/// A proxy sends the callback to another page and logs its query.
+/// A proxy sends the callback to another page, whose access log contains the code. The code is of
+/// no use in another login.
 #[tokio::test]
 async fn a_code_at_a_wrong_path_is_used_up() {
     let harness = Harness::with_redis().await;
@@ -193,12 +198,12 @@ async fn a_code_at_a_wrong_path_is_used_up() {
     let code = query(&callback, "code");
     let forged = format!("{}/wechat/callback?code={code}&state={state}", site.url);
     thief.fetch(&forged).await.is_error(400, "invalid_state");
-    // The intended user of the code can still use it.
+    // The browser that began the login can still use the code.
     assert_eq!(victim.visit(&callback).await.status, 302);
     assert_eq!(harness.exchanges(), 1);
 }
 
-/// 600 copies of one callback arrive during its slow exchange.
+/// 600 copies of a callback with a forged code arrive during its exchange. They cause one call.
 #[tokio::test]
 async fn copies_of_one_callback_count_once() {
     let harness = Harness::with_redis().await;
@@ -218,7 +223,7 @@ async fn copies_of_one_callback_count_once() {
         let (forged, copy) = (forged.clone(), anonymous.copy());
         copies.spawn(async move { copy.visit(&forged).await.status });
     }
-    // Other users do not wait for the exchange that is in progress.
+    // Another user's login does not wait for the exchange that is in progress.
     let honest = Browser::new().open(&me).await;
     assert_eq!(honest.status, 200);
     let statuses = copies.join_all().await;
@@ -262,7 +267,7 @@ async fn a_callback_in_the_history_does_not_undo_a_logout() {
     browser.open(&callback).await;
     browser.post(&format!("{}/logout", site.url)).await;
     let reply = browser.visit(&callback).await;
-    // The login asks WeChat again, because the old result does not count.
+    // The callback starts a new login, and does not issue a session for its former result.
     assert!(
         reply
             .header("location")
@@ -272,7 +277,8 @@ async fn a_callback_in_the_history_does_not_undo_a_logout() {
     assert_eq!(browser.cookie("wechat_session"), None);
 }
 
-/// The session is valid, but the user has no tokens and WeChat rejects each code.
+/// The session is valid, the user's tokens are deleted, and WeChat rejects each code. The login
+/// ends on a page.
 #[tokio::test]
 async fn rejected_codes_cause_no_loop_without_tokens() {
     let harness = Harness::new().await;
@@ -317,7 +323,7 @@ async fn many_unfinished_logins_all_work() {
     let site = harness.site().await;
     let me = format!("{}/me", site.url);
     let (mut cookies, mut callback) = (Vec::new(), String::new());
-    // Browsers send older cookies first.
+    // The cookies of 40 unfinished logins in one header, the oldest first, as a browser sends them.
     for _ in 0..40 {
         let tab = Browser::new();
         callback = tab.callback_of(&me).await;
@@ -378,7 +384,8 @@ async fn no_cacheable_response_renews_a_session() {
     assert!(logo.cookies().is_empty());
 }
 
-/// The gateway caches pages together with their `Set-Cookie` headers, as some do.
+/// The gateway caches pages that have a `Set-Cookie` header. A page with a renewed session must not
+/// be sent to another client.
 #[tokio::test]
 async fn a_gateways_cache_stores_no_session() {
     let harness = Harness::new().await;
@@ -423,7 +430,7 @@ async fn a_gateways_cache_stores_no_session() {
         (&*anonymous.text, anonymous.cookies()),
         ("anonymous", vec![])
     );
-    // The cache works: a page without a session comes from it.
+    // A page without a session comes from the cache.
     let again = Browser::new().fetch(&url).await;
     assert_eq!(again.header("x-cache"), Some("HIT"));
 }

@@ -1,4 +1,5 @@
-//! Tests of forged, broken and old requests: each gets a page or a JSON error without side effects.
+//! Tests of forged, broken and old requests: a bad callback or session gets an error, as a page or
+//! as JSON, and no exchange of a code starts. Oversized cookies may make a login fail.
 
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ struct Begun {
     state: String,
 }
 
-/// A login up to its callback, which the browser has not opened.
+/// Starts a login up to its callback, which the browser has not opened.
 async fn begun() -> Begun {
     let harness = Harness::with_redis().await;
     let site = harness.site().await;
@@ -42,7 +43,8 @@ async fn begun() -> Begun {
 }
 
 impl Begun {
-    /// Asserts that a callback is rejected, for people and for programs, without side effects.
+    /// Asserts that the callback with this query gets an error as JSON and as a page, and sets no
+    /// cookie.
     #[track_caller]
     fn is_rejected(&self, query: &str, code: &str) -> impl Future<Output = ()> {
         let url = format!("{}/wechat/callback?{query}", self.site.url);
@@ -113,7 +115,8 @@ async fn bad_states_and_codes_reach_neither_wechat_nor_the_store() {
         .post(&begun.callback)
         .await
         .is_error(400, "bad_request");
-    // A callback with a state alone means that the user has denied. A foreign state is rejected.
+    // A callback with a state and without a code means that the user has denied. A forged state is
+    // rejected.
     page(format!("state={state}"))
         .await
         .is_error(403, "login_denied");
@@ -125,7 +128,7 @@ async fn bad_states_and_codes_reach_neither_wechat_nor_the_store() {
     let mut redis = begun.harness.redis.as_ref().unwrap().connection();
     let stored: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut redis).unwrap();
     assert_eq!(stored, [""; 0], "nothing is stored");
-    // The honest user can still log in.
+    // The login can still end successfully.
     assert_eq!(
         begun.browser.open(&begun.callback).await.json()["id"],
         ALICE
@@ -141,7 +144,8 @@ async fn the_state_of_another_server_is_rejected() {
         .fetch(&begun.callback)
         .await
         .is_error(400, "invalid_state");
-    // A cookie of another login does not help, under any name.
+    // The cookie of another browser's login does not help, even under the name of this login's
+    // cookie.
     let cookies: Vec<_> = begun.browser.cookie_names();
     let theirs = other.cookie_names();
     let value = other.cookie(&theirs[0]).unwrap();
@@ -232,7 +236,7 @@ async fn foreign_sessions_identify_no_user() {
 #[tokio::test]
 async fn many_cookies_do_not_break_a_login() {
     let begun = begun().await;
-    // Most servers reject larger headers before the layer sees them.
+    // The server may reject these headers before the layer sees them.
     for number in 0..60 {
         let (name, value) = (format!("wechat_login_{number:016x}"), "x".repeat(3_000));
         begun.browser.set_cookie(&name, "/", &value);

@@ -9,7 +9,7 @@ use tower_wechat::simulator::Fault;
 use super::harness::{ALICE, EXCHANGE, Harness, Site};
 use crate::support::browser::{Browser, Reply};
 
-/// Returns the callback with the address of another server of the cluster.
+/// Returns the URL of the callback at another server of the cluster.
 fn at(site: &Site, callback: &str) -> String {
     let url = url::Url::parse(callback).unwrap();
     format!("{}{}?{}", site.url, url.path(), url.query().unwrap())
@@ -36,7 +36,7 @@ async fn twenty_copies(harness: Harness) {
     let callback = browser
         .callback_of(&format!("{}/me?a=b", sites[0].url))
         .await;
-    // The exchange is slow, so that all copies arrive while the first one is handled.
+    // The exchange takes 300 ms, so that all copies arrive meanwhile.
     harness
         .sim
         .inject(Fault::on(EXCHANGE).delay(Duration::from_millis(300)));
@@ -105,7 +105,8 @@ async fn a_prefetched_callback_uses_up_nothing() {
     assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
     assert_eq!(harness.exchanges(), 1);
 
-    // WeChat sends such a request.
+    // The simulator requests the callback before the browser does, and without cookies, as WeChat
+    // does.
     harness
         .sim
         .settings(|settings| settings.callback_twice = true);
@@ -128,7 +129,8 @@ async fn reloads_and_the_back_button_lead_to_the_page() {
     for _ in 0..15 {
         assert_eq!(browser.open(&callback).await.json()["uri"], "/me?a=b");
     }
-    // Some web views send another code for the same state. The user is already logged in.
+    // Some web views send a second code for the same state. The user is already logged in and gets
+    // to the page.
     let other_code = harness.sim.authorize(ALICE, "snsapi_base");
     let code = url::Url::parse(&callback).unwrap();
     let code = code
@@ -139,10 +141,10 @@ async fn reloads_and_the_back_button_lead_to_the_page() {
         .into_owned();
     let second = callback.replace(&code, &other_code);
     assert_eq!(browser.open(&second).await.json()["uri"], "/me?a=b");
-    // Without the session this is a replay.
+    // After the session is lost, the second code is rejected.
     browser.drop_cookies(|name| name == "wechat_session");
     browser.fetch(&second).await.is_error(400, "invalid_state");
-    // The code that logged this browser in is a replay too, since the browser has lost its session.
+    // The first code, whose result is stored, starts a new login.
     let sent = browser.visit(&callback).await;
     let location = sent.header("location").unwrap();
     assert!(location.contains("/connect/oauth2/authorize"));
@@ -162,7 +164,7 @@ async fn a_code_is_kept_for_ten_minutes_after_the_exchange() {
     let site = harness.site().await;
     let browser = Browser::new();
     let callback = browser.callback_of(&format!("{}/me", site.url)).await;
-    // A code is valid for five minutes.
+    // One minute before the code expires.
     harness.advance(Duration::from_secs(240));
     assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
     harness.advance(Duration::from_secs(540));
@@ -191,7 +193,7 @@ async fn a_client_that_hangs_up_loses_nothing() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     hung_up.abort();
     assert!(hung_up.await.unwrap_err().is_cancelled());
-    // The second try waits for the first one's exchange, or finds its result.
+    // The second request waits for the exchange of the first one, or finds its result.
     assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
     assert_eq!(harness.exchanges(), 1);
 }

@@ -31,7 +31,7 @@ async fn a_login_that_never_works_ends_on_a_page() {
     let page = browser.open(&format!("{}/me", site.url)).await;
     page.is_page(429, "登录过于频繁");
     assert_eq!(harness.exchanges(), 3, "the first try and two restarts");
-    // The limit counts for this browser, for one minute.
+    // The limit is for this browser and one minute. Another browser can log in at once.
     harness.sim.clear_faults();
     assert_eq!(
         Browser::new()
@@ -134,13 +134,13 @@ async fn a_reload_logs_in_when_wechat_is_back() {
     harness.sim.inject(Fault::on(EXCHANGE).errcode(-1).times(1));
     let page = browser.visit(&callback).await;
     assert_eq!(page.status, 503);
-    // The login works as soon as the time in Retry-After has passed.
+    // After the time in Retry-After, the same callback logs the user in.
     let wait: u64 = page.header("retry-after").unwrap().parse().unwrap();
     harness.advance(Duration::from_secs(wait));
     assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
 }
 
-/// Redis expires the result by its own clock.
+/// Redis expires the stored failure by its own clock, after the time in Retry-After.
 #[tokio::test]
 async fn a_login_works_after_the_time_in_retry_after() {
     let harness = Harness::with_redis().await;
@@ -215,7 +215,7 @@ async fn page_loads_get_pages_while_the_store_is_away() {
     );
     let other = harness.cluster(1).await.remove(0);
     harness.redis.as_mut().unwrap().kill();
-    // This process has never seen the user.
+    // This process has not cached the user's token.
     let page = browser.visit(&format!("{}/me", other.url)).await;
     page.is_page(503, "服务暂时不可用");
     assert!(page.header("retry-after").is_some());
@@ -225,8 +225,8 @@ async fn page_loads_get_pages_while_the_store_is_away() {
         .is_error(503, "store_unavailable");
 }
 
-/// Follows redirects until a page with this title says that the login has no effect. Returns the
-/// number of logins until then.
+/// Follows redirects until a page with this title and status 429 ends the loop. Drops the cookies
+/// that `loses` selects before each request. Returns the number of exchanges.
 async fn logins_until_page(
     harness: &Harness,
     browser: &Browser,
@@ -253,7 +253,7 @@ const TOO_OFTEN: &str = "登录过于频繁";
 #[tokio::test]
 async fn logins_without_effect_end_after_three() {
     let harness = Harness::new().await;
-    // The gateway never names the user, so that no login can succeed.
+    // The gateway sends no user, so that a login has no effect.
     let header = tower_wechat::TrustedHeader::new("x-user").unwrap();
     let site = harness
         .mounted(
@@ -267,7 +267,7 @@ async fn logins_without_effect_end_after_three() {
     let browser = Browser::new();
     let logins = logins_until_page(&harness, &browser, &url, none, NO_EFFECT).await;
     assert_eq!(logins, 3);
-    // A new minute begins, and from now on the gateway names the user.
+    // After a minute the browser may log in again, and the gateway sends a user.
     harness.advance(Duration::from_secs(61));
     assert_eq!(browser.visit(&url).await.status, 302);
     let named = [("x-user", ALICE), ("accept", "text/html")];
@@ -303,7 +303,8 @@ async fn a_handler_that_repeats_a_login_causes_no_loop() {
     assert_eq!(logins, 11);
 }
 
-/// Returns a browser whose requests have the headers of a page load that WeChat started.
+/// Returns a browser that sends Sec-Fetch headers, as for a page load that comes from WeChat's
+/// page.
 fn modern() -> Browser {
     Browser::new()
         .with_header("sec-fetch-mode", "navigate")
@@ -319,8 +320,8 @@ async fn a_lost_session_cookie_causes_no_loop() {
     });
     let logins = logins_until_page(&harness, &modern(), &url, session, NO_EFFECT).await;
     assert_eq!(logins, 3);
-    // An older web view does not identify itself as WeChat, and neither does a browser that is
-    // logged out.
+    // Without Sec-Fetch headers, the login cannot tell a loop from reloads, and allows more of
+    // them.
     let older = Browser::new();
     let logins = logins_until_page(&harness, &older, &url, session, TOO_OFTEN).await;
     assert_eq!(logins, 11);
@@ -344,7 +345,8 @@ async fn a_user_can_log_out_and_in_repeatedly() {
                 assert_eq!(browser.post(&logout).await.status, 204);
             }
         }
-        // The application ends all sessions, but does not delete the session cookie.
+        // The application revokes the user's tokens, which ends all sessions. The browser keeps its
+        // session cookie.
         harness.advance(Duration::from_secs(61));
         let user = tower_wechat::UserId::new(ALICE).unwrap();
         for _ in 0..8 {
@@ -352,7 +354,7 @@ async fn a_user_can_log_out_and_in_repeatedly() {
             assert_eq!(page.json()["id"], ALICE);
             site.users.revoke(&user).await.unwrap();
         }
-        // The login now finds a session each time.
+        // Each login finds a valid session in the browser.
         let browser = browser.copy();
         harness.advance(Duration::from_secs(61));
         for _ in 0..8 {

@@ -1,4 +1,4 @@
-//! Tests of what users do: visit, agree, reload, go back, open tabs, deny.
+//! Tests of what users do: open pages, agree or deny, reload, go back, and open several tabs.
 
 use serde_json::json;
 use tower_wechat::simulator::SimulatedUser;
@@ -21,7 +21,7 @@ async fn a_first_visit_ends_on_the_page_asked_for() {
         panic!("{sent_away:?}")
     };
     assert!(cookie.starts_with("wechat_login_"), "{cookie}");
-    // Ten minutes for the user at WeChat, and ten for duplicates of the callback.
+    // Max-Age is 20 minutes: ten for the user at WeChat, and ten for copies of the callback.
     assert!(
         cookie.ends_with("; Path=/; Max-Age=1200; HttpOnly; SameSite=Lax"),
         "{cookie}"
@@ -106,7 +106,7 @@ async fn scripts_learn_where_to_log_in() {
         ))
         .await;
     assert_eq!(page.json()["uri"], "/me?a=b");
-    // No target leads to another site.
+    // A target on another site, or an invalid one, leads to the start page.
     for trick in [
         "https://evil.example/",
         "//evil.example",
@@ -213,7 +213,7 @@ async fn a_user_who_denies_gets_a_page_without_a_call() {
         .await
         .is_error(403, "login_denied");
     assert_eq!(harness.exchanges(), 0);
-    // The user can log in later.
+    // A user who has denied can still log in.
     assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
 }
 
@@ -225,13 +225,13 @@ async fn a_configured_identity_stays_with_a_login() {
         .mounted(
             |login| login,
             |layer, login| {
-                // One route more than the login's, to see that the order does not matter.
+                // The identity is set before the login, which must not replace it.
                 pages(login.clone()).layer(layer.identity(header).login(login))
             },
         )
         .await;
     let browser = Browser::new();
-    // The cookie names a user, but only the header counts.
+    // After the login the session cookie names a user, but the layer reads only the header.
     let landed = browser.callback_of(&format!("{}/me", site.url)).await;
     let landed = browser.visit(&landed).await;
     assert_eq!(
@@ -249,7 +249,8 @@ async fn a_configured_identity_stays_with_a_login() {
     );
 }
 
-/// Starts a site behind a gateway that names users in `x-user`.
+/// Starts a site that identifies users by the header `x-user`, and whose logins are bound to that
+/// user.
 async fn behind_a_gateway(harness: &Harness) -> Site {
     let header = TrustedHeader::new("x-user").unwrap();
     harness
@@ -272,10 +273,10 @@ async fn a_login_can_be_bound_to_the_gateways_user() {
         (Some("employee 7"), Some(ALICE))
     );
     assert_eq!(harness.exchanges(), 1);
-    // Another user of the gateway is not affected.
+    // Another user of the gateway is not logged in.
     let colleague = Browser::new().with_header("x-user", "employee 8");
     colleague.fetch(&page).await.is_error(401, "login_required");
-    // Without a user in the header the openid counts, as without a gateway.
+    // Without a user in the header, the login stores the tokens under the openid.
     let unnamed = Browser::new();
     let landed = unnamed.callback_of(&page).await;
     assert_eq!(unnamed.visit(&landed).await.status, 302);

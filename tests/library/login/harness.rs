@@ -1,4 +1,4 @@
-//! An application with a login, on one or more servers.
+//! An application with a login, on one or more servers, and the simulator as its WeChat.
 
 use std::time::Duration;
 
@@ -65,7 +65,7 @@ impl Harness {
         }
     }
 
-    /// Creates a harness on Redis with the layout that a Java service uses too.
+    /// Creates a harness on Redis with this layout. A Java service could share the hashes.
     pub async fn with_redis_in(layout: Layout) -> Self {
         Self {
             layout,
@@ -73,7 +73,7 @@ impl Harness {
         }
     }
 
-    /// Returns the session cookie that the servers issue.
+    /// Returns the session cookie that the servers issue and accept.
     pub fn session(&self, site: &Site) -> SessionCookie {
         SessionCookie::builder(site.users.app_id(), &self.keys)
             .secure(false)
@@ -82,7 +82,8 @@ impl Harness {
             .unwrap()
     }
 
-    /// Writes a user's pair as another service does, without the details that this crate adds.
+    /// Writes a user's current pair as another service does, without the details that this crate
+    /// adds.
     pub fn rewrite(&self, user: &str) {
         let pair = self.sim.current_pair(user).unwrap();
         let (now, hour) = (self.clock.now().as_millis(), 3_600_000);
@@ -117,7 +118,7 @@ impl Harness {
         self.mounted(change, router).await
     }
 
-    /// Starts servers with one public URL: that of the first.
+    /// Starts servers that all use the first server's URL as their public URL.
     pub async fn cluster(&self, size: usize) -> Vec<Site> {
         let first = self.site().await;
         let mut sites = vec![first];
@@ -146,7 +147,7 @@ impl Harness {
         Site { url, users }
     }
 
-    /// Starts a server that browsers reach at another address.
+    /// Starts a server whose public URL is not its own address, as behind a proxy.
     pub async fn behind(
         &self,
         public_url: &str,
@@ -203,7 +204,8 @@ fn serve(listener: TcpListener, app: Router) {
     tokio::spawn(async move { axum::serve(listener, app).await });
 }
 
-/// Returns pages that require a user, one that requires the profile, and the logout routes.
+/// Returns the application: pages that require a user, one that requires the profile, and two
+/// logout routes.
 pub fn router(layer: WechatLayer, login: Login) -> Router {
     let layer = layer.login(login.clone());
     Router::new()

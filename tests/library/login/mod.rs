@@ -1,4 +1,5 @@
-//! The login, over real HTTP: an application, the simulator as WeChat, a client that keeps cookies.
+//! Tests of the login over HTTP: an application, the simulator as WeChat, and a client that keeps
+//! cookies.
 
 mod attacks;
 mod bad_input;

@@ -1,5 +1,5 @@
-//! The login behind a real nginx: prefixes that it strips or leaves, slashes that it forces, and
-//! the buffers that it has by default.
+//! Tests of the login behind a real nginx: with a prefix that it strips or keeps, with a slash that
+//! it adds, and with its default buffers.
 
 use axum::Router;
 use tokio::task::JoinSet;
@@ -11,13 +11,12 @@ use crate::support::nginx::Nginx;
 
 const AUTHORIZE: &str = "/connect/oauth2/authorize";
 
-/// Returns an address for nginx. The application needs its public URL before it starts, and nginx
-/// needs the address of the application.
+/// Returns a free address for nginx. The application needs its public URL before nginx can start.
 fn address() -> String {
     format!("127.0.0.1:{}", free_port())
 }
 
-/// A site behind nginx, whose public URL is nginx's with a path.
+/// Starts a site behind nginx. The site's public URL is nginx's address with `path`.
 async fn behind(
     harness: &Harness,
     path: &str,
@@ -31,7 +30,8 @@ async fn behind(
     (Nginx::start(&address, &server(&site.url)), site)
 }
 
-/// Follows redirects to the end, with Chromium's own words, and says where it was.
+/// Opens a page and follows redirects to the end. Returns the last response and the paths of the
+/// redirects.
 async fn journey(browser: &Browser, url: &str) -> (Reply, Vec<String>) {
     let mut reply = browser.visit(url).await;
     let mut paths = Vec::new();
@@ -45,7 +45,7 @@ async fn journey(browser: &Browser, url: &str) -> (Reply, Vec<String>) {
     panic!("redirects without end: {paths:?}");
 }
 
-/// Checks that every URL sent to the browser is below the prefix.
+/// Checks that every URL which the browser gets is below the prefix.
 async fn lives_below_a_prefix(nginx: &Nginx) {
     let browser = Browser::new();
     let asked = browser.fetch(&format!("{}/app/me", nginx.url)).await;
@@ -58,7 +58,7 @@ async fn lives_below_a_prefix(nginx: &Nginx) {
         ("/app/me", Some("a=b"))
     );
     assert_eq!(paths, [AUTHORIZE, "/app/wechat/callback", "/app/me"]);
-    // From a link, to a page as the application knows it and as browsers know it.
+    // `return_to` may have the prefix or not.
     for page in ["%2Fme%3Fa", "%2Fapp%2Fme%3Fa"] {
         let login = format!("{}/app/wechat/login?return_to={page}", nginx.url);
         let (landed, _) = journey(&Browser::new(), &login).await;
@@ -83,7 +83,7 @@ async fn a_prefix_kept_by_nginx_is_in_the_public_url() {
     let (nginx, _site) = behind(&harness, "/app/", server, |layer, login| {
         let layer = layer.login(login.clone());
         let pages = super::harness::pages(login);
-        // axum leads `/app/` to no route of a nested router.
+        // axum's `nest` does not route `/app/` to the nested router, so this route does.
         let start = pages.clone().layer(layer.clone());
         Router::new()
             .route_service(
@@ -118,8 +118,8 @@ async fn a_slash_added_by_nginx_does_not_hide_the_callback() {
     assert_eq!(harness.sim.calls_to(AUTHORIZE), 2);
 }
 
-/// Each proxy breaks the callback in another way that the login was not configured for. Each login
-/// ends on a plain page.
+/// Each nginx breaks the callback in another way, for which the login was not configured. Each
+/// login ends on a page.
 #[tokio::test]
 async fn a_misrouted_callback_ends_on_a_page() {
     for (what, callback, server) in [
@@ -188,12 +188,14 @@ async fn a_misrouted_callback_ends_on_a_page() {
         } else {
             "/me"
         };
-        // A browser that says where it comes from, as those of today; and an older web view.
+        // A browser with Sec-Fetch headers, which ends a loop after 3 visits, and an older one
+        // without them.
         let today = Browser::new()
             .with_header("sec-fetch-mode", "navigate")
             .with_header("sec-fetch-site", "cross-site");
         for (browser, most) in [(today, 3), (Browser::new(), 14)] {
-            // A page with a query may be opened by a link of another site, again and again.
+            // At a page with a query, the login cannot tell a loop from links of other sites, and
+            // allows more visits.
             let most = if what.ends_with("another query") {
                 14
             } else {
@@ -209,19 +211,19 @@ async fn a_misrouted_callback_ends_on_a_page() {
             let visits = harness.sim.calls_to(AUTHORIZE) - before;
             assert!((1..=most).contains(&visits), "{what}: {visits} visits");
         }
-        // Nor is a user who is signed in sent around, or shown the application's own "not found".
+        // No callback reached the login with its code, so no code was exchanged.
         assert_eq!(harness.exchanges(), 0, "{what}");
     }
 }
 
-/// Older web views do not say where they come from, and people reload.
+/// A browser without Sec-Fetch headers may load pages often, and is not taken for a loop.
 #[tokio::test]
 async fn frequent_page_loads_are_not_taken_for_a_loop() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     for page in ["/me", "/me?a=b"] {
         let url = format!("{}{page}", site.url);
-        // Eight tabs, and six reloads of which each loads the page twice.
+        // Eight tabs; or six reloads, each of which loads the page twice.
         for loads in [8, 12] {
             let browser = Browser::new();
             for load in 0..loads {
@@ -230,7 +232,7 @@ async fn frequent_page_loads_are_not_taken_for_a_loop() {
             }
             assert_eq!(browser.open(&url).await.json()["uri"], page);
         }
-        // The next minute is another one.
+        // After a minute, the browser may load as many pages again.
         let browser = Browser::new();
         for _ in 0..3 {
             for _ in 0..12 {
@@ -241,7 +243,7 @@ async fn frequent_page_loads_are_not_taken_for_a_loop() {
     }
 }
 
-/// The bytes of all that the login keeps in a browser, as its `Cookie` header has them.
+/// Returns the number of bytes that the login's cookies take in a `Cookie` header.
 fn kept(browser: &Browser) -> usize {
     let names = browser.cookie_names();
     let sizes = names
@@ -261,11 +263,11 @@ async fn unfinished_logins(length: usize) {
         callback = browser.callback_of(&page(number)).await;
         assert!(kept(&browser) < 4_096, "{} after {number}", kept(&browser));
     }
-    // The newest finds its very page; and everything in this browser still gets through.
+    // The newest login leads to its page, and the header with all cookies passes nginx.
     let landed = browser.open(&callback).await;
     assert_eq!((landed.status, landed.url.as_str()), (200, &*page(49)));
     assert!(kept(&browser) < 4_096, "{}", kept(&browser));
-    // Once more, with a session and all that the others left.
+    // The next login works with the cookies that the others left.
     browser.drop_cookies(|name| name.ends_with("session"));
     let landed = browser.open(&page(50)).await;
     assert_eq!((landed.status, landed.url.as_str()), (200, &*page(50)));
@@ -306,7 +308,7 @@ async fn concurrent_tabs_do_not_exceed_nginxs_limit() {
     assert_eq!((landed.status, landed.url.as_str()), (200, &*page));
 }
 
-/// No other host, sibling or parent, can set a cookie of such a name.
+/// The prefix `__Host-` keeps other hosts of the domain from setting a login cookie.
 #[tokio::test]
 async fn only_this_host_sets_login_cookies_under_https() {
     let harness = Harness::new().await;

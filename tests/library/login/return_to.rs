@@ -3,8 +3,7 @@
 use super::harness::Harness;
 use crate::support::browser::Browser;
 
-/// Each pair is a `return_to` that a link or a script sends, encoded once, and the page on which
-/// the user arrives.
+/// Each pair is a `return_to`, which the test encodes once, and the page on which the user arrives.
 #[tokio::test]
 async fn safe_return_targets_are_kept() {
     let harness = Harness::new().await;
@@ -26,7 +25,7 @@ async fn safe_return_targets_are_kept() {
         let page = Browser::new().open(&login).await;
         assert_eq!(page.json()["uri"], landed, "{asked}");
     }
-    // A page in another encoding, byte for byte.
+    // A page whose query is not UTF-8 stays the same byte for byte.
     let login = format!("{}/wechat/login?return_to=/me?q=%C4%E3", site.url);
     let page = Browser::new().open(&login).await;
     assert_eq!(page.json()["uri"], "/me?q=%C4%E3");
@@ -86,14 +85,15 @@ async fn a_login_returns_to_the_requested_page() {
         let landed = Browser::new().open(sent.as_str()).await;
         assert_eq!(landed.url, sent);
     }
-    // Longer than that: the page without its query.
+    // A longer page is reached without its query.
     let landed = Browser::new()
         .open(&format!("{}{longest}x", site.url))
         .await;
     assert_eq!(landed.json()["uri"], "/me");
 }
 
-/// In a link that is not encoded, everything after the first `&` does not belong to the login.
+/// In a link that is not encoded, parameters after the first `&` belong to the page, unless they
+/// are the login's own or WeChat's.
 #[tokio::test]
 async fn an_unencoded_return_to_is_rejected_not_truncated() {
     let harness = Harness::new().await;
@@ -110,7 +110,8 @@ async fn an_unencoded_return_to_is_rejected_not_truncated() {
         ("/me%3Fx=1&y=2", "/me?x=1&y=2"),
         (&format!("{}/me?x=1&y=2", site.url), "/me?x=1&y=2"),
         ("/me?x=1&return_to=/me?z=3&y=2", "/me?z=3&y=2"),
-        // Encoded, with what WeChat adds to links that are shared.
+        // The page is encoded. The parameter that WeChat adds to a shared link does not belong to
+        // it.
         ("%2Fme%3Fx%3D1%26y%3D2&from=singlemessage", "/me?x=1&y=2"),
         ("/me?x%3D1%26y%3D2", "/me?x=1&y=2"),
         ("/me&from=timeline&isappinstalled=0", "/me"),

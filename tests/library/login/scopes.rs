@@ -10,7 +10,7 @@ use tower_wechat::simulator::Fault;
 use super::harness::{ALICE, EXCHANGE, Harness, Site, USERINFO};
 use crate::support::browser::{Browser, Reply};
 
-/// Returns a browser that has logged in with `snsapi_base`, the server and their harness.
+/// Logs a browser in with `snsapi_base`. Returns the harness, the server and the browser.
 async fn base_login() -> (Harness, Site, Browser) {
     let harness = Harness::new().await;
     let site = harness.site_with(|login| login.scope(Scope::Base)).await;
@@ -68,7 +68,7 @@ async fn a_denied_upgrade_causes_no_loop() {
         browser.open(&format!("{}/me", site.url)).await.json()["id"],
         ALICE
     );
-    // The button of the page requests the scope once more, because the user wants it.
+    // The page offers a link that requests the scope again, which the user now grants.
     harness.sim.clear_faults();
     assert!(
         page.text
@@ -95,7 +95,8 @@ async fn a_profile_is_cached_and_repeats_a_rejected_call() {
         assert_eq!(browser.fetch(&url).await.text, "爱丽丝");
     }
     assert_eq!(harness.sim.calls_to(USERINFO), 1);
-    // The profile is cached for ten minutes. By then WeChat rejects the token, and it is replaced.
+    // The cached profile is older than ten minutes, and WeChat rejects the token. The call is made
+    // again with a new token.
     harness.clock.advance(Duration::from_secs(601));
     harness.sim.advance(Duration::from_secs(7_200));
     assert_eq!(browser.fetch(&url).await.text, "爱丽丝");
@@ -120,7 +121,8 @@ async fn a_profile_without_the_scope_asks_for_a_login() {
     );
 }
 
-/// No layer asks for the scope there; the handler's error does.
+/// The page requires no scope. The error of its handler, which needs the profile, starts a login
+/// that does.
 #[tokio::test]
 async fn a_page_that_needs_the_profile_asks_for_consent() {
     let (harness, site, browser) = base_login().await;
@@ -151,7 +153,7 @@ async fn a_denied_profile_causes_no_loop() {
         .is_error(403, "login_denied");
 }
 
-/// The scope that a redirect to WeChat asks for.
+/// Returns the scope in a redirect to WeChat.
 fn asked(reply: &Reply) -> String {
     let to = reply
         .location()
@@ -168,7 +170,7 @@ async fn no_link_lowers_a_granted_scope() {
         let other = harness.site_with(|login| login.scope(Scope::Base)).await;
         let browser = Browser::new();
         browser.open(&format!("{}/me", site.url)).await;
-        // A user who has granted no more is asked for no more.
+        // A user who has granted only `snsapi_base` is asked for no more.
         let link = "/wechat/login?return_to=%2Fme&scope=snsapi_base";
         let sent = browser.visit(&format!("{}{link}", site.url)).await;
         assert_eq!(asked(&sent), "snsapi_base");
@@ -188,7 +190,7 @@ async fn no_link_lowers_a_granted_scope() {
                     "snsapi_userinfo",
                     "{link}"
                 );
-                // Apart from the other logins of this browser, which would count as a loop.
+                // The copy lacks the cookies of earlier logins, which would count as a loop.
                 let copy = browser.copy();
                 copy.drop_cookies(|name| name.starts_with("wechat_login_"));
                 let landed = copy.open(&link).await.json();
@@ -212,7 +214,8 @@ async fn a_link_cannot_request_less_than_the_application() {
     assert_eq!(landed["scope"], "snsapi_userinfo");
 }
 
-/// The browser has no session, so the server learns the user only from the code.
+/// Another browser has no session, so the server learns the user only from the code. The login
+/// keeps the granted scope.
 #[tokio::test]
 async fn another_browsers_login_keeps_the_scope() {
     let harness = Harness::with_redis().await;
@@ -230,7 +233,8 @@ async fn another_browsers_login_keeps_the_scope() {
         assert_eq!(landed["scope"], "snsapi_userinfo", "{start}");
         assert_eq!(browser.fetch(&profile).await.status, 200);
     }
-    // A user who does not grant the scope again is logged in all the same, and is not asked again.
+    // A user who does not grant the scope again is logged in without it, and the next page starts
+    // no login.
     harness.sim.inject(
         Fault::on(EXCHANGE).body(
             json!({
@@ -253,7 +257,7 @@ async fn an_older_login_keeps_the_scope() {
     let site = harness.site_with(|login| login.scope(Scope::Base)).await;
     let me = format!("{}/me", site.url);
     let browser = Browser::new();
-    // A tab that was left at WeChat's page.
+    // A login that began before the user granted more.
     let older = browser.callback_of(&me).await;
     browser.open(&format!("{}/profile", site.url)).await;
     let before = harness.exchanges();
@@ -269,7 +273,8 @@ async fn an_older_login_keeps_the_scope() {
     assert_eq!(landed.json()["scope"], "snsapi_userinfo");
 }
 
-/// A pair that another service has stored contains no scope.
+/// The stored pair of another service contains no scope. A link must not lower a scope that may
+/// have been granted.
 #[tokio::test]
 async fn an_unknown_scope_is_not_lowered() {
     let harness = Harness::with_redis_in(Layout::Hashes).await;
@@ -282,7 +287,7 @@ async fn an_unknown_scope_is_not_lowered() {
         site.url
     );
     assert_eq!(asked(&browser.visit(&link).await), "snsapi_userinfo");
-    // If Redis cannot be read, the scope is not lowered either.
+    // While Redis does not reply, a link does not lower the scope.
     let redis = harness.redis.as_ref().unwrap();
     redis.freeze(true);
     let sent = browser.visit(&link).await;

@@ -1,4 +1,4 @@
-//! Tests of sessions: on other processes, renewed, ended.
+//! Tests of sessions: in several processes, their renewal and their end.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ async fn an_empty_cache_accepts_a_new_session() {
         .post(&format!("{}/logout/everywhere", sites[0].url))
         .await;
     let old = browser.copy();
-    // An older cookie of the user makes the second process remember that there is no token.
+    // The second process reads the store and caches that the user has no tokens.
     let again = browser.callback_of(&format!("{}/me", sites[0].url)).await;
     let user = tower_wechat::UserId::new(ALICE).unwrap();
     assert!(sites[1].users.get(&user).await.is_err());
@@ -84,7 +84,7 @@ async fn a_logout_ends_one_session_or_all() {
         ALICE,
         "and one may come back"
     );
-    // No older session becomes valid again by this, in this process or in another one.
+    // The new login makes no older session valid again, in any process.
     for site in &sites {
         let me = format!("{}/me", site.url);
         for _ in 0..2 {
@@ -92,11 +92,11 @@ async fn a_logout_ends_one_session_or_all() {
             assert_eq!(desktop.fetch(&me).await.json()["id"], ALICE);
         }
     }
-    // A renewal does not make it valid either.
+    // A renewal of the tokens does not make an older session valid either.
     harness.advance(Duration::from_secs(3 * 3_600));
     assert_eq!(desktop.fetch(&me).await.json()["id"], ALICE);
     stolen.fetch(&me).await.is_error(401, "login_required");
-    // A client that has the old cookie has to log in like any other.
+    // A browser with an ended session can log in.
     assert_eq!(stolen.open(&me).await.json()["id"], ALICE);
 }
 
@@ -120,7 +120,7 @@ async fn a_public_page_renews_no_ended_session() {
     let browser = Browser::new();
     browser.open(&me).await;
     let stolen = browser.copy();
-    // The session is past half of its lifetime, when the server issues it again.
+    // The session is past half of its lifetime, so that the server would renew it.
     harness.advance(Duration::from_secs(16 * 24 * 3_600));
     let alice = UserId::new(ALICE).unwrap();
     site.users.revoke(&alice).await.unwrap();
@@ -167,7 +167,7 @@ async fn cookies_of_old_logins_do_not_pile_up() {
     let site = harness.site().await;
     let browser = Browser::new();
     for number in 0..25 {
-        // Some pages are opened repeatedly, others once.
+        // 25 logins, some of which return to the same page.
         let page = format!("{}/me?page={}", site.url, number % 20);
         assert_eq!(browser.visit(&page).await.status, 302);
     }
@@ -184,7 +184,8 @@ async fn cookies_of_old_logins_do_not_pile_up() {
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// A copied cookie may have been renewed for the thief, even a second before the logout.
+/// A thief has copied the session cookie, and a server has renewed the copy. A logout everywhere
+/// ends the copy and the renewed session.
 #[tokio::test]
 async fn a_stolen_session_ends_with_a_logout_everywhere() {
     for layout in [Layout::Hashes, Layout::Keys] {
@@ -213,11 +214,11 @@ async fn a_stolen_session_ends_with_a_logout_everywhere() {
             out(at).await;
             assert_eq!(victim.fetch(&me(at)).await.json()["id"], ALICE);
         }
-        // A write by another service drops the details which this crate stores behind the refresh
-        // token.
+        // Another service writes the pair, without the details that this crate stores behind the
+        // refresh token.
         for renewed in [false, true] {
             harness.rewrite(ALICE);
-            // The first wait is longer than processes cache the logout, the second longer than the token is valid.
+            // First longer than processes cache the logout, then longer than the token is valid.
             harness.advance(if renewed { DAY / 8 } else { DAY / 1_000 });
             for at in [1, 0] {
                 out(at).await;
@@ -228,7 +229,7 @@ async fn a_stolen_session_ends_with_a_logout_everywhere() {
                 );
             }
         }
-        // Half of the lifetime of the victim's session passes too.
+        // The victim's new session also passes half of its lifetime.
         harness.advance(DAY * 16);
         out(0).await;
         assert_eq!(victim.fetch(&me(0)).await.json()["id"], ALICE);
@@ -236,7 +237,8 @@ async fn a_stolen_session_ends_with_a_logout_everywhere() {
     }
 }
 
-/// The clocks of the servers differ by a minute, in either direction.
+/// One server's clock is a minute behind or ahead of the other's. A logout at one server ends the
+/// sessions of both.
 #[tokio::test]
 async fn clocks_a_minute_apart_do_not_undo_a_logout() {
     for early_logout in [true, false] {
@@ -340,7 +342,8 @@ async fn a_logout_is_stored_for_a_sessions_lifetime() {
     }
 }
 
-/// Any host of the domain can set cookies here, where the prefix of https does not forbid it.
+/// Another host of the domain can set cookies under HTTP. Sixty invalid ones do not end a valid
+/// session.
 #[tokio::test]
 async fn invalid_cookies_do_not_end_a_session() {
     let harness = Harness::new().await;

@@ -16,7 +16,8 @@ async fn the_login_path_switches_to_the_current_user() {
     let me = format!("{}/me", site.url);
     assert_eq!(browser.open(&me).await.json()["id"], ALICE);
 
-    // Another user signs in to WeChat on the phone. The session still belongs to the first user.
+    // Another user takes over the phone and signs in to WeChat. The session still belongs to the
+    // first user.
     harness
         .sim
         .add_user(SimulatedUser::new(BOB).nickname("鲍勃"));
@@ -25,7 +26,7 @@ async fn the_login_path_switches_to_the_current_user() {
     assert_eq!(browser.open(&login).await.json()["id"], BOB);
     assert_eq!(browser.fetch(&me).await.json()["id"], BOB);
 
-    // After a logout the session belongs to the next user at once.
+    // After a logout, the next login is that of WeChat's current user.
     browser.post(&format!("{}/logout", site.url)).await;
     harness
         .sim

@@ -1,4 +1,4 @@
-//! Virtual users of snapshot pages (快照页).
+//! Tests of virtual users, as whom users log in on WeChat's snapshot pages (快照页).
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ async fn snapshot_users_are_admitted_for_two_hours() {
         (page["id"].as_str(), page["snapshot"].as_bool()),
         (Some(VIRTUAL), Some(true))
     );
-    // Their record expires with the access token and has no refresh token.
+    // The record of a virtual user has no refresh token and expires with the access token.
     let mut redis = harness.redis.as_ref().unwrap().connection();
     let keys: Vec<String> = redis::cmd("KEYS")
         .arg("*:snapshot:*")

@@ -49,7 +49,7 @@ async fn a_verification_file_is_public() {
     assert_eq!(browser.post(&url).await.status, 400);
     let other = browser.fetch(&format!("{}/a1b2c3.txt", site.url)).await;
     assert_eq!(other.text, "c3b2a1");
-    // No other path is served.
+    // Similar paths do not return the file.
     for path in [
         "/MP_verify_other.txt".to_owned(),
         format!("/{NAME}/"),
@@ -63,7 +63,7 @@ async fn a_verification_file_is_public() {
     assert!(harness.sim.calls().is_empty(), "{:?}", harness.sim.calls());
 }
 
-/// A custom rejection of the application does not change the file.
+/// The application renders rejections itself, and the file is served unchanged.
 #[tokio::test]
 async fn a_verification_file_ignores_custom_rejections() {
     let harness = Harness::new().await;
@@ -95,7 +95,8 @@ async fn a_verification_file_ignores_custom_rejections() {
     );
 }
 
-/// nginx is configured as in the guide: a path alone, and a prefix that nginx strips.
+/// nginx passes the file on, with the configurations of the guide: a single path, and a prefix that
+/// nginx strips.
 #[tokio::test(flavor = "multi_thread")]
 async fn nginx_passes_a_verification_file_on() {
     let harness = Harness::new().await;

@@ -42,7 +42,7 @@ impl Harness {
         self.post(STABLE, &body.to_string()).await
     }
 
-    /// A call that only looks at the token.
+    /// Calls an API that only needs a valid token.
     async fn using(&self, token: &str) -> Reply {
         self.get(&format!("/cgi-bin/get_api_domain_ip?access_token={token}"))
             .await
@@ -211,7 +211,7 @@ async fn force_revokes_the_old_token_after_thirty_seconds() {
 #[tokio::test]
 async fn force_works_twenty_times_a_day() {
     let harness = Harness::start().await;
-    // Start just after midnight in Beijing, so that all of it falls into one day.
+    // Advances to just after midnight in Beijing, so that the whole test runs on one day.
     let now = harness
         .sim
         .now()
@@ -401,8 +401,8 @@ async fn tokens_of_the_other_kind_are_refused() {
         .refused(40001, NOT_LATEST);
 }
 
-/// Another account's token has the right format and gets its own error. Text that cannot be a token
-/// gets another.
+/// A token of another account or another kind is "not the latest" (40001). Text that cannot be a
+/// token is "invalid" (40014).
 #[tokio::test]
 async fn unknown_tokens_and_malformed_ones_differ() {
     let (harness, other) = (Harness::start().await, Harness::start().await);

@@ -7,7 +7,7 @@ use tower_wechat::simulator::SimulatedUser;
 
 use super::harness::{Harness, Reply};
 
-/// `https://h5.example.com/cb?a=1`, encoded.
+/// The percent-encoded form of `https://h5.example.com/cb?a=1`.
 const REDIRECT_URI: &str = "https%3A%2F%2Fh5.example.com%2Fcb%3Fa%3D1";
 
 fn link(harness: &Harness, scope: &str, rest: &str) -> String {
@@ -162,7 +162,8 @@ async fn a_wrong_link_shows_wechats_error_page() {
             format!("appid={id}&redirect_uri={REDIRECT_URI}&response_type=token&scope=snsapi_base"),
             "response_type",
         ),
-        // Out of order, misspelt, and a `redirect_uri` whose own parameter was not encoded.
+        // Parameters in another order or misspelt, and a `redirect_uri` whose own parameter is not
+        // encoded.
         (
             format!("redirect_uri={REDIRECT_URI}&appid={id}&response_type=code&scope=snsapi_base"),
             "顺序",
@@ -309,7 +310,7 @@ async fn snapshot_mode_hides_the_user_behind_a_virtual_one() {
     assert_eq!(reply.json()["is_snapshotuser"], 1);
     assert_ne!(reply.field("openid"), "oAlice");
     assert_eq!(reply.field("openid").len(), 28);
-    // It was for this time only.
+    // Without the parameter, the next login is of the real user again.
     let again = harness
         .get(&link(&harness, "snsapi_userinfo", "&state=a"))
         .await;
@@ -332,7 +333,7 @@ async fn a_website_login_goes_by_qr_code() {
         "/connect/qrconnect?appid={id}&redirect_uri={REDIRECT_URI}&response_type=code&scope=snsapi_login&state={state}"
     );
     let code = harness.get(&path).await.callback("code").unwrap();
-    // This code lives ten minutes, and its token opens the profile.
+    // The code is valid for ten minutes, and its token for the user's profile.
     harness.sim.advance(std::time::Duration::from_secs(500));
     let reply = harness.exchange(&code).await;
     let profile = harness

@@ -129,7 +129,7 @@ async fn settings_change_and_are_shown() {
             .as_secs(),
         60
     );
-    // Absent fields change nothing; `null` lifts a restriction.
+    // A field that is absent stays unchanged, and `null` removes a restriction.
     let lifted = harness
         .post("/_sim/settings", r#"{"ip_whitelist":null}"#)
         .await
@@ -237,7 +237,7 @@ async fn invalid_control_requests_get_an_error() {
         assert_eq!(reply.status, 400, "{route} {body}: {}", reply.text);
         assert!(reply.field("error").contains(' '), "{body}: {}", reply.text);
     }
-    // Nothing of it had an effect.
+    // The rejected requests had no effect.
     assert_eq!(harness.get("/_sim/faults").await.json(), json!([]));
     assert_eq!(harness.get("/_sim/clock").await.json()["advanced_secs"], 0);
     assert_eq!(

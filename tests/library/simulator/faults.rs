@@ -14,7 +14,7 @@ use super::harness::Harness;
 const REFRESH: &str = "/sns/oauth2/refresh_token";
 
 impl Harness {
-    /// The error of the system that ended a call.
+    /// Sends a request whose connection breaks. Returns the kind of the operating system's error.
     async fn broken(&self, path: &str) -> io::ErrorKind {
         let error = match self.try_send(Method::GET, path, None).await {
             Ok(reply) => panic!("{}: {}", reply.status, reply.text),
@@ -85,7 +85,7 @@ async fn a_fault_without_times_stays_until_cleared() {
     ] {
         assert_eq!(harness.get(path).await.json()["errcode"], 40001);
     }
-    // Control routes have no faults.
+    // A fault for all paths does not affect the control interface.
     assert_eq!(harness.get("/_sim/calls").await.json()["/nothing"], 1);
     harness.sim.clear_faults();
     harness
@@ -197,7 +197,8 @@ async fn stopping_frees_the_port_and_waits_a_little_for_calls() {
         .strip_prefix("http://")
         .unwrap()
         .to_owned();
-    // One connection idle, one in a call that ends in time, one that never would.
+    // Three connections: an idle one, one with a call that ends in time, and one with a call that
+    // hangs.
     harness.get("/sns/auth").await;
     harness
         .sim

@@ -1,6 +1,6 @@
-//! An HTTP client that follows no redirects and interprets nothing.
+//! A simulator, and an HTTP client that follows no redirects.
 
-// Outside of a `#[test]`, clippy does not see that a panic here is a test's way to fail.
+// A failed `unwrap` in these helpers fails the test that calls them.
 #![allow(clippy::unwrap_used)]
 
 use std::time::Duration;
@@ -15,7 +15,7 @@ pub(crate) struct Harness {
     pub(crate) client: Client,
 }
 
-/// One reply, read to its end.
+/// A response whose body has been read.
 pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) content_type: String,
@@ -29,7 +29,7 @@ impl Harness {
     }
 
     pub(crate) fn with(sim: Simulator) -> Self {
-        // Without a provider no client can be built, not even one for plain HTTP.
+        // reqwest needs a cryptography provider, even for plain HTTP.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .no_proxy()
@@ -115,7 +115,7 @@ impl Reply {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {}", self.text))
     }
 
-    /// Returns a field of the JSON, which has to be a string.
+    /// Returns a text field of the JSON body. Panics if it is missing.
     pub(crate) fn field(&self, name: &str) -> String {
         let json = self.json();
         json[name]
@@ -124,7 +124,8 @@ impl Reply {
             .to_owned()
     }
 
-    /// Asserts that this is WeChat's error: HTTP 200, the number, and a text that ends in a rid.
+    /// Asserts that the response is WeChat's error: HTTP 200, this errcode, and this text with a
+    /// rid.
     #[track_caller]
     pub(crate) fn refused(&self, errcode: i64, text: &str) {
         let json = self.json();
@@ -136,7 +137,7 @@ impl Reply {
         assert_eq!(rid.len(), 26);
     }
 
-    /// Returns a parameter of the URL in `Location`, decoded.
+    /// Returns the decoded value of a parameter in `Location`.
     pub(crate) fn callback(&self, name: &str) -> Option<String> {
         let location = self
             .location

@@ -1,4 +1,4 @@
-//! Tests of the simulator over HTTP, one for each rule of WeChat.
+//! Tests of the simulator over HTTP: each shows one rule of WeChat.
 
 mod account;
 mod authorize;

@@ -1,4 +1,4 @@
-//! Tests of `/sns`: codes, user tokens, profiles.
+//! Tests of the simulator's `/sns` routes: codes, user tokens and profiles.
 
 use std::time::Duration;
 
@@ -225,7 +225,7 @@ async fn a_refresh_after_expiry_gives_a_new_token() {
             .field("openid"),
         "oAlice"
     );
-    // The second of two concurrent refreshes returns the same new token.
+    // A second refresh with the same refresh token returns the same access token.
     let again = harness.refresh(&old.refresh_token).await;
     assert_eq!(again.field("access_token"), new.field("access_token"));
 }
