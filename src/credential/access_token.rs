@@ -8,7 +8,8 @@ use zeroize::Zeroizing;
 use super::secret::fingerprint;
 use super::secret_bytes::SecretBytes;
 
-/// Number of bytes of the length prefix, which says where the text ends.
+/// Number of bytes of the length prefix: the size of the `u32` that holds the length of the token's
+/// text.
 const LENGTH_BYTES: usize = size_of::<u32>();
 
 /// Maximum number of bytes of a token: four times the 512 characters for which WeChat's
@@ -52,10 +53,12 @@ impl AccessToken {
         Self(memory)
     }
 
-    /// Returns the bytes that precede a text in memory.
+    /// Returns the bytes that precede `text` in the memory of a token: its length as a
+    /// little-endian `u32`.
     #[inline]
     pub(crate) fn length_prefix(text: &str) -> [u8; LENGTH_BYTES] {
-        // A text of 4 GiB or more would be cut. `is_valid_token` admits 2 KiB.
+        // The length of a text of 4 GiB or more does not fit into a `u32`. `is_valid_token` rejects
+        // every text above 2 KiB.
         u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes()
     }
 
@@ -72,7 +75,7 @@ impl AccessToken {
 
     /// Returns the text. Keep it out of logs, errors and metrics.
     pub fn expose(&self) -> &str {
-        // Always valid: every constructor takes a `str`.
+        // The bytes are always valid UTF-8, because each token was created from a `str`.
         std::str::from_utf8(self.split_memory().0).unwrap_or_default()
     }
 
@@ -85,8 +88,8 @@ impl AccessToken {
 
 /// Returns `true` if a text may be a token, whether it comes from WeChat, Redis or another service.
 ///
-/// A token has 1 to 2,048 visible ASCII characters and no `#`. So it survives the stored form
-/// `TOKEN#TIME`, which is split at `#`, and a query string. WeChat issues no other tokens.
+/// A token has 1 to 2,048 visible ASCII characters and no `#`. Such a text survives the stored form
+/// `TOKEN#TIME`, which is split at `#`.
 pub(crate) fn is_valid_token(text: &str) -> bool {
     let is_allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
     (1..=MAX_TOKEN_BYTES).contains(&text.len()) && text.bytes().all(is_allowed)

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::error::{Error, ErrorKind};
 
-/// Maximum number of bytes of an AppID or a user id. WeChat's AppIDs have 18 bytes and its openids
-/// 28; applications may choose longer user ids.
+/// Maximum number of bytes of an AppID or a user id: 256. WeChat's AppIDs have 18 bytes and its
+/// openids 28; applications may choose longer user ids.
 const MAX_IDENTIFIER_BYTES: usize = 256;
 
 /// The reason why a text is not an identifier.
@@ -37,7 +37,8 @@ pub enum InvalidIdentifier {
     /// The request carries more than one identifier.
     #[error("there is more than one identifier")]
     Ambiguous,
-    /// An AppID holds something other than visible ASCII letters, digits, `-` and `_`.
+    /// The text of an AppID has a character that is not an ASCII letter, an ASCII digit, `-` or
+    /// `_`.
     #[error("an app id has only ASCII letters, digits, '-' and '_'")]
     InvalidAppId,
 }
@@ -66,7 +67,8 @@ impl AppId {
     /// Checks and wraps an AppID.
     ///
     /// # Errors
-    /// The text is empty, longer than 256 bytes, or has characters that no AppID has.
+    /// The text is empty, longer than 256 bytes, or has a character that is not an ASCII letter, an
+    /// ASCII digit, `-` or `_`.
     pub fn new(text: impl AsRef<str>) -> Result<Self, InvalidIdentifier> {
         let text = text.as_ref();
         if text.is_empty() {
@@ -119,7 +121,7 @@ impl UserId {
     /// Checks a user id without wrapping it.
     ///
     /// # Errors
-    /// The same as those of [`UserId::new`].
+    /// The text is empty, longer than 256 bytes, or holds a control character.
     pub fn check(text: &str) -> Result<(), InvalidIdentifier> {
         if text.is_empty() {
             return Err(InvalidIdentifier::Empty);
@@ -127,7 +129,8 @@ impl UserId {
         if text.len() > MAX_IDENTIFIER_BYTES {
             return Err(InvalidIdentifier::TooLong);
         }
-        // Openids are visible ASCII. A fold without an early exit checks many bytes at a time.
+        // Most ids are openids, which are visible ASCII. The compiler can vectorize this fold,
+        // because it has no early exit.
         let visible = |byte: &u8| (b' '..=b'~').contains(byte);
         let plain = text
             .bytes()

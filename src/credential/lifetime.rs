@@ -9,15 +9,15 @@ use crate::clock::Timestamp;
 /// usable, and due for renewal at once.
 pub(crate) const FALLBACK_LIFETIME: Duration = Duration::from_secs(60);
 
-/// Lifetime of access tokens in WeChat's documentation: two hours. Replaces an implausible
-/// `expires_in`.
+/// Lifetime of an access token by WeChat's documentation: two hours. It replaces an `expires_in`
+/// above [`MAX_LIFETIME`].
 pub(crate) const STANDARD_LIFETIME: Duration = Duration::from_secs(7_200);
 
 /// Maximum plausible `expires_in`: 30 days, the lifetime of a refresh token.
 const MAX_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3_600);
 
-/// Divisor of the renewal margin. Renewals of tokens that were obtained together are spread over
-/// the quotient: three minutes for a margin of 15.
+/// Divisor of the renewal margin. The quotient is the time over which the renewals of tokens that
+/// were obtained together are spread: three minutes for a margin of 15 minutes.
 const JITTER_DIVISOR: u32 = 5;
 
 /// The state of a credential at one moment.
@@ -79,10 +79,10 @@ pub struct Lifetime {
 impl Lifetime {
     /// Returns the lifetime of a credential that WeChat issued at `now` for `expires_in` seconds.
     ///
-    /// The renewal point is `margin` before the expiry. If the credential expires within
-    /// `margin`, the renewal point is in the middle, because the credential would never be
-    /// fresh otherwise. A missing, zero or negative `expires_in` means a lifetime of 60 seconds,
-    /// due for renewal at once. A value above 30 days is read as 7,200 seconds.
+    /// The renewal point is `margin` before the expiry. If the credential expires within `margin`,
+    /// the renewal point is in the middle, because the credential would never be fresh otherwise.
+    /// If `expires_in` is missing, zero or negative, the credential lives for 60 seconds and is due
+    /// for renewal at once. A value above 30 days is read as 7,200 seconds.
     pub fn from_response(now: Timestamp, expires_in: Option<i64>, margin: Duration) -> Self {
         let Some(seconds) = expires_in
             .and_then(|s| u64::try_from(s).ok())
@@ -134,7 +134,7 @@ impl Lifetime {
         }
     }
 
-    /// Returns the renewal point: the margin before the expiry.
+    /// Returns the renewal point, from which the credential is due for renewal.
     pub fn renew_at(&self) -> Timestamp {
         self.renew_at
     }
@@ -155,7 +155,8 @@ impl Lifetime {
         }
     }
 
-    /// Returns the earliest point at which the renewal of a credential with this lifetime starts.
+    /// Returns the earliest point that [`renewal_starts_at`](Self::renewal_starts_at) can return
+    /// for this lifetime.
     pub(crate) fn earliest_renewal_at(&self) -> Timestamp {
         let window = self.renew_at.duration_until(self.expires_at) / JITTER_DIVISOR;
         self.renew_at.saturating_sub(window)
@@ -163,9 +164,12 @@ impl Lifetime {
 
     /// Returns the point from which this credential is renewed ahead of its renewal point.
     ///
-    /// The point lies in a window of one fifth of the margin before the renewal point. `seed`, see
-    /// [`jitter_seed`], chooses the place in the window. So credentials that were obtained together
-    /// are renewed apart, and all processes agree about each of them.
+    /// The point lies in a window before the renewal point. The window is one fifth of the time
+    /// from the renewal point to the expiry. `seed`, see [`jitter_seed`], chooses the place in the
+    /// window.
+    ///
+    /// Credentials that were obtained together are therefore renewed at different times, and all
+    /// processes start the renewal of one credential at the same time.
     pub(crate) fn renewal_starts_at(&self, seed: u64) -> Timestamp {
         let window = self.renew_at.duration_until(self.expires_at) / JITTER_DIVISOR;
         let window = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
@@ -177,13 +181,14 @@ impl Lifetime {
     }
 }
 
-/// Returns a number that spreads renewals: the same for one token in all processes of one build.
+/// Returns the number that chooses when the renewal of this token starts. All processes of one
+/// build compute the same number for one token.
 ///
 /// `DefaultHasher` may change with the standard library. Processes of two builds may then start
 /// the renewal of one token at different points of the window, which does no harm.
 pub(crate) fn jitter_seed(token: &str) -> u64 {
-    // The hasher has no random key, so that processes compute the same number. Clients cannot cause
-    // collisions, because only WeChat chooses tokens.
+    // The hasher has no random key, so that all processes compute the same number. Clients cannot
+    // cause collisions, because only WeChat chooses tokens.
     let mut hasher = DefaultHasher::new();
     hasher.write(token.as_bytes());
     hasher.finish()
@@ -239,7 +244,7 @@ mod tests {
         }
     }
 
-    /// All users log in at the same moment, for example because millions open the same article.
+    /// In this test all users log in at the same moment, as after millions opened one article.
     #[test]
     fn renewals_after_a_mass_login_are_spread_evenly() {
         const USERS: usize = 100_000;

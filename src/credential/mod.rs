@@ -1,7 +1,8 @@
 //! Credentials as values: secrets, identifiers, lifetimes and records. Nothing here does I/O.
 //!
-//! A user's pair, the account's token and the `jsapi_ticket` are all stored as a `Record`: a
-//! token with its lifetime, and for users the refresh token from which WeChat issues the next one.
+//! A user's pair, the account's token and the `jsapi_ticket` are all stored as a `Record`: a token
+//! with its lifetime. The record of a user also holds the refresh token, for which WeChat issues
+//! the next pair.
 //!
 //! ```
 //! use tower_wechat::credential::{AccessToken, AppId, UserId};

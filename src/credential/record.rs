@@ -1,8 +1,9 @@
 //! The stored form of a credential: [`Record`], which owns its texts, and [`RecordView`], which
 //! borrows them from a stored text.
 //!
-//! Most reads of the store find a fresh token and copy only the token from the view. A renewal or
-//! a comparison copies the whole view into a [`Record`].
+//! Most reads of the store find a fresh token. They copy the token and the user's details from the
+//! view into a cache entry, but not the refresh token. A renewal copies the whole view into a
+//! [`Record`].
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,7 +17,7 @@ use crate::clock::Timestamp;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[doc(hidden)]
 pub struct Token {
-    /// The secret text.
+    /// The text of the token, which is secret.
     pub secret: AccessToken,
     /// The points at which the token is due for renewal and at which it expires.
     pub lifetime: Lifetime,
@@ -26,14 +27,14 @@ pub struct Token {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[doc(hidden)]
 pub struct Refresh {
-    /// The secret text.
+    /// The text of the refresh token, which is secret.
     pub secret: RefreshToken,
     /// The expected expiry. This crate writes 30 days after the refresh token was issued, less the
     /// renewal margin of the access token.
     ///
-    /// This is a hint: only WeChat decides, and a refresh token past this point is still sent. Some
-    /// services store the renewal point of the access token here. `record_lifetime` distinguishes
-    /// the two meanings.
+    /// The point is a hint: only WeChat decides whether a refresh token is valid, and this crate
+    /// also sends a refresh token past the point. Some services store the renewal point of the
+    /// access token in this place. `record_lifetime` distinguishes the two meanings.
     pub expected_expiry: Timestamp,
 }
 
@@ -43,13 +44,14 @@ pub(crate) const SCOPE_BASE: &str = "snsapi_base";
 /// WeChat's name of the scope that also covers the nickname and the avatar.
 pub(crate) const SCOPE_USER_INFO: &str = "snsapi_userinfo";
 
-/// The facts about the user of a pair that WeChat returned beside the tokens.
+/// The facts about a user that WeChat returned together with the tokens, and the time of the user's
+/// last logout everywhere.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[doc(hidden)]
 pub struct UserDetails {
     /// The user's openid, if known. A pair that another service wrote may lack it.
     pub openid: Option<Box<str>>,
-    /// The granted scopes, separated by commas, if known.
+    /// The scopes that the user granted, separated by commas, if known.
     pub scope: Option<Box<str>>,
     /// The unionid, for accounts bound to an Open Platform account.
     pub unionid: Option<Box<str>>,
@@ -58,13 +60,13 @@ pub struct UserDetails {
     pub sessions_valid_from: Option<Timestamp>,
 }
 
-/// All that the store keeps of one credential. Either token may be missing.
+/// All that the store keeps of one credential. The token, the refresh token or both may be missing.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[doc(hidden)]
 pub struct Record {
-    /// The token that is served.
+    /// The access token or `jsapi_ticket` that handlers receive.
     pub token: Option<Token>,
-    /// The refresh token. Credentials of the account have none.
+    /// The refresh token of a user. Credentials of the account have no refresh token.
     pub refresh: Option<Refresh>,
     /// The facts about the user.
     pub details: UserDetails,
@@ -73,7 +75,7 @@ pub struct Record {
 /// A [`Record`] whose texts are borrowed from the stored text.
 #[derive(Debug, Default, Clone)]
 pub struct RecordView<'a> {
-    /// The token that is served.
+    /// The access token or `jsapi_ticket` that handlers receive.
     pub token: Option<TokenView<'a>>,
     /// The refresh token.
     pub refresh: Option<RefreshView<'a>>,
@@ -81,25 +83,25 @@ pub struct RecordView<'a> {
     pub details: UserDetailsView<'a>,
 }
 
-/// A borrowed [`Token`].
+/// A [`Token`] whose text is borrowed from the stored text.
 #[derive(Clone, Copy)]
 pub struct TokenView<'a> {
-    /// The secret text.
+    /// The text of the token, which is secret.
     pub secret: &'a str,
     /// The points at which the token is due for renewal and at which it expires.
     pub lifetime: Lifetime,
 }
 
-/// A borrowed [`Refresh`].
+/// A [`Refresh`] whose text is borrowed from the stored text.
 #[derive(Clone, Copy)]
 pub struct RefreshView<'a> {
-    /// The secret text.
+    /// The text of the refresh token, which is secret.
     pub secret: &'a str,
-    /// See [`Refresh::expected_expiry`].
+    /// The expected expiry of the refresh token; see [`Refresh::expected_expiry`].
     pub expected_expiry: Timestamp,
 }
 
-/// Borrowed [`UserDetails`].
+/// [`UserDetails`] whose texts are borrowed from the stored text.
 #[derive(Debug, Default, Clone)]
 pub struct UserDetailsView<'a> {
     /// The user's openid.
@@ -108,7 +110,7 @@ pub struct UserDetailsView<'a> {
     pub scope: Option<Cow<'a, str>>,
     /// The unionid.
     pub unionid: Option<Cow<'a, str>>,
-    /// See [`UserDetails::sessions_valid_from`].
+    /// The time of the user's last logout everywhere; see [`UserDetails::sessions_valid_from`].
     pub sessions_valid_from: Option<Timestamp>,
 }
 

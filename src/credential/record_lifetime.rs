@@ -2,16 +2,17 @@
 //!
 //! This crate stores the refresh token's own expiry: 30 days after it was issued, less the renewal
 //! margin of the access token. The Spring Boot service of the published layout writes the access
-//! token's renewal point into both hashes. A stored time that could be an access token's says
-//! nothing about the refresh token. The expiry of the refresh token is unknown then.
+//! token's renewal point into both hashes. If a stored time could be the access token's, it says
+//! nothing about the refresh token, whose expiry is then unknown.
 //!
 //! There are two rules:
 //!
 //! - Key lifetimes, copies between the layouts and the memory store use
-//!   [`RecordView::unusable_at`]: one day after a plausible stored expiry, and 31 days after an
-//!   implausible one.
+//!   [`RecordView::unusable_at`]. A refresh token whose record also holds an access token, and
+//!   whose stored expiry is plausible, counts as unusable one day after that expiry. Every other
+//!   refresh token follows the second rule.
 //! - The sweep, and the state `dead` in the operators' lists, use [`refresh_certainly_expired_at`]:
-//!   31 days after the stored time, plausible or not. Until then the lists show `expired`.
+//!   31 days after the stored time or the access token's renewal point, whichever is later.
 
 use std::time::Duration;
 
@@ -21,30 +22,33 @@ use crate::clock::Timestamp;
 
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
-/// Lifetime of a refresh token: 30 days, by WeChat's documentation of web authorization (网页授权).
+/// Lifetime of a refresh token: 30 days, according to WeChat's documentation of web authorization
+/// (网页授权).
 pub(crate) const REFRESH_TOKEN_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3_600);
 
-/// Time after the stored expiry in which the refresh token is still sent to WeChat: one day. Clocks
-/// may differ, and only WeChat decides whether the token is valid.
+/// Time for which a record is kept after the expected expiry of its refresh token: one day. The
+/// token is still sent to WeChat in this time, because clocks may differ and only WeChat decides
+/// whether the token is valid.
 pub(crate) const REFRESH_GRACE: Duration = DAY;
 
-/// The longest lifetime of a key without a renewal: 32 days, the lifetime of a refresh token and
-/// twice the grace.
+/// Maximum lifetime of a key without a renewal: 32 days, the lifetime of a refresh token and twice
+/// the grace.
 #[cfg(any(feature = "redis", test))]
 pub(crate) const MAX_KEY_TTL: Duration =
     Duration::from_secs(REFRESH_TOKEN_LIFETIME.as_secs() + 2 * REFRESH_GRACE.as_secs());
 
 /// Returns `true` if the stored time `due` can be the expiry of a refresh token.
 ///
-/// `renew_at` is the renewal point of the access token in the same record. A stored time that is at
-/// most the lifetime of an access token (two hours) later than this point is not the refresh
-/// token's: some services store the access token's time in its place.
+/// `renew_at` is the renewal point of the access token in the same record. The function returns
+/// `false` for a stored time that is not plausible. It also returns `false` for a time up to two
+/// hours (the lifetime of an access token) after the renewal point, because some services store the
+/// access token's time here.
 pub(crate) fn is_refresh_expiry(due: Timestamp, renew_at: Timestamp) -> bool {
     due.is_plausible() && due > renew_at.saturating_add(STANDARD_LIFETIME)
 }
 
 /// Returns the point from which a refresh token is certainly expired: 31 days after the later of
-/// the stored time and the access token's renewal point. WeChat accepted the refresh token when it
+/// the stored time and the access token's renewal point. The refresh token was valid when WeChat
 /// issued that access token.
 pub(crate) fn refresh_certainly_expired_at(
     due: Timestamp,
@@ -57,8 +61,8 @@ pub(crate) fn refresh_certainly_expired_at(
 }
 
 impl RecordView<'_> {
-    /// Returns the point from which neither token of the record can be used, so that the key may
-    /// be deleted.
+    /// Returns the point from which neither token of the record can be used, so that the key may be
+    /// deleted. Returns `None` if the record has no token.
     pub(crate) fn unusable_at(&self) -> Option<Timestamp> {
         let renew_at = self.token.map(|token| token.lifetime.renew_at());
         let refresh = self.refresh.map(|refresh| match renew_at {
@@ -72,7 +76,8 @@ impl RecordView<'_> {
             .max(refresh)
     }
 
-    /// Returns the expiry of the refresh token, if the stored time can be that.
+    /// Returns the stored expiry of the refresh token. Returns `None` if there is no refresh token,
+    /// or if the stored time cannot be its expiry.
     #[cfg(any(feature = "cli", test))]
     pub(crate) fn refresh_expires_at(&self) -> Option<Timestamp> {
         let due = self.refresh?.expected_expiry;
@@ -85,10 +90,10 @@ impl RecordView<'_> {
 }
 
 impl Record {
-    /// Returns the lifetime of the key that holds the record, from `now` on.
+    /// Returns the time from `now` for which the key that holds the record exists.
     ///
-    /// It is at most [`MAX_KEY_TTL`], however implausible the stored times are. It is at least one
-    /// hour, because a refresh token past its expected expiry is still sent to WeChat.
+    /// The time is at most [`MAX_KEY_TTL`], however implausible the stored times are. It is at
+    /// least one hour, because a refresh token past its expected expiry is still sent to WeChat.
     #[cfg(any(feature = "redis", test))]
     pub(crate) fn key_ttl(&self, now: Timestamp) -> Duration {
         let unusable_at = self.view().unusable_at().unwrap_or(now);
@@ -96,7 +101,8 @@ impl Record {
             .clamp(REFRESH_GRACE / 24, MAX_KEY_TTL)
     }
 
-    /// Returns `true` if neither token of the record can be used any more.
+    /// Returns `true` if neither token of the record can be used at `now`, or if the record has no
+    /// token.
     pub(crate) fn is_unusable(&self, now: Timestamp) -> bool {
         self.view()
             .unusable_at()
@@ -115,7 +121,8 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
     const MARGIN: Duration = Duration::from_secs(900);
 
-    /// A pair issued at `NOW` for two hours, with `due` stored beside the refresh token.
+    /// Creates a pair that was issued at `NOW` for two hours, with `due` as the stored expiry of
+    /// the refresh token.
     fn pair(due: Timestamp) -> Record {
         Record {
             token: Some(Token {

@@ -16,7 +16,8 @@ macro_rules! secret {
         $(#[$meta])*
         ///
         /// Only `expose` returns the text. `Debug` prints a placeholder, and comparison takes the
-        /// same time wherever two texts differ. Dropping it overwrites the memory with zeros.
+        /// same time wherever two texts differ. Dropping the secret overwrites its memory with
+        /// zeros.
         #[derive(Clone)]
         pub struct $name(Box<str>);
 
@@ -31,8 +32,9 @@ macro_rules! secret {
                 &self.0
             }
 
-            /// Returns the first 16 hexadecimal digits of the text's SHA-256. In a log or a support
-            /// case they distinguish two secrets, and the secret cannot be computed from them.
+            /// Returns the first 16 hexadecimal digits of the text's SHA-256. The digits
+            /// distinguish two secrets in a log or a support case, and the secret cannot be
+            /// computed from them.
             pub fn fingerprint(&self) -> String {
                 fingerprint(&self.0)
             }
@@ -73,12 +75,12 @@ macro_rules! secret {
 }
 
 secret! {
-    /// A refresh token, for which WeChat issues new access tokens of the same user.
+    /// A refresh token of a user, for which WeChat issues new access tokens of this user.
     RefreshToken
 }
 
 secret! {
-    /// The AppSecret of an account.
+    /// The AppSecret of an account, with which this crate authenticates itself to WeChat.
     AppSecret
 }
 
@@ -92,7 +94,7 @@ impl AppSecret {
     /// Checks that the secret is not empty and has visible ASCII characters only.
     ///
     /// # Errors
-    /// A sentence that says what is wrong.
+    /// Returns a sentence that says what is wrong with the secret.
     pub(crate) fn check(&self) -> Result<(), &'static str> {
         if self.0.is_empty() {
             return Err(
@@ -114,7 +116,7 @@ impl BearerSecret {
     /// Checks that the secret is not empty, and that a header can carry it.
     ///
     /// # Errors
-    /// A sentence that says what is wrong.
+    /// Returns a sentence that says what is wrong with the secret.
     pub(crate) fn check_header_value(&self) -> Result<(), &'static str> {
         if self.0.is_empty() {
             return Err("the bearer secret of the token center is empty: set a long random one");
@@ -129,7 +131,7 @@ impl BearerSecret {
     }
 }
 
-/// The kind of the keys in a list, and their minimum length. Error texts contain both.
+/// A parser for a list of keys, with the name and the minimum length of the keys for error texts.
 pub(crate) struct KeyList {
     /// Name of one key in error texts, such as `cookie key`.
     pub(crate) name: &'static str,
@@ -140,7 +142,7 @@ pub(crate) struct KeyList {
 }
 
 impl KeyList {
-    /// Parses keys in base64 that are separated by commas. Returns one key at least.
+    /// Parses keys in base64 that are separated by commas. Returns at least one key, or an error.
     pub(crate) fn parse(&self, text: &str) -> Result<Vec<Zeroizing<Vec<u8>>>, Error> {
         let keys = text.split(',').map(str::trim).zip(1..);
         keys.map(|(key, number)| self.parse_key(key, number))
@@ -165,8 +167,8 @@ impl KeyList {
     }
 }
 
-/// Decodes a key in base64. White space is skipped, because `openssl` wraps long output after 64
-/// characters, and files end with a newline.
+/// Decodes a key in base64. ASCII white space is skipped, because `openssl` wraps long output after
+/// 64 characters, and files end with a newline.
 fn decode_base64_key(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     let letters = text.bytes().filter(|byte| !byte.is_ascii_whitespace());
     // The vector is allocated once. If it grew, copies of the key would remain in freed memory.

@@ -1,11 +1,12 @@
-//! Memory that several handles share, and that is overwritten when the last handle is dropped.
+//! Memory for secrets that several handles share. It is overwritten when the last handle is
+//! dropped.
 
 use std::ops::Deref;
 use std::sync::Arc;
 
 use zeroize::Zeroize;
 
-/// Secret bytes in one allocation. Cloning increments a reference count.
+/// Secret bytes in one allocation, which all clones share. Cloning increments a reference count.
 ///
 /// Dropping the last clone overwrites the memory with zeros, unless two threads drop the last two
 /// clones at the same moment.
@@ -13,11 +14,11 @@ use zeroize::Zeroize;
 pub(crate) struct SecretBytes(Arc<[u8]>);
 
 impl SecretBytes {
-    /// Copies the parts into one allocation, one after another.
+    /// Copies `parts` one after another into one new allocation.
     pub(crate) fn concat(parts: &[&[u8]]) -> Self {
         let length: usize = parts.iter().map(|part| part.len()).sum();
         let mut memory: Arc<[u8]> = std::iter::repeat_n(0, length).collect();
-        // Always succeeds: this is the only clone.
+        // `get_mut` always succeeds, because no other clone of the new memory exists.
         if let Some(mut free) = Arc::get_mut(&mut memory) {
             for part in parts.iter().filter(|part| !part.is_empty()) {
                 let (here, rest) = free.split_at_mut(part.len());
