@@ -14,7 +14,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::runtime::Handle;
 use tokio::task::AbortHandle;
 
-/// Handle of a background task. Dropping the handle aborts the task.
+/// Handle of a background task, which may not have been started yet. Dropping the handle aborts the
+/// task.
 #[derive(Debug, Default)]
 pub(super) struct BackgroundTask(Mutex<TaskState>);
 

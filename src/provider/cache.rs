@@ -3,19 +3,23 @@
 //! # States of a cached credential
 //!
 //! - Absent: nothing is cached. The next request reads the store.
-//! - Valid: requests are served without a read. The entry belongs to the current epoch, its own
-//!   time has not passed, and the store confirmed it within `ttl`. A stale token is also cached,
-//!   for one second.
-//! - Invalidated: the entry is served only while the store is unavailable (stale served). Four
-//!   events lead here: a remote write of another version, a report of the token, a new epoch, and
-//!   the end of the entry's own time. A new read leads back to valid.
-//! - Removed: a remote deletion, a local write or the expiry of the token removes the entry.
+//! - Valid: requests are served without a read of the store. The entry belongs to the current
+//!   epoch, its own period has not ended, and the store confirmed the entry within `ttl`. The
+//!   period of a fresh token ends when its renewal starts, and the period of a stale token lasts
+//!   one second at most.
+//! - Invalidated: the entry is served only while the store is unavailable (stale served). Five
+//!   events lead here: a remote write of another version, a report of the token, a new epoch, the
+//!   end of the entry's own period, and `ttl` without confirmation by the store. A new read leads
+//!   back to Valid.
+//! - Removed: a deletion, a local write, a read that finds no credential, the expiry of the token,
+//!   or a full cache removes the entry. The credential is then Absent.
 //!
 //! # Races
 //!
-//! Each exchange with the store takes a [`VersionStamp`] before it begins. Its result is cached
-//! under the lock of its shard, and only if nothing that may be newer was recorded since the stamp.
-//! The lock makes the comparison and the insertion one step.
+//! Each exchange with the store takes a [`VersionStamp`] before it begins. The result of the
+//! exchange is cached only if nothing that may be newer was recorded since the stamp. The
+//! comparison and the insertion happen under the lock of the shard, so that no other thread runs
+//! between them.
 //!
 //! Loads and stores of the epoch and of the time of the last heartbeat are ordered (acquire,
 //! release): a thread that sees a new epoch or heartbeat also sees the invalidations that preceded
@@ -35,44 +39,46 @@ use crate::clock::{Clock, Timestamp};
 use crate::credential::AccessToken;
 use crate::store::RecordVersion;
 
-/// Time for which a user without a token is cached as absent: one second. Bounds the load on the
-/// store by requests with invented ids.
+/// Time for which a user without a token is cached as absent: one second. During this time, further
+/// requests with the id of this user do not read the store.
 const NEGATIVE_TTL: Duration = Duration::from_secs(1);
 
-/// Maximum number of ids in the negative cache. Bounds the memory that requests with invented ids
-/// can take.
+/// Maximum number of ids in the negative cache: 10,000. The maximum bounds the memory that requests
+/// with invented ids can take.
 const NEGATIVE_CAPACITY: usize = 10_000;
 
-/// Number of shards. The hash of an id selects its shard, and each shard has a lock and a history.
-/// With 256 shards, requests seldom wait for a lock, and 10,000 concurrent reads fit into the
-/// histories (`TRACKED_READS`).
+/// Number of shards: 256. The hash of an id selects the shard of the id, and each shard has a lock
+/// and a history. With 256 shards, requests seldom wait for a lock, and 10,000 concurrent reads fit
+/// into the histories (`TRACKED_READS`).
 const SHARDS: usize = 256;
 
-/// Upper bound of the capacity, larger than any process needs. The library allocates a part of its
-/// capacity at once.
+/// Upper bound of the configured capacity: 100 million entries, more than any process needs. The
+/// library allocates memory for a part of the capacity when the cache is created.
 const MAX_CAPACITY: usize = 100_000_000;
 
-/// Divisor of the capacity. The quotient is the expected number of entries, for which the library
-/// reserves memory beside the entries; see [`Cache::new`].
+/// Divisor of the capacity. The quotient is the number of expected entries that the library is
+/// given. The library uses memory for removed keys in proportion to this number; see
+/// [`Cache::new`].
 const EXPECTED_ITEMS_DIVISOR: usize = 12;
 
-/// Cache of one engine. Most requests read it and nothing else.
+/// Cache of one engine. Most requests read the cache and nothing else.
 pub(super) struct Cache {
     entries: quick_cache::sync::Cache<EntryKey, CacheEntry, UnitWeighter, BuildSpreadHasher>,
     negative: quick_cache::sync::Cache<Box<str>, Timestamp>,
     shards: Box<[Mutex<ShardHistory>]>,
-    /// Hasher with a random key, because clients choose the ids.
+    /// Hasher of ids. It has a random key, because clients choose the ids and could otherwise cause
+    /// collisions.
     hasher: DefaultHashBuilder,
     /// Time for which an entry is valid after its read, and after the last heartbeat.
     ttl: Duration,
     /// Time of the last heartbeat, in milliseconds, or [`NEVER_SYNCED`].
     synced_at: AtomicI64,
-    /// Number of the current epoch. A new epoch begins when invalidations may have been missed;
-    /// entries of earlier epochs are read again.
+    /// Number of the current epoch. A new epoch begins when invalidations may have been missed.
+    /// Credentials whose entries belong to earlier epochs are then read from the store again.
     epoch: AtomicU16,
 }
 
-/// Value of `synced_at` when no heartbeat is valid.
+/// Value of `synced_at` while no heartbeat has been recorded in this epoch.
 const NEVER_SYNCED: i64 = i64::MIN;
 
 impl Cache {
@@ -105,7 +111,7 @@ impl Cache {
         EntryKey([a, b, c, d, e])
     }
 
-    /// Removes the entry of this id. Keeps the entry of another id with the same key.
+    /// Removes the cache entry of `id`. An entry of another id that has the same key stays.
     fn remove(&self, id: &str) {
         self.entries
             .remove_if(&self.key(id), |entry| entry.has_id(id));
@@ -119,7 +125,7 @@ impl Cache {
         self.entries.peek(&key).filter(|entry| entry.has_id(id))
     }
 
-    /// Returns the entry if it is valid.
+    /// Returns the cache entry of `id` if the entry is valid at `now`.
     #[inline]
     pub(super) fn fresh(&self, id: &str, now: Timestamp) -> Option<CacheEntry> {
         let entry = self.entries.get(&self.key(id))?;
@@ -136,12 +142,12 @@ impl Cache {
     /// Returns `true` if a heartbeat within `ttl` confirmed that no invalidation was missed.
     fn is_synced(&self, now: Timestamp) -> bool {
         let at = Timestamp::from_millis(self.synced_at.load(Ordering::Acquire));
-        // The lower bound handles wall clocks that were set back.
+        // A heartbeat later than `now` does not count: the wall clock was then set back.
         at <= now && now < at.saturating_add(self.ttl)
     }
 
-    /// Returns the time until which the entry stays valid without another heartbeat. `None` if it
-    /// is not valid now.
+    /// Returns the time until which the entry of `id` stays valid without another heartbeat.
+    /// Returns `None` if the entry is not valid at `now`.
     pub(super) fn valid_until(&self, id: &str, now: Timestamp) -> Option<Timestamp> {
         let entry = self.fresh(id, now)?;
         let synced = Timestamp::from_millis(self.synced_at.load(Ordering::Acquire));
@@ -160,13 +166,14 @@ impl Cache {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Applies a remote write. An entry of another version is invalidated but kept for outages
-    /// (stale served); a deletion (`None`) removes it. The write is also recorded, so that a
-    /// running read of another version is not cached.
+    /// Applies a write that the store announced, with the written version or `None` for a deletion.
+    /// A write invalidates an entry of another version, which stays for outages (stale served). A
+    /// deletion removes the entry. The write is also recorded, so that a running read of another
+    /// version is not cached.
     pub(super) fn on_invalidation(&self, id: &str, version: Option<RecordVersion>) {
         let key = self.key(id);
-        // The lock is held for the event and the entry, so that no other thread sees the recorded
-        // write beside the old entry.
+        // The lock is held until the write is recorded and the entry is changed, so that no other
+        // thread sees the recorded write together with the old entry.
         let mut history = self.lock_shard(key);
         history.writes.push(key, WriteEvent::Remote(version));
         if version.is_some() {
@@ -177,19 +184,20 @@ impl Cache {
                 self.insert(key, entry.to_invalidated());
             }
             (Some(_), None) => self.remove(id),
-            // Either the entry has the written version, or nothing is cached.
+            // There is nothing to change: either the entry has the written version, or no entry is
+            // cached.
             (Some(_), Some(_)) | (None, _) => {}
         }
     }
 
-    /// Records a heartbeat: no invalidation of this epoch that was published before `at` was
-    /// missed.
+    /// Records a heartbeat. It confirms that this process has received all invalidations of the
+    /// current epoch that were published before `at`.
     pub(super) fn mark_synced(&self, at: Timestamp) {
         self.synced_at.store(at.as_millis(), Ordering::Release);
     }
 
-    /// Discards the last heartbeat, because an invalidation was missed. Entries are valid for `ttl`
-    /// after their read.
+    /// Discards the last heartbeat, because an invalidation was missed. Until the next heartbeat,
+    /// an entry is valid for `ttl` after its read.
     pub(super) fn mark_unsynced(&self) {
         self.synced_at.store(NEVER_SYNCED, Ordering::Release);
     }
@@ -197,18 +205,21 @@ impl Cache {
     /// Begins a new epoch. Entries of earlier epochs, and results of reads that began in them, are
     /// served only while the store is unavailable.
     pub(super) fn invalidate_all(&self) {
-        // Discard the heartbeat before the new epoch begins. It belongs to the old epoch, so a
-        // thread that sees the new epoch must not apply it to entries of the new epoch.
+        // The heartbeat is discarded before the new epoch begins. The heartbeat belongs to the old
+        // epoch, and a thread that sees the new epoch must not apply the heartbeat to entries of
+        // the new epoch.
         self.mark_unsynced();
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Returns `true` if `version`, the result of an exchange with the store, is the latest one.
+    /// Returns `true` if `version`, the result of an exchange with the store, is certainly the
+    /// latest version of the credential. The writes since `stamp` decide:
     ///
-    /// - No write of the credential was recorded since the stamp: `true`.
+    /// - No write of the credential was recorded: `true`.
     /// - Only remote writes were recorded: `true` if the last of them wrote `version`.
     ///   Invalidations arrive in the order of the writes, so the last one is the newest.
-    /// - A local write was recorded: `false`, because its order among the others is unknown.
+    /// - A local write was recorded: `false`, because the order of local and remote writes is
+    ///   unknown.
     /// - The history no longer reaches back to the stamp: `false`.
     fn is_latest(
         version: impl FnOnce() -> Option<RecordVersion>,
@@ -238,8 +249,8 @@ impl Cache {
         self.insert(stamp.key, entry);
     }
 
-    /// Returns the entry if its token has not expired, even if the entry is not valid. For use
-    /// while the store is unavailable (stale served).
+    /// Returns the cache entry of `id` if its token has not expired, even if the entry is no longer
+    /// valid. Such a token is served while the store is unavailable (stale served).
     pub(super) fn unexpired(&self, id: &str, now: Timestamp) -> Option<CacheEntry> {
         self.unexpired_at(self.key(id), id, now)
     }
@@ -255,13 +266,15 @@ impl Cache {
     }
 
     pub(super) fn is_known_absent(&self, id: &str, now: Timestamp) -> bool {
-        // The upper bound handles wall clocks that were set back.
+        // An end more than `NEGATIVE_TTL` after `now` does not count: the wall clock was then set
+        // back.
         self.negative
             .get(id)
             .is_some_and(|until| now < until && until <= now.saturating_add(NEGATIVE_TTL))
     }
 
-    /// Returns a stamp of the current versions. Take it before an exchange with the store begins.
+    /// Returns a stamp of the reads and writes that were recorded so far. The caller takes the
+    /// stamp before it begins an exchange with the store.
     pub(super) fn stamp(&self, id: &str) -> VersionStamp {
         self.stamp_of(self.key(id))
     }
@@ -279,7 +292,8 @@ impl Cache {
         }
     }
 
-    /// Returns `true` if no write, no other read and no new epoch was recorded since the stamp.
+    /// Returns `true` if no write and no read of the credential was recorded since the stamp, and
+    /// no new epoch has begun.
     pub(super) fn is_unchanged(&self, stamp: &VersionStamp) -> bool {
         let history = self.lock_shard(stamp.key);
         history.writes.is_unchanged_since(stamp.writes, stamp.key)
@@ -287,9 +301,10 @@ impl Cache {
             && self.epoch() == stamp.epoch
     }
 
-    /// Caches the result of a read, unless a newer version may have been recorded meanwhile (newest
-    /// wins). If two concurrent reads found different versions, their order is unknown. The entry
-    /// is then inserted as an invalidated one, and the next request reads the store.
+    /// Caches the result of a read, unless a newer version may have been recorded since the stamp
+    /// (newest wins). If two concurrent reads found different versions, it is unknown which version
+    /// is newer. The later of the two results is then cached as invalidated, and the next request
+    /// reads the store.
     pub(super) fn insert_if_unchanged(&self, entry: CacheEntry, stamp: &VersionStamp) {
         let mut history = self.lock_shard(stamp.key);
         if Self::is_latest(|| Some(entry.version()), stamp, &history) {
@@ -310,7 +325,8 @@ impl Cache {
         entry.is_some_and(|entry| entry.version() == other.version())
     }
 
-    /// Caches the absence of a credential, unless a read or a write was recorded since the stamp.
+    /// Caches the absence of a credential for [`NEGATIVE_TTL`]. Does nothing if a read, a local
+    /// write or a remote write was recorded since the stamp; a remote deletion is no obstacle.
     pub(super) fn insert_absent_if_unchanged(
         &self,
         id: &str,
@@ -328,7 +344,8 @@ impl Cache {
     }
 
     /// Removes the entry and the cached absence of a credential. Results of exchanges with the
-    /// store that began before this call are not cached.
+    /// store that began before this call are not cached. Returns the stamp for the write that
+    /// follows.
     pub(super) fn invalidate(&self, id: &str) -> VersionStamp {
         let key = self.key(id);
         let mut history = self.lock_shard(key);
@@ -338,12 +355,12 @@ impl Cache {
         self.stamp_at(key, &history)
     }
 
-    /// Caches the result of a write (`None` for a deletion). Results of reads that began before
-    /// this call are not cached (newest wins).
+    /// Caches the result of a write of this process (`None` for a deletion). Results of reads that
+    /// began before this call are not cached (newest wins).
     ///
-    /// The replies to two writers may arrive in another order than their writes were executed. If
-    /// another write was recorded since the stamp, nothing is cached, and the next request reads
-    /// the store.
+    /// The store may execute two writes in one order, and the replies may arrive in the opposite
+    /// order. If a local write, or a remote write of another version, was recorded since the stamp,
+    /// nothing is cached. The next request then reads the store.
     pub(super) fn complete_write(
         &self,
         id: &str,
@@ -362,14 +379,15 @@ impl Cache {
                 self.negative
                     .insert(id.into(), now.saturating_add(NEGATIVE_TTL));
             }
-            // Another write was recorded meanwhile, and the store may have executed it later.
+            // Another write was recorded since the stamp. The store may have executed that write
+            // after the write of this call.
             Some(_) | None => self.remove(id),
         }
     }
 
-    /// Caches a token that WeChat granted but the store has not accepted yet, unless another write
-    /// was recorded since the stamp (newest wins). Advances the stamp past this write, so that the
-    /// next commit does not count this write as another process's.
+    /// Caches a token that WeChat granted and that the store has not accepted yet. Does nothing if
+    /// another write was recorded since the stamp (newest wins). Otherwise advances the stamp past
+    /// this write, so that a later commit of this token does not count this write as another write.
     pub(super) fn insert_uncommitted(&self, entry: &CacheEntry, stamp: &mut VersionStamp) {
         let mut history = self.lock_shard(stamp.key);
         if Self::is_latest(|| Some(entry.version()), stamp, &history) {
@@ -380,12 +398,12 @@ impl Cache {
         }
     }
 
-    /// Invalidates the entry if it holds the reported token, so that the next caller reads the
-    /// store. Keeps it for outages, because the report may be wrong.
+    /// Invalidates the entry of `id` if the entry holds the reported token, so that the next caller
+    /// reads the store. The invalidated entry stays for outages, because the report may be wrong.
     pub(super) fn invalidate_if_token(&self, id: &str, invalid_token: &AccessToken) {
         let key = self.key(id);
-        // The lock is held from the comparison to the insertion. Otherwise another thread could
-        // insert a newer entry in between, which the insertion would overwrite.
+        // The lock is held from the comparison to the insertion. Without the lock, another thread
+        // could insert a newer entry in between, which this insertion would then overwrite.
         let _history = self.lock_shard(key);
         if let Some(entry) = self
             .peek(key, id)
@@ -399,8 +417,8 @@ impl Cache {
         self.entries.len()
     }
 
-    /// Iterates over all entries. Yields the key of each expired entry, and `None` for each of the
-    /// others. Holds no lock between two items.
+    /// Iterates over all entries. Yields the key of each entry whose token has expired, and `None`
+    /// for each other entry. The iterator holds no lock between two items.
     pub(super) fn expired_keys<'a>(
         &'a self,
         clock: &'a Clock,
@@ -409,8 +427,8 @@ impl Cache {
         entries.map(|(key, entry)| (!entry.is_unexpired(clock.now())).then_some(key))
     }
 
-    /// Removes an entry if it is still expired. Needs no stamp, because an expired entry is never
-    /// served.
+    /// Removes the entry of `key` if its token has expired at `now`. The removal needs no stamp,
+    /// because an expired token is never served.
     pub(super) fn remove_expired(&self, key: EntryKey, now: Timestamp) {
         self.entries
             .remove_if(&key, |entry| !entry.is_unexpired(now));

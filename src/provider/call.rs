@@ -1,4 +1,5 @@
-//! The token that a caller needs, and the call that fetches it: the state and the task of the call.
+//! Calls, which fetch a token for several callers at once: the token that a caller needs, the
+//! published state of a call, and the task's handle of a call.
 
 use tokio::sync::watch;
 
@@ -12,7 +13,7 @@ use crate::error::Error;
 pub(super) enum Wanted {
     /// Any usable token, fresh or stale.
     Any,
-    /// A token other than this one, which the caller reported as invalid (reports compared).
+    /// Any token except the contained one, which the caller reported as invalid (reports compared).
     Replacing(AccessToken),
 }
 
@@ -32,16 +33,17 @@ impl Wanted {
     }
 }
 
-/// State of a call, which its task publishes to its callers.
+/// State of a call, which the task of the call publishes to the callers.
 #[derive(Debug, Clone, Default)]
 pub(super) struct CallState {
-    /// Unexpired token that the call found, for all callers whose need it satisfies (stale served).
-    /// It stays after the end of the call: a renewal after a report may fail although the stored
-    /// token is accepted.
+    /// Unexpired token that the call found. Every caller whose need this token satisfies receives
+    /// the token before the call ends (stale served). The token stays after the end of the call: if
+    /// a renewal after a report fails, callers that did not report the token still receive it.
     pub(super) provisional: Option<CacheEntry>,
-    /// Result of the call, once it has ended.
+    /// Result of the call. `None` until the call has ended.
     pub(super) result: Option<Result<CacheEntry, Error>>,
-    /// `true` while the call waits for WeChat, here or in another process, and not for the store.
+    /// `true` while the call waits for WeChat, for a permit to call WeChat, or for another process
+    /// that renews the credential. `false` while the call waits for the store.
     pub(super) awaits_wechat: bool,
 }
 
@@ -54,17 +56,18 @@ impl CallState {
     }
 }
 
-/// The task's side of a call, through which the task publishes the state of the call.
+/// The handle through which the task of a call publishes the state of the call.
 pub(super) struct CallTask {
     pub(super) id: Box<str>,
-    /// Distinguishes successive calls for one credential.
+    /// Number that distinguishes this call from earlier and later calls for the same credential.
     pub(super) number: u64,
     pub(super) wanted: Wanted,
     state: watch::Sender<CallState>,
 }
 
 impl CallTask {
-    /// Creates the task side of a call. Callers follow the call through the returned receiver.
+    /// Creates the handle for the task of a call, and the receiver through which callers see the
+    /// state of the call.
     pub(super) fn new(
         id: &str,
         number: u64,
@@ -84,13 +87,14 @@ impl CallTask {
         self.set_provisional(Some(entry.clone()));
     }
 
-    /// Publishes the unexpired token to the callers of this call. `None` withdraws it.
+    /// Publishes an unexpired token to the callers of this call. `None` withdraws the published
+    /// token.
     pub(super) fn set_provisional(&self, provisional: Option<CacheEntry>) {
         self.state
             .send_modify(|state| state.provisional = provisional);
     }
 
-    /// Records whether callers wait for WeChat, without waking them.
+    /// Records whether the call waits for WeChat, without waking the callers of the call.
     pub(super) fn set_awaits_wechat(&self, awaits_wechat: bool) {
         self.state.send_if_modified(|state| {
             state.awaits_wechat = awaits_wechat;

@@ -1,4 +1,4 @@
-//! The class of a failed call to WeChat.
+//! The classification of failed calls to WeChat: what the engine does about an error.
 
 use std::time::Duration;
 
@@ -6,8 +6,8 @@ use super::source::RenewalFailure;
 use crate::error::{Error, ErrorKind};
 use crate::wechat::with_renewal_delay;
 
-/// Minimum pause before the next call after an errcode that WeChat does not document for the call:
-/// 30 seconds. A retry at once would probably fail in the same way.
+/// Minimum pause before the next call after an unexpected answer of WeChat, such as an errcode that
+/// is not documented for the call: 30 seconds. A retry at once would probably fail in the same way.
 pub(crate) const UNKNOWN_ERRCODE_PAUSE: Duration = Duration::from_secs(30);
 
 /// Classifies an error of a call that fetches a credential of the account. Such a credential needs

@@ -1,13 +1,17 @@
-//! The commit of a renewal: a compare-and-set against the record that it started from.
+//! The commit of a renewal: writes the new record if the store still holds the record that was
+//! renewed.
 //!
 //! # States of a commit
 //!
-//! - Writing: offers the new record to the store. Ends if the store accepts the record, or rejects
-//!   it with an error that no retry can fix. If the store holds a newer record, leads to Deciding.
-//! - Lease lost: another process holds the lease now. The new token is published but not cached.
-//!   Leads to Writing after a wait. If the other process has committed by then, the next write is
-//!   a conflict. If it has written a tombstone, the store accepts the next write.
-//! - Store unavailable: the new token is published and cached. Leads to Writing after a wait.
+//! - Writing: sends the new record to the store. The commit ends if the store accepts the record,
+//!   or rejects it with an error that no retry can fix. If the store holds a newer record, the call
+//!   decides again (Deciding in `renewal`).
+//! - Lease lost: another process holds the lease, because this call's lease expired or was lost.
+//!   The new token is published to the callers but not cached. Leads to Writing after a wait. If
+//!   the other process has committed by then, the next write is a conflict. If it has written a
+//!   tombstone, the store accepts the next write.
+//! - Store unavailable: the new token is published to the callers and cached. Leads to Writing
+//!   after a wait.
 //!
 //! After `COMMIT_TIMEOUT` the commit ends, and the call returns the new token without storing it.
 
@@ -24,19 +28,22 @@ use crate::credential::Record;
 use crate::error::{Error, ErrorKind};
 use crate::store::{CommitResult, MIN_TOMBSTONE_TTL, StoredRecord};
 
-/// Maximum time for which the commit of a granted pair is retried (nothing lost): one minute, while
-/// the store is unavailable or another process holds the lease. A tombstone must exist longer.
+/// Maximum time for which the commit of a granted record is retried (nothing lost): one minute.
+/// Retries follow while the store is unavailable or another process holds the lease. A tombstone
+/// must exist for longer than this time.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(60);
 
-// A process that retries its commit must still find the tombstone of the pair that it replaces.
+// A process that retries a commit must still find the tombstone of the pair that the commit
+// replaces.
 const _: () = assert!(COMMIT_TIMEOUT.as_secs() < MIN_TOMBSTONE_TTL.as_secs());
 
 impl RenewalTask<'_> {
     /// Writes the new credential if the store still holds `stored`, from which the renewal started
-    /// (newest wins). Retries until the store accepts `record` or holds a newer one (nothing lost).
+    /// (newest wins). Retries for up to [`COMMIT_TIMEOUT`] until the store accepts `record` or
+    /// holds a newer one (nothing lost).
     ///
-    /// `stamp` was taken before the call to WeChat. If the cache has recorded another write since,
-    /// the new token is not cached, because that write may be newer.
+    /// `stamp` was taken before the call to WeChat. If the cache has recorded another write since
+    /// the stamp, the new token is not cached, because the other write may be newer.
     pub(super) async fn commit(
         &self,
         lease: &Lease,
@@ -71,11 +78,12 @@ impl RenewalTask<'_> {
                     provider.cache.invalidate(&self.call.id);
                     return CommitOutcome::Conflict(newer);
                 }
-                // Another process holds the lease now. Either it commits a newer record, and the
-                // next try conflicts. Or WeChat rejects the refresh token for that process, which
-                // then writes a tombstone, and the store accepts the next try.
+                // Another process holds the lease, because this call's lease expired or was lost.
+                // If the other process commits a newer record, the next try conflicts. If WeChat
+                // rejects the refresh token for the other process, that process writes a tombstone,
+                // and the store accepts the next try.
                 Ok(CommitResult::LeaseLost) => self.call.publish_provisional(&entry),
-                // No retry helps: the store cannot store this record.
+                // A retry does not help, because the store cannot store this record.
                 Err(error) if error.kind() != ErrorKind::StoreUnavailable => {
                     lease.release().await;
                     return CommitOutcome::Done(Err(error));
@@ -101,8 +109,8 @@ impl RenewalTask<'_> {
         }
     }
 
-    /// Suppresses further renewals for a while if the new token is due at once or is the reported
-    /// one.
+    /// Clears the failures of the credential after a commit. Suppresses further renewals for 15
+    /// seconds if the new token is due for renewal at once or is the token that a caller reported.
     fn suppress_if_unchanged(&self, entry: &CacheEntry) {
         let now = self.now();
         self.provider.failures.clear(&self.call.id);

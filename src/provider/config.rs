@@ -5,25 +5,26 @@ use std::time::Duration;
 /// Point in the lifetime of a credential at which its renewal starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RenewalTiming {
-    /// Before the renewal point, with jitter. Tokens that were obtained together are then not
-    /// renewed together.
+    /// The renewal starts before the renewal point, with jitter. Tokens that were obtained together
+    /// are then not renewed together.
     Jittered,
-    /// At the renewal point.
+    /// The renewal starts at the renewal point.
     AtRenewalTime,
-    /// Shortly after the renewal point: for an issuer that returns the same credential until that
-    /// point, by its own clock.
+    /// The renewal starts shortly after the renewal point. This timing is for an issuer that
+    /// returns the same credential until the renewal point, by the clock of the issuer.
     AfterRenewalTime,
 }
 
-// The builders of users' and accounts' tokens document these defaults. The renewal timeout is four
-// fifths of the lease duration.
+// The builders of users' and accounts' tokens document these default durations. The renewal timeout
+// is four fifths of the lease duration.
 const DEFAULT_CACHE_TTL: Duration = Duration::from_secs(60);
 const DEFAULT_LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_LEASE_DURATION: Duration = Duration::from_secs(10);
 const DEFAULT_RENEWAL_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Bounds of the lease duration: 100 milliseconds and one hour. A store cannot keep a lease of zero
-/// length. A process that crashed must not block the others for longer than the maximum.
+/// length. A process that crashed must not prevent renewals by other processes for more than an
+/// hour.
 const MIN_LEASE_DURATION: Duration = Duration::from_millis(100);
 const MAX_LEASE_DURATION: Duration = Duration::from_secs(3_600);
 
@@ -36,18 +37,19 @@ pub(crate) struct ProviderConfig {
     /// Maximum time for which a cache entry is served without confirmation from the store, by a
     /// read or by a heartbeat of the invalidation channel.
     pub(crate) cache_ttl: Duration,
-    /// Maximum number of cache entries.
+    /// Maximum number of credentials in the cache of one process.
     pub(crate) cache_capacity: usize,
     /// Maximum time for which a caller waits for a credential.
     pub(crate) load_timeout: Duration,
-    /// Duration of a lease. Longer than `renewal_timeout`.
+    /// Duration of a lease. It is longer than `renewal_timeout`, so that a lease outlives its
+    /// renewal.
     pub(crate) lease_duration: Duration,
     /// Maximum duration of a renewal with all its retries.
     pub(crate) renewal_timeout: Duration,
 }
 
 impl ProviderConfig {
-    /// Returns the settings of a kind of credential, with the default times.
+    /// Returns the configuration for one kind of credential, with the default durations.
     pub(crate) fn new(margin: Duration, timing: RenewalTiming, cache_capacity: usize) -> Self {
         Self {
             margin,
@@ -61,8 +63,8 @@ impl ProviderConfig {
     }
 
     /// Sets the duration of a lease, limited to the range from 100 milliseconds to one hour. A
-    /// renewal may take four fifths of that duration, so that the lease outlives the renewal's
-    /// calls to WeChat (one renewal). Default: 10 seconds.
+    /// renewal may take four fifths of the duration, so that the lease outlives the renewal's calls
+    /// to WeChat (one renewal). Default: 10 seconds.
     pub(crate) fn set_lease_duration(&mut self, lease: Duration) {
         self.lease_duration = lease.clamp(MIN_LEASE_DURATION, MAX_LEASE_DURATION);
         self.renewal_timeout = self.lease_duration * 4 / 5;

@@ -4,11 +4,13 @@
 //!
 //! - Announced: another process may hold the successor of the pair. With a tombstone in the store,
 //!   that process can commit the successor without the lease. The deletion waits up to a second for
-//!   the commit. Leads to Kept or Deleting, or ends if the store holds a newer record.
-//! - Kept: after a report, a pair whose access token is still fresh stays stored. Ends.
-//! - Deleting: deletes the record, compared with the one that was renewed. If the store holds a
-//!   newer record, the call decides about that one. If another process holds the lease, the
-//!   deletion is deferred.
+//!   the commit. Leads to Kept or Deleting, or ends if the store holds a newer record. The deletion
+//!   skips this state if no other process can hold a successor.
+//! - Kept: if a report caused the renewal and the access token is still fresh, the pair stays
+//!   stored and the deletion ends.
+//! - Deleting: deletes the record if the store still holds the record whose refresh token WeChat
+//!   rejected. If the store holds a newer record, the call decides about the newer record. If
+//!   another process holds the lease, the deletion is deferred.
 
 use std::time::Duration;
 
@@ -22,7 +24,8 @@ use crate::error::Error;
 use crate::store::{CommitResult, LeaseResult, StoredRecord};
 
 /// Time that a process waits before it deletes a pair: one second. Another process that holds the
-/// successor commits it in this time, because the wait between two of its tries is shorter.
+/// successor of the pair commits the successor in this time, because it waits 250 milliseconds at
+/// most between two tries of a commit.
 const SUCCESSOR_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Interval between two reads of the store during [`SUCCESSOR_TIMEOUT`]: 50 milliseconds, so that a
@@ -30,8 +33,8 @@ const SUCCESSOR_TIMEOUT: Duration = Duration::from_secs(1);
 const SUCCESSOR_POLL_INTERVAL: Duration = Duration::from_millis(50);
 
 impl RenewalTask<'_> {
-    /// Deletes exactly the pair that WeChat rejected (failures sorted). If the store holds another
-    /// pair, the call decides about that one.
+    /// Deletes exactly the pair whose refresh token WeChat rejected (failures sorted). If the store
+    /// holds another pair, deletes nothing and returns that pair as a conflict.
     pub(super) async fn delete(
         &self,
         lease: &Lease,
@@ -62,17 +65,17 @@ impl RenewalTask<'_> {
         }
     }
 
-    /// Waits for another process that may hold the successor of the rejected refresh token, so that
-    /// it can commit first (nothing lost). WeChat revokes a refresh token when it grants its
-    /// successor. Returns the outcome of this step if the deletion must not follow.
+    /// Gives another process that may hold the successor of the rejected refresh token time to
+    /// commit the successor (nothing lost). WeChat revokes a refresh token when it grants the
+    /// successor. Returns `None` if the deletion may follow, otherwise the outcome of the renewal.
     async fn wait_for_successor_commit(
         &self,
         lease: &Lease,
         stored: &StoredRecord,
         error: &Error,
     ) -> Option<CommitOutcome> {
-        // The user or WeChat revoked both tokens. The refresh token is therefore not invalid
-        // because of a successor.
+        // If the access token is revoked too, the user or WeChat revoked the pair. The refresh
+        // token is then not invalid because of a successor.
         let is_revoked = self.provider.source.invalidates_access_token(error);
         if is_revoked || !self.may_have_successor(&stored.record) {
             return None;
@@ -87,30 +90,32 @@ impl RenewalTask<'_> {
         Some(CommitOutcome::Conflict(newer))
     }
 
-    /// Returns the store's error instead of WeChat's: the store may hold a newer record, so it is
-    /// unknown whether the user has to log in.
+    /// Logs a failed deletion and returns the store's error instead of WeChat's error. The store
+    /// may hold a newer record, so it is unknown whether the user has to log in.
     fn deletion_failed(&self, store_error: Error) -> CommitOutcome {
         tracing::warn!(target: "tower_wechat::renewal", app = %self.provider.app, user = ?self.call.id, error = %store_error, "a pair with a rejected refresh token could not be deleted; the next request retries");
         CommitOutcome::Done(Err(store_error))
     }
 
-    /// Returns `true` if another process may have been granted the successor of this refresh token.
-    /// `false` if the refresh token had reached its own expiry.
+    /// Returns `true` if WeChat may have granted another process the successor of this refresh
+    /// token. Returns `false` if the record has no refresh token, or if the refresh token has
+    /// reached its own expected expiry.
     fn may_have_successor(&self, record: &Record) -> bool {
         let Some(refresh) = &record.refresh else {
             return false;
         };
-        // Some services store the access token's expiry beside the refresh token too. Such a time
-        // says nothing about the refresh token.
+        // Some services store the access token's time as the expiry of the refresh token. Such a
+        // time says nothing about the refresh token.
         let token = record.token.as_ref();
         let is_its_own =
             token.is_none_or(|token| refresh.expected_expiry > token.lifetime.expires_at());
         !is_its_own || self.now() < refresh.expected_expiry
     }
 
-    /// Polls the store until it holds another record, for a moment at most.
+    /// Polls the store until it holds another record than `stored`, for [`SUCCESSOR_TIMEOUT`] at
+    /// most. Returns the other record.
     async fn wait_for_successor(&self, stored: &StoredRecord) -> Option<StoredRecord> {
-        // Shorter than the lease, which this process holds during the wait.
+        // The timeout is shorter than the lease, which this process holds during the wait.
         let timeout = SUCCESSOR_TIMEOUT.min(self.provider.config.renewal_timeout);
         let give_up = Instant::now() + timeout;
         while Instant::now() < give_up {
@@ -123,9 +128,9 @@ impl RenewalTask<'_> {
     }
 
     /// Returns `true` if the refresh token was used only because of a report and the stored access
-    /// token is still fresh. The pair then stays stored until the access token is due. The caller
-    /// that reported the token has to log the user in; other callers keep using the token. `false`
-    /// if WeChat has revoked the access token too.
+    /// token is still fresh. The pair then stays stored until the access token is due: other
+    /// callers keep using the token, and only the caller that reported the token has to log the
+    /// user in. Returns `false` if WeChat has revoked the access token too.
     fn is_fresh_for_others(&self, stored: &StoredRecord, error: &Error) -> bool {
         let fresh = |token: &Token| self.now() < token.lifetime.renew_at();
         self.call.wanted.replaced_token().is_some()

@@ -1,4 +1,5 @@
-//! Tests of the cache: its memory, and its reaction to invalidations and to missed ones.
+//! Tests of the cache: the memory that it takes, its capacity, and its reaction to invalidations
+//! that arrive or are missed.
 
 use super::*;
 use crate::credential::{Lifetime, UserDetails};
@@ -12,7 +13,7 @@ fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
 }
 
-/// Creates the entry that a read at this time creates.
+/// Creates the cache entry that a read of this token at `now` would create.
 fn entry_of_token(cache: &Cache, token: &str, now: Timestamp) -> CacheEntry {
     entry_of(cache, "oA", token, now)
 }
@@ -63,7 +64,7 @@ fn invalidation_removes_a_negative_entry() {
     assert!(!cache.is_known_absent("oA", NOW));
 }
 
-/// Returns another id whose entry belongs to the same shard.
+/// Returns an id whose entry belongs to the same shard as the entry of `oA`.
 fn id_in_same_shard(cache: &Cache) -> String {
     let shard = |id: &str| cache.key(id).as_u64() % SHARDS as u64;
     let mut others = (0..).map(|number| format!("o{number}"));
@@ -75,7 +76,8 @@ fn events_of_other_ids_in_a_shard_do_not_interfere() {
     let cache = Cache::new(100, TTL);
     let other = id_in_same_shard(&cache);
     let version = |token| Some(entry_of_token(&cache, token, NOW).version());
-    // During a login, other users of the shard log in and out, in this and in other processes.
+    // While the user logs in, other users of the shard log in and out, in this process and in
+    // others.
     let stamp = cache.invalidate("oA");
     cache.on_invalidation(&other, version("t9"));
     cache.on_invalidation("oA", version("t1"));
@@ -83,7 +85,7 @@ fn events_of_other_ids_in_a_shard_do_not_interfere() {
     cache.invalidate(&other);
     cache.complete_write("oA", Some(&entry_of_token(&cache, "t1", NOW)), NOW, &stamp);
     assert_eq!(fresh_token(&cache, NOW).as_deref(), Some("t1"));
-    // During a read, another user of the shard logs in.
+    // While a request reads the store, another user of the shard logs in.
     let stamp = cache.stamp("oA");
     cache.on_invalidation(&other, version("t1"));
     assert!(cache.is_unchanged(&stamp));
@@ -111,7 +113,7 @@ fn older_entries_are_rejected_in_a_busy_shard() {
     }
 }
 
-/// All reads take their stamps before the first reply arrives.
+/// In this test all reads take their stamps before the first reply arrives.
 #[test]
 fn ten_thousand_concurrent_reads_are_all_cached() {
     let cache = Cache::new(20_000, TTL);
@@ -120,7 +122,8 @@ fn ten_thousand_concurrent_reads_are_all_cached() {
     for (id, stamp) in ids.iter().zip(&stamps) {
         cache.insert_if_unchanged(entry_of(&cache, id, "t1", NOW), stamp);
     }
-    // A shard may by chance have more reads than it records individually.
+    // By chance a shard may have more concurrent reads than its history holds. Some of them are not
+    // cached.
     let missing = ids.iter().filter(|id| cache.fresh(id, NOW).is_none());
     assert!(missing.count() < 100);
 }
@@ -157,7 +160,8 @@ fn a_read_is_cached_only_if_it_matches_the_invalidation() {
     cache.insert_if_unchanged(entry_of_token(&cache, "t4", NOW), &stamp);
     assert_eq!(fresh_token(&cache, NOW).as_deref(), Some("t4"));
 
-    // After a local write and an invalidation, no read is cached: their order is unknown.
+    // After a local write and an invalidation, no read is cached, because the order of the local
+    // and the remote write is unknown.
     let stamp = cache.stamp("oA");
     cache.invalidate("oA");
     cache.on_invalidation("oA", Some(entry_of_token(&cache, "t4", NOW).version()));
@@ -182,7 +186,8 @@ fn invalidation_of_an_own_write_keeps_the_entry() {
             "{invalidation_first}"
         );
     }
-    // Another process wrote during the write, so nothing is cached: only the store has the order.
+    // Another process writes between the stamp and the end of the local write. Nothing is cached,
+    // because only the store knows the order of the two writes.
     let stamp = cache.invalidate("oA");
     cache.on_invalidation("oA", Some(t2.version()));
     cache.on_invalidation("oA", Some(entry_of_token(&cache, "t3", NOW).version()));
@@ -215,7 +220,7 @@ fn entries_are_valid_until_cache_ttl_after_the_last_sync() {
         fresh_token(&cache, NOW.saturating_add(secs(6_300))).is_none(),
         "renewal"
     );
-    // A wall clock that was set back prolongs no validity.
+    // If the wall clock is set back, a heartbeat from the future confirms nothing.
     assert!(fresh_token(&cache, NOW.saturating_add(secs(100))).is_none());
     cache.mark_unsynced();
     assert!(fresh_token(&cache, NOW.saturating_add(secs(6_250))).is_none());
@@ -326,7 +331,8 @@ fn capacity_is_bounded_and_used_entries_stay() {
 #[test]
 fn ids_with_the_same_key_are_kept_apart() {
     let cache = Cache::new(10, TTL);
-    // Two such ids are too rare to find, so the test inserts the entry under the other key.
+    // Two ids with one key are too rare to find. The test therefore inserts the entry of `b` under
+    // the key of `a`.
     cache.entries.insert(cache.key("a"), full_entry("b"));
     assert!(cache.fresh("a", NOW).is_none());
     assert!(cache.unexpired("a", NOW).is_none());
