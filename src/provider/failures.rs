@@ -4,13 +4,13 @@
 //! # States of the account's circuit
 //!
 //! - Closed: calls are allowed. An error that only the operator can fix opens the circuit.
-//! - Open: calls fail with that error for 30 seconds, or for its `retry_after` if that is longer.
-//!   Calls are then allowed again. A further operator error opens the circuit again, and a
-//!   granted credential closes it.
+//! - Open: calls fail with the error that opened the circuit, for 30 seconds or for the
+//!   `retry_after` of the error if that is longer. Calls are then allowed again. A further operator
+//!   error opens the circuit again, and a granted credential closes the circuit.
 //!
-//! An errcode that opens the circuit is logged once. It is logged again after one of these events:
-//! WeChat granted a credential, another errcode opened the circuit, or the circuit was not open for
-//! five minutes.
+//! An errcode that opens the circuit is logged once. The errcode is logged again after one of these
+//! events: WeChat granted a credential, another errcode opened the circuit, or the circuit was not
+//! open for five minutes.
 
 use std::ops::Range;
 use std::sync::PoisonError;
@@ -21,21 +21,24 @@ use crate::backoff::delay_after;
 use crate::clock::Timestamp;
 use crate::error::Error;
 
-/// Wait after the first failure: half a second. It doubles with each further failure.
+/// Wait after the first failure of a credential: half a second. The wait doubles with each further
+/// failure, and jitter shortens it by up to a quarter.
 const MIN_BACK_OFF: Duration = Duration::from_millis(500);
 
-/// Maximum wait between two tries: 30 seconds, so that renewals resume soon after an outage.
+/// Maximum wait after a failure of a credential: 30 seconds, so that renewals resume soon after an
+/// outage.
 const MAX_BACK_OFF: Duration = Duration::from_secs(30);
 
-/// Minimum time for which the circuit of an account stays open: 30 seconds. A longer `retry_after`
-/// of the error replaces it.
+/// Minimum time for which the circuit of an account stays open: 30 seconds. If the error has a
+/// longer `retry_after`, the circuit stays open for that time.
 const OPEN_CIRCUIT_FOR: Duration = Duration::from_secs(30);
 
-/// Maximum number of credentials whose failures are tracked. Bounds the memory. A credential that
-/// was evicted costs one more call to WeChat.
+/// Maximum number of credentials whose failures are tracked: 10,000. The maximum bounds the memory.
+/// A credential that was evicted costs one more call to WeChat.
 const MAX_TRACKED_CREDENTIALS: usize = 10_000;
 
-/// Returns the wait after a number of consecutive failures, with jitter of up to a quarter.
+/// Returns the wait after this number of consecutive failures. Jitter shortens the wait by up to a
+/// quarter.
 pub(super) fn back_off(failures: u32) -> Duration {
     delay_after(failures, MIN_BACK_OFF, MAX_BACK_OFF)
 }
@@ -48,15 +51,16 @@ pub(super) struct FailureTracker {
 #[derive(Clone)]
 struct Suppression {
     failures: u32,
-    /// Start of the suppression. Before it, the suppression has no effect: the wall clock was then
-    /// set back.
+    /// Start of the suppression. A time before the start means that the wall clock was set back,
+    /// and the suppression then has no effect.
     since: Timestamp,
     until: Timestamp,
     error: Error,
 }
 
 impl Suppression {
-    /// Returns the error and its remaining wait while the suppression lasts.
+    /// Returns the error while the suppression lasts. The `retry_after` of the error is the
+    /// remaining time. Returns `None` before and after the suppression.
     fn error_if_active(&self, now: Timestamp) -> Option<Error> {
         (self.since <= now && now < self.until).then(|| {
             self.error
@@ -75,7 +79,8 @@ impl Default for FailureTracker {
 }
 
 impl FailureTracker {
-    /// Returns the error that suppresses calls for this credential. `None` if calls are allowed.
+    /// Returns the error that suppresses calls to WeChat for this credential: the error of the open
+    /// circuit, or else of the credential's own back-off. Returns `None` if calls are allowed.
     pub(super) fn active_error(&self, id: &str, now: Timestamp) -> Option<Error> {
         let account_error = self
             .lock_account()
@@ -88,22 +93,24 @@ impl FailureTracker {
         })
     }
 
-    /// Returns the number of consecutive failures of a credential.
+    /// Returns the number of consecutive failures of a credential. Zero means that no failure is
+    /// recorded.
     pub(super) fn failure_count(&self, id: &str) -> u32 {
         self.credentials
             .get(id)
             .map_or(0, |suppression| suppression.failures)
     }
 
-    /// Records the number of consecutive failures of a credential. Suppresses further calls for the
-    /// back-off of that number, or for the `retry_after` of the error if that is longer.
+    /// Records the number of consecutive failures of a credential. Suppresses further calls to
+    /// WeChat for the back-off after this number, or for the `retry_after` of the error if that is
+    /// longer.
     pub(super) fn record_failure(&self, id: &str, failures: u32, error: &Error, now: Timestamp) {
         let wait = back_off(failures).max(error.retry_after().unwrap_or_default());
         self.insert(id, failures, error.clone(), now..now.saturating_add(wait));
     }
 
-    /// Suppresses calls for a credential during `pause`, because another call would return the same
-    /// token.
+    /// Suppresses calls to WeChat for a credential during `pause`, and sets its number of failures
+    /// to zero. The caller uses this function if another call would have the same result.
     pub(super) fn suppress(&self, id: &str, pause: Duration, error: Error, now: Timestamp) {
         self.insert(id, 0, error, now..now.saturating_add(pause));
     }
@@ -118,13 +125,14 @@ impl FailureTracker {
         self.credentials.insert(id.into(), suppression);
     }
 
-    /// Removes the suppression of a credential after a renewal or a login.
+    /// Removes the suppression and the number of failures of a credential, after a renewal or a
+    /// login.
     pub(super) fn clear(&self, id: &str) {
         self.credentials.remove(id);
     }
 
-    /// Opens the circuit of the account. Returns whether this errcode was logged recently, and the
-    /// end of the open period.
+    /// Opens the circuit of the account. Returns `true` if the errcode of the error was already
+    /// logged and needs no second log entry, and the time until which the circuit is open.
     pub(super) fn open_circuit(&self, error: &Error, now: Timestamp) -> (bool, Timestamp) {
         let wait = OPEN_CIRCUIT_FOR.max(error.retry_after().unwrap_or_default());
         let mut account = self.lock_account();
@@ -140,7 +148,8 @@ impl FailureTracker {
         (was_logged, now.saturating_add(wait))
     }
 
-    /// Closes the circuit after WeChat granted a credential. Returns `true` if it was open.
+    /// Closes the circuit after WeChat granted a credential. Returns `true` if an error had opened
+    /// the circuit since the last grant, even if calls were allowed again.
     pub(super) fn close_circuit(&self) -> bool {
         self.lock_account().take().is_some()
     }
@@ -150,7 +159,7 @@ impl FailureTracker {
     }
 }
 
-/// Returns `true` if the circuit was open within the last five minutes.
+/// Returns `true` if the suppression is active or ended within the last five minutes.
 fn was_logged_recently(suppression: &Suppression, now: Timestamp) -> bool {
     now < suppression.until.saturating_add(OPEN_CIRCUIT_FOR * 10)
 }

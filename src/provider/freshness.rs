@@ -1,5 +1,5 @@
-//! The freshness of a credential: the time at which its renewal starts, and the time until which
-//! the cache may serve it.
+//! Times of a credential: the time at which its renewal starts, and the time until which the cache
+//! may serve the credential.
 
 use std::time::Duration;
 
@@ -10,15 +10,16 @@ use crate::clock::Timestamp;
 use crate::credential::{Lifetime, Record, RecordView, jitter_seed};
 
 /// Time for which a stale token is served from the cache before the store is read again: one
-/// second. Another process may have renewed the token.
+/// second. Another process may have renewed the token in the meantime.
 pub(super) const STALE_RECHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Divisor of the renewal margin. The quotient is the time between the renewal point and the
-/// renewal under [`RenewalTiming::AfterRenewalTime`]: ten seconds for a margin of five minutes.
+/// Divisor of the renewal margin. The quotient is the wait from the renewal point to the renewal
+/// under [`RenewalTiming::AfterRenewalTime`]: ten seconds for a margin of five minutes.
 const AFTER_RENEWAL_TIME_DIVISOR: u32 = 30;
 
 impl ProviderState {
-    /// Returns `true` if the renewal of a credential may start.
+    /// Returns `true` if the credential is due for renewal at `now`, under the timing of this
+    /// engine.
     pub(super) fn is_due(&self, entry: &CacheEntry, now: Timestamp) -> bool {
         now >= self.renewal_starts_at(entry.secret().expose(), entry.lifetime())
     }
@@ -34,7 +35,8 @@ impl ProviderState {
         }
     }
 
-    /// Creates a cache entry from a record. `None` if the record has no token.
+    /// Creates a cache entry from a record whose token may be fresh, stale or expired. Returns
+    /// `None` if the record has no token.
     pub(super) fn to_entry(
         &self,
         id: &str,
@@ -51,8 +53,8 @@ impl ProviderState {
         CacheEntry::from_record(id, &record, now..until, origin, self.cache.epoch())
     }
 
-    /// Creates a cache entry from a record that is still borrowed from the store's reply. `None` if
-    /// the record has no token or its token is due for renewal.
+    /// Creates a cache entry from a record that is borrowed from the store's reply. Returns `None`
+    /// if the record has no token or if its token is due for renewal.
     pub(super) fn to_fresh_entry(&self, id: &str, record: &RecordView<'_>) -> Option<CacheEntry> {
         let now = self.clock.now();
         let until = self.fresh_until(record, now)?;
@@ -65,12 +67,12 @@ impl ProviderState {
         )
     }
 
-    /// Returns the time until which a fresh token may be served from the cache. `None` if the
-    /// record has no token or its token is due for renewal.
+    /// Returns the time until which the token of the record may be served from the cache. Returns
+    /// `None` if the record has no token or if its token is due for renewal.
     fn fresh_until(&self, record: &RecordView<'_>, now: Timestamp) -> Option<Timestamp> {
         let token = record.token.as_ref()?;
-        // The exact start of the renewal matters only near it. Earlier, the jitter of this token is
-        // not computed.
+        // If the earliest possible start of the renewal is more than `cache_ttl` away, the exact
+        // start does not matter yet. The jitter of this token is then not computed.
         let earliest = token.lifetime.earliest_renewal_at();
         let near = now.saturating_add(self.config.cache_ttl) >= earliest;
         if self.config.timing == RenewalTiming::Jittered && !near {

@@ -1,9 +1,9 @@
-//! The subscription to writes of other processes.
+//! The subscription of an engine to the writes of other processes, which invalidate cache entries.
 //!
-//! Such writes normally arrive within milliseconds, if the store publishes them. Messages can be
-//! lost, so the cache does not depend on them: an entry is valid for `cache_ttl` after its read, or
-//! after the last heartbeat that proves that no message was missed. No process serves a replaced
-//! token for longer than `cache_ttl`.
+//! If the store publishes writes, they normally arrive within milliseconds. Messages can be lost,
+//! so the cache does not depend on them. An entry is valid for `cache_ttl` after its read, or after
+//! the last heartbeat, which proves that no message was missed. While the store is available, no
+//! process serves a replaced token for longer than `cache_ttl`.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -14,19 +14,19 @@ use super::state::ProviderState;
 use crate::store::{Event, Invalidation, Subscription};
 
 /// Minimum interval between two invalidations of the whole cache after missed messages: one second.
-/// Bounds the load on the store if messages are lost continually. A reconnect invalidates the cache
-/// without this wait.
+/// The interval bounds the load on the store if messages are lost continually. A reconnect
+/// invalidates the cache without a wait.
 const MIN_INVALIDATE_ALL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Starts the task that receives invalidations, unless it already runs or there is no tokio
-/// runtime. Without invalidations from the store there is no task, and entries are valid for
-/// `cache_ttl` after their read.
+/// runtime. If the store does not publish invalidations, no task is started, and entries are valid
+/// for `cache_ttl` after their read.
 pub(super) fn start(provider: &Arc<ProviderState>) {
     provider.invalidation_listener.start(|| {
         let source = provider.invalidations.as_ref()?;
         let subscription = source.subscribe(&provider.app)?;
-        // Begin the new epoch after the subscription and before the task runs. The subscription
-        // then covers every entry of the new epoch.
+        // The new epoch begins after the subscription and before the task runs. The subscription
+        // therefore covers every entry of the new epoch.
         if subscription.is_live {
             provider.cache.invalidate_all();
         }
@@ -35,7 +35,8 @@ pub(super) fn start(provider: &Arc<ProviderState>) {
 }
 
 impl ProviderState {
-    /// Applies a write of this or another process to the cache and to the running calls.
+    /// Applies a published write to the cache and to the running calls. Ignores writes for other
+    /// accounts and for other kinds of credential.
     pub(super) fn apply_invalidation(&self, invalidation: &Invalidation) {
         if invalidation.key.app == self.app && invalidation.key.kind == self.kind {
             self.cache

@@ -5,10 +5,12 @@
 //!
 //! # States of a lease
 //!
-//! - Idle: no request was sent, the lease was released, or another process holds it.
-//! - Claiming: a request was sent and no reply has arrived. The store may execute it at any later
-//!   time. Leads to Held or Idle with the reply; without a reply the state stays.
-//! - Held: the store granted the lease. A commit, a deletion or a release leads to Idle.
+//! - Idle: the call does not hold the lease. No request was sent, the lease was released, or
+//!   another process holds the lease.
+//! - Claiming: a request for the lease was sent and no reply has arrived. The store may execute the
+//!   request at any later time. The reply leads to Held or Idle; without a reply the state stays.
+//! - Held: the store granted the lease. A commit, a deletion or a release leads to Idle. The write
+//!   of a tombstone leads to Claiming, because it also extends the lease.
 //!
 //! A call that ends in Claiming or Held spawns a task that releases the lease. `Relaxed` is enough
 //! for the state: only the task of the call writes it, and the drop happens after the last write.
@@ -34,15 +36,17 @@ const IDLE: u8 = 0;
 const CLAIMING: u8 = 1;
 const HELD: u8 = 2;
 
-/// Maximum interval between two attempts to release a lease: half a second. The release then soon
-/// follows the recovery of the store.
+/// Maximum interval between two attempts to release a lease: half a second, so that the release
+/// soon follows the recovery of the store.
 const MAX_RELEASE_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Maximum time for which the release is retried while the store does not answer: ten minutes. A
-/// server that was paused executes the request for the lease when it resumes.
+/// server that was paused may execute the request for the lease when it resumes, and the lease must
+/// then be released.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
-/// Lease of one call, under a name that no other call uses.
+/// Lease of one call on one credential. No other call uses the same owner name. If the store may
+/// still hold the lease when this value is dropped, a task releases the lease.
 pub(super) struct Lease {
     provider: Arc<ProviderState>,
     store: Arc<dyn CredentialWriter>,
@@ -71,7 +75,8 @@ impl Lease {
         self.state.store(state, Ordering::Relaxed);
     }
 
-    /// Acquires the lease if the store still holds the record that was read.
+    /// Acquires the lease if the store still holds the record `stored` and no other owner holds the
+    /// lease.
     pub(super) async fn acquire(&self, stored: &StoredRecord) -> Result<LeaseResult, Error> {
         self.set_state(CLAIMING);
         let (store, ttl) = (&self.store, self.provider.config.lease_duration);
@@ -85,7 +90,7 @@ impl Lease {
         Ok(claim)
     }
 
-    /// Writes the tombstone of the record that was read, and keeps the lease.
+    /// Writes a tombstone for the refresh token of the record `stored`, and extends the lease.
     pub(super) async fn write_tombstone(
         &self,
         stored: &StoredRecord,
@@ -96,14 +101,14 @@ impl Lease {
             .announce_deletion(&self.slot, &stored.expected, &self.owner, ttl)
             .await?;
         self.set_state(match claim {
-            // On a conflict, the script changed nothing, so this call still holds the lease.
+            // On a conflict, the store changed nothing, so this call still holds the lease.
             LeaseResult::Acquired | LeaseResult::Conflict(_) => HELD,
             LeaseResult::Busy => IDLE,
         });
         Ok(claim)
     }
 
-    /// Replaces the record that was read, and releases the lease.
+    /// Replaces the record `stored` with `record`, and releases the lease.
     pub(super) async fn commit(
         &self,
         stored: &StoredRecord,
@@ -113,12 +118,13 @@ impl Lease {
             .store
             .commit(&self.slot, &stored.expected, record, &self.owner)
             .await?;
-        // `Committed` and `Conflict` release the lease; after `LeaseLost` another owner holds it.
+        // `Committed` and `Conflict` release the lease; after `LeaseLost` another owner holds the
+        // lease.
         self.set_state(IDLE);
         Ok(commit)
     }
 
-    /// Deletes the record that was read, and releases the lease.
+    /// Deletes the record `stored`, and releases the lease.
     pub(super) async fn delete(&self, stored: &StoredRecord) -> Result<CommitResult, Error> {
         let commit = self
             .store
@@ -128,7 +134,8 @@ impl Lease {
         Ok(commit)
     }
 
-    /// Releases the lease without a write.
+    /// Releases the lease without a write to the record. If the release fails, the drop of the
+    /// lease retries it.
     pub(super) async fn release(&self) {
         match self.store.release_lease(&self.slot, &self.owner).await {
             Ok(_) => self.set_state(IDLE),
@@ -158,7 +165,7 @@ impl Drop for Lease {
     }
 }
 
-/// Target of a lease.
+/// What a lease protects: the renewal of a credential, or the exchange of a login code.
 enum LeaseTarget {
     Credential(Arc<dyn CredentialWriter>, CredentialSlot),
     Code(Arc<dyn LoginCodeStore>, LoginCodeKey),
@@ -177,16 +184,15 @@ impl LeaseTarget {
 struct AbandonedLease {
     target: LeaseTarget,
     owner: LeaseOwner,
-    /// `true` if the store granted the lease. If `false`, the store may execute the request for the
-    /// lease after a release.
+    /// `true` if the store replied that it granted the lease. `false` if the request for the lease
+    /// got no reply, so that the store may still execute the request.
     was_granted: bool,
-    /// Duration of the lease.
     duration: Duration,
 }
 
-/// Releases a lease, with retries. If the request for the lease got no reply, it may reach the
-/// store after a release that found no lease. The release is then repeated for the duration of a
-/// lease, from the first reply on.
+/// Releases a lease, with retries for [`RELEASE_TIMEOUT`] at most. If the request for the lease got
+/// no reply, the request may reach the store after a release that found no lease. From the first
+/// such release on, the release is repeated for the duration of a lease.
 async fn release_abandoned(provider: Arc<ProviderState>, abandoned: AbandonedLease) {
     let mut give_up = Instant::now() + RELEASE_TIMEOUT;
     let mut backoff = Backoff::new(MIN_POLL_INTERVAL, MAX_RELEASE_INTERVAL);
@@ -201,7 +207,8 @@ async fn release_abandoned(provider: Arc<ProviderState>, abandoned: AbandonedLea
             }
             Ok(false) | Err(_) => {}
         }
-        // A shutdown waits for this task, for one attempt at most.
+        // During a shutdown this task makes one more attempt at most, because the shutdown waits
+        // for this task.
         if Instant::now() >= give_up || provider.tasks.is_closed() {
             return;
         }
@@ -210,7 +217,8 @@ async fn release_abandoned(provider: Arc<ProviderState>, abandoned: AbandonedLea
 }
 
 impl CredentialProvider {
-    /// Releases the lease of a login code in a task, after the request for it got no reply.
+    /// Starts a task that releases the lease of a login code, after the request for this lease got
+    /// no reply.
     pub(crate) fn release_code_in_background(
         &self,
         store: Arc<dyn LoginCodeStore>,

@@ -1,4 +1,4 @@
-//! The cache entry of a credential.
+//! The cache entry of a credential, as the engine sees it. `packed` defines the bytes of an entry.
 
 mod packed;
 
@@ -13,16 +13,16 @@ use crate::credential::{AccessToken, Freshness, Lifetime, RecordView};
 use crate::credential::{Record, Token, UserDetails};
 use crate::store::RecordVersion;
 
-/// Cached credential: its token, its times and the details of its user. Cloning increments a
-/// reference count.
+/// Cached credential: the token, its lifetime, the period in which the entry is valid, and the
+/// details of the user. Cloning increments a reference count.
 ///
-/// The refresh token is not cached. Only renewals need it, and they read it from the store while
-/// they hold the lease.
+/// The refresh token is not cached. Only renewals need the refresh token, and renewals use a record
+/// that the store compares when it grants the lease.
 #[derive(Clone)]
 pub(crate) struct CacheEntry(PackedEntry);
 
 impl CacheEntry {
-    /// Creates an entry from a record. `None` if the record has no token.
+    /// Creates an entry from a record. Returns `None` if the record has no token.
     pub(super) fn from_record(
         id: &str,
         record: &RecordView<'_>,
@@ -58,7 +58,7 @@ impl CacheEntry {
         self.0.id()
     }
 
-    /// Returns `true` if the entry belongs to this id.
+    /// Returns `true` if the entry is the entry of `id`, and not of another id with the same key.
     #[inline]
     pub(super) fn has_id(&self, id: &str) -> bool {
         self.0.has_id(id)
@@ -72,8 +72,8 @@ impl CacheEntry {
         self.0.times().lifetime
     }
 
-    /// Returns `true` if WeChat granted the token to this process. The first callers that received
-    /// the entry waited for WeChat.
+    /// Returns `true` if WeChat granted the token to this process in a renewal. Returns `false` if
+    /// the token came from the store or from a login.
     pub(crate) fn was_renewed(&self) -> bool {
         self.0.was_renewed()
     }
@@ -90,8 +90,8 @@ impl CacheEntry {
         self.0.unionid()
     }
 
-    /// Returns the time of the user's last logout everywhere. Sessions of earlier logins are
-    /// revoked.
+    /// Returns the time of the user's last logout everywhere, if there was one. Sessions of earlier
+    /// logins are revoked.
     #[inline]
     pub(crate) fn sessions_from(&self) -> Option<Timestamp> {
         self.0.sessions_from()
@@ -101,13 +101,14 @@ impl CacheEntry {
         self.lifetime().freshness(now) != Freshness::Expired
     }
 
-    /// Returns the time of the read.
+    /// Returns the start of the period in which the entry is valid: the time at which this process
+    /// created the entry.
     #[inline]
     pub(super) fn valid_from(&self) -> Timestamp {
         self.0.times().valid_from
     }
 
-    /// Returns the end of the period in which the entry is valid.
+    /// Returns the end of the period in which the entry is valid without another read of the store.
     pub(super) fn valid_until(&self) -> Timestamp {
         self.0.times().valid_until
     }
@@ -118,18 +119,20 @@ impl CacheEntry {
         times.valid_from <= now && now < times.valid_until
     }
 
-    /// Returns the epoch of the cache in which the entry was read.
+    /// Returns the number of the cache's epoch in which the entry was created.
     #[inline]
     pub(super) fn epoch(&self) -> u16 {
         self.0.epoch()
     }
 
-    /// Returns a copy of the entry that is no longer valid.
+    /// Returns a copy of the entry that is not valid at any time. Its token stays usable until the
+    /// token expires.
     pub(super) fn to_invalidated(&self) -> Self {
         Self(self.0.with_empty_validity())
     }
 
-    /// Returns the version that an invalidation of exactly this credential carries.
+    /// Returns the version of the cached credential. The invalidation of a write carries the same
+    /// version if the write stored exactly this credential.
     pub(super) fn version(&self) -> RecordVersion {
         RecordVersion::of_token(self.secret(), self.lifetime(), self.sessions_from())
     }

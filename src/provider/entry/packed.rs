@@ -1,20 +1,22 @@
-//! The bytes of a cache entry: one allocation for the token and all other facts.
+//! The bytes of a cache entry: one allocation for the token and all other facts about the
+//! credential.
 //!
 //! A process may cache a million users. One allocation for a whole entry takes half the memory of
 //! one allocation for each fact. A request then waits for one processor cache miss instead of four.
 //!
 //! # Layout
 //!
-//! The memory starts with the token, so that an [`AccessToken`] is a handle to the same memory. The
-//! bytes after the token, in this order:
+//! The memory starts with the token, so that an [`AccessToken`] is a handle to the same memory.
+//! These bytes follow the token, in this order:
 //!
 //! - 20 bytes of times: the start and length of the validity, then the renewal point and the time
 //!   from there to the expiry;
 //! - 1 byte of flags;
 //! - 2 bytes: the epoch of the cache;
-//! - openid, scope and unionid, where a flag says so, each after two bytes of its length;
-//! - 6 bytes, where a flag says so: the time of the user's last logout everywhere;
-//! - the id, to the end.
+//! - openid, scope and unionid, each only if its flag is set, and each after two bytes with its
+//!   length;
+//! - 6 bytes, only if their flag is set: the time of the user's last logout everywhere;
+//! - the id of the credential, up to the end of the memory.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -27,41 +29,43 @@ use crate::credential::{
 /// Origin of a cached credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::provider) enum EntryOrigin {
-    /// Read from the store, or stored by a login.
+    /// The credential was read from the store, or a login stored it.
     Stored,
-    /// Granted by WeChat to this process. The callers of the renewal waited for WeChat.
+    /// WeChat granted the credential to this process in a renewal.
     Renewed,
 }
 
-/// Memory of a cache entry. Cloning increments a reference count.
+/// Memory of a cache entry, as a handle to the token at its start. Cloning increments a reference
+/// count.
 #[derive(Clone)]
 pub(super) struct PackedEntry(AccessToken);
 
-/// Flags of an entry. Frequent values need only a flag, which saves tens of megabytes at a million
-/// users.
+/// Flags of an entry, one bit each. Frequent values of the openid and the scope take only a flag
+/// and no text, which saves tens of megabytes at a million users.
 mod flag {
     pub(super) const OPENID_IS_ID: u8 = 1;
     pub(super) const SCOPE_BASE: u8 = 1 << 1;
     pub(super) const SCOPE_USERINFO: u8 = 1 << 2;
-    /// Texts that are stored, in this order.
+    /// Set if the entry stores the openid as a text. The texts of the entry have the order of this
+    /// flag and the next two flags.
     pub(super) const OPENID: u8 = 1 << 3;
     pub(super) const SCOPE: u8 = 1 << 4;
     pub(super) const UNIONID: u8 = 1 << 5;
-    /// Set for [`EntryOrigin::Renewed`](super::EntryOrigin::Renewed).
+    /// Set if the origin of the entry is [`EntryOrigin::Renewed`](super::EntryOrigin::Renewed).
     pub(super) const RENEWED: u8 = 1 << 6;
-    /// A timestamp follows the texts.
+    /// Set if the time of the user's last logout everywhere follows the texts.
     pub(super) const SESSIONS_FROM: u8 = 1 << 7;
 }
 
-/// Lifetime of a credential, and the period in which its entry is valid. The start of the period
-/// handles wall clocks that were set back.
+/// Lifetime of a credential, and the period in which its cache entry is valid. The period has a
+/// start, so that an entry is not valid for longer if the wall clock is set back.
 pub(super) struct Times {
     pub(super) lifetime: Lifetime,
     pub(super) valid_from: Timestamp,
     pub(super) valid_until: Timestamp,
 }
 
-/// Stored texts of an entry, and its id.
+/// The parts of an entry after its times, flags and epoch, borrowed from its memory.
 struct Texts<'a> {
     openid: Option<&'a [u8]>,
     scope: Option<&'a [u8]>,
@@ -70,17 +74,19 @@ struct Texts<'a> {
     id: &'a [u8],
 }
 
-/// Sizes of a timestamp (until the year 10889) and of a duration (seven weeks at most).
+/// Number of bytes of a timestamp (six, enough until the year 10889) and of a duration (four,
+/// enough for seven weeks). The unit is the millisecond.
 const TIMESTAMP_BYTES: usize = 6;
 const DURATION_BYTES: usize = 4;
 const TIMES_BYTES: usize = 2 * (TIMESTAMP_BYTES + DURATION_BYTES);
 
-/// Size of an epoch. Its number repeats after 65,536 epochs. Epochs begin after missed messages,
-/// once a second at most, and at reconnects, which back off; an entry exists for a few hours.
+/// Number of bytes of an epoch's number: two, so the numbers repeat after 65,536 epochs. No entry
+/// exists for that long: epochs begin once a second at most after missed messages, and at
+/// reconnects, which back off. An entry exists for a few hours.
 const EPOCH_BYTES: usize = 2;
 
 impl PackedEntry {
-    /// Packs a record. `None` if the record has no token.
+    /// Packs a record into one allocation. Returns `None` if the record has no token.
     pub(super) fn from_record(
         id: &str,
         record: &RecordView<'_>,
@@ -116,7 +122,8 @@ impl PackedEntry {
             (flag::UNIONID, details.unionid.as_deref()),
         ];
         for (at, (bit, text)) in written.into_iter().enumerate() {
-            // Longer texts do not come from WeChat and are omitted.
+            // A text that is longer than a `u16` can count does not come from WeChat and is
+            // omitted.
             if let Some(text) = text
                 && let Ok(length) = u16::try_from(text.len())
             {
@@ -173,7 +180,7 @@ impl PackedEntry {
         as_text(self.texts().id)
     }
 
-    /// Returns `true` if the entry belongs to this id.
+    /// Returns `true` if the entry is the entry of `id`, and not of another id with the same key.
     #[inline]
     pub(super) fn has_id(&self, id: &str) -> bool {
         self.texts().id == id.as_bytes()
@@ -203,8 +210,8 @@ impl PackedEntry {
         self.flags() & flag::RENEWED != 0
     }
 
-    /// Returns the time of the user's last logout everywhere. Sessions of earlier logins are
-    /// revoked.
+    /// Returns the time of the user's last logout everywhere, if there was one. Sessions of earlier
+    /// logins are revoked.
     #[inline]
     pub(super) fn sessions_from(&self) -> Option<Timestamp> {
         if self.flags() & flag::SESSIONS_FROM == 0 {
@@ -215,7 +222,7 @@ impl PackedEntry {
         Some(Timestamp::from_millis(millis))
     }
 
-    /// Returns the epoch of the cache in which the entry was read.
+    /// Returns the number of the cache's epoch in which the entry was created.
     #[inline]
     pub(super) fn epoch(&self) -> u16 {
         let epoch = self.facts().get(TIMES_BYTES + 1..).unwrap_or_default();
@@ -232,7 +239,8 @@ impl PackedEntry {
         }
     }
 
-    /// Returns a copy whose validity has no length.
+    /// Returns a copy of the entry whose period of validity has no length, so that the copy is not
+    /// valid at any time.
     pub(super) fn with_empty_validity(&self) -> Self {
         let mut facts = self.facts().to_vec();
         if let Some(length) = facts.get_mut(TIMESTAMP_BYTES..TIMESTAMP_BYTES + DURATION_BYTES) {
@@ -242,7 +250,7 @@ impl PackedEntry {
         Self::from_parts(&[&AccessToken::length_prefix(token), token.as_bytes(), &facts])
     }
 
-    /// Returns the bytes after the token.
+    /// Returns the bytes after the token, which hold all other facts about the credential.
     #[inline]
     fn facts(&self) -> &[u8] {
         self.0.split_memory().1
@@ -253,7 +261,7 @@ impl PackedEntry {
         self.facts().get(TIMES_BYTES).copied().unwrap_or_default()
     }
 
-    /// Returns the stored texts and the id.
+    /// Splits the end of the memory into the stored texts, the time of the last logout and the id.
     #[inline]
     fn texts(&self) -> Texts<'_> {
         let flags = self.flags();
@@ -325,7 +333,7 @@ impl Times {
     }
 }
 
-/// Largest timestamp of six bytes.
+/// Largest number of milliseconds that a timestamp of six bytes can hold.
 const MAX_TIMESTAMP_MILLIS: i64 = (1 << (8 * TIMESTAMP_BYTES)) - 1;
 
 fn timestamp_bytes(at: Timestamp) -> [u8; TIMESTAMP_BYTES] {
@@ -333,7 +341,8 @@ fn timestamp_bytes(at: Timestamp) -> [u8; TIMESTAMP_BYTES] {
     [a, b, c, d, e, f]
 }
 
-/// Returns the bytes as text. Never fails, because all texts of an entry were copied from a `str`.
+/// Returns the bytes as text. The bytes are always valid UTF-8, because each text of an entry was
+/// copied from a `str`.
 fn as_text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }
