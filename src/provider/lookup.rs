@@ -1,9 +1,12 @@
-//! Reads of the store inside a request, without a call.
+//! Reads of the store in the task of a request, without a call of the single flight.
 //!
-//! Most reads find a fresh token. They need no task and no channel, which cost several times as
-//! much as the read. A call starts in two cases: another request already reads the credential, so
-//! that they share one read; or a renewal or deletion is due, which must continue when the request
-//! ends (nothing lost).
+//! Most reads find a fresh token. Such a read needs no task and no channel, which would cost
+//! several times as much as the read. A call starts in three cases:
+//!
+//! - Another request already reads the credential. The further requests then share the read of one
+//!   call. - The store has no fresh token. The call decides about a renewal, which must continue
+//!   when the request ends (nothing lost). - The store is slow, and the request is served from the
+//!   cache. The call then caches the answer of the store.
 
 use std::sync::Arc;
 
@@ -17,29 +20,32 @@ use crate::credential::RecordView;
 use crate::error::Error;
 use crate::store::{CredentialSlot, ReadOutcome};
 
-/// Outcome of a read.
+/// Outcome of a read of the store by a request.
 enum LookupOutcome {
     Ready(CacheEntry),
-    /// The record must be renewed or deleted, which a call does.
+    /// The store holds no fresh token. A call must decide about the record that was read.
     NeedsCall(ReadSnapshot),
-    /// The store has not answered in time, and this cached token has not expired.
+    /// The store has not answered in time. The request receives this cached token, which has not
+    /// expired.
     StoreSlow(CacheEntry),
     Failed(Error),
 }
 
-/// Maximum number of calls that one request joins. A call that was started for another reason may
-/// fail to return what this request needs; the request then joins or starts another one.
+/// Maximum number of calls that one request joins or starts: three. A call that another request
+/// started may return a token that this request has reported. The request then joins or starts
+/// another call.
 const MAX_CALLS_PER_REQUEST: usize = 3;
 
 /// Starts the background tasks of an engine unless they already run. Each request that reads the
-/// store tries again, because the engine may have been created without a tokio runtime.
+/// store calls this function, because the engine may have been created without a tokio runtime.
 pub(super) fn start_background_tasks(provider: &Arc<ProviderState>) {
     invalidation::start(provider);
     maintenance::start(provider);
 }
 
 impl CredentialProvider {
-    /// Returns the credential from the store, and renews it if necessary.
+    /// Returns the credential from the store, and renews it if necessary. Falls back to an
+    /// unexpired token of the cache if the store is slow or unavailable (stale served).
     pub(super) async fn lookup(&self, id: Box<str>, now: Timestamp) -> Result<CacheEntry, Error> {
         let provider = &self.0;
         start_background_tasks(provider);
@@ -51,8 +57,8 @@ impl CredentialProvider {
             return Box::pin(self.with_load_timeout(id, self.fetch(id, &Wanted::Any, None))).await;
         };
         let outcome = self.read_store(&slot, key, now).await;
-        // The permit covers only the read. From here on, other requests see the call, if one
-        // starts.
+        // The permit covers only the read. If this request starts a call, other requests can join
+        // the call without the permit.
         drop(permit);
         match outcome {
             LookupOutcome::Ready(entry) => Ok(entry),
@@ -61,7 +67,8 @@ impl CredentialProvider {
                 Box::pin(self.with_load_timeout(id, call)).await
             }
             LookupOutcome::StoreSlow(entry) => {
-                // This call waits for the store and caches its answer.
+                // The call that is joined or started here waits for the store and caches the
+                // answer.
                 drop(renewal::join_or_start(provider, id, &Wanted::Any, None));
                 Ok(entry)
             }
@@ -69,7 +76,8 @@ impl CredentialProvider {
         }
     }
 
-    /// Reads the store, for a short time only if the cache has an unexpired token.
+    /// Reads the store once. Waits for [`SLOW_STORE_TIMEOUT`] at most if the cache has an unexpired
+    /// token, otherwise for the load timeout of the engine.
     async fn read_store(
         &self,
         slot: &CredentialSlot,
@@ -79,8 +87,8 @@ impl CredentialProvider {
         let provider = &self.0;
         let id = &*slot.key.id;
         let unexpired = provider.cache.unexpired_at(key, id, now);
-        // The stamp is taken before the read, because a write that is recorded from now on may be
-        // newer than the result of the read.
+        // The stamp is taken before the read, because a write that is recorded after the stamp may
+        // be newer than the result of the read.
         let stamp = provider.cache.stamp_of(key);
         let timeout = unexpired
             .as_ref()
@@ -115,8 +123,8 @@ impl CredentialProvider {
         }
     }
 
-    /// Joins or starts calls until one returns a token that satisfies `wanted`. The first call that
-    /// this function starts uses `snapshot` instead of a read.
+    /// Joins or starts calls until a call returns a token that satisfies `wanted`, three calls at
+    /// most. If the first of them is started here, it uses `snapshot` instead of a read.
     pub(super) async fn fetch(
         &self,
         id: &str,
@@ -129,14 +137,15 @@ impl CredentialProvider {
             let call = renewal::join_or_start(&self.0, id, wanted, snapshot.take());
             outcome = call.wait(wanted, &self.0.clock).await;
             match &outcome {
-                // The token was published while it was usable, but expired before this caller ran.
+                // The token was usable when the call published it, but expired before this caller
+                // ran.
                 Ok(entry) if !entry.is_unexpired(self.0.clock.now()) => {
                     outcome = Err(self.0.load_timeout_error());
                 }
                 Ok(entry) if wanted.is_satisfied_by(entry.secret()) => break,
-                // The call was started by a caller with another need. Its token may be the one
-                // that this caller reported, or its error may concern only that need. The loop
-                // joins or starts another call.
+                // The call was started by a caller with another need. The token of the call may be
+                // the token that this caller reported, or the error of the call may concern only
+                // the other need. The loop joins or starts another call.
                 _ if !call.was_started_for(wanted) => {}
                 _ => break,
             }

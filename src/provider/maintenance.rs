@@ -1,7 +1,9 @@
-//! The maintenance of the cache: removes expired entries and updates the gauge of entries.
+//! The maintenance of the cache: a task that removes expired entries and updates the gauge of
+//! entries.
 //!
-//! Requests check the expiry themselves. Without maintenance, the entries of users who do not
-//! return would stay until the cache is full, and the gauge would count them.
+//! Requests do not depend on the maintenance, because they check the expiry of an entry themselves.
+//! Without the maintenance, the entries of users who do not return would stay until the cache is
+//! full, and the gauge would count them.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -9,19 +11,23 @@ use std::time::Duration;
 use super::state::ProviderState;
 use super::sync;
 
-/// Interval between two runs of the maintenance: one second.
+/// Interval at which the maintenance updates the gauge: one second. A small cache is also scanned
+/// for expired entries at this interval.
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Number of entries that are checked per second. Larger caches are checked less often, so that the
-/// check takes about a thousandth of one processor core.
+/// Average number of entries that are checked per second: 20,000. A larger cache is scanned less
+/// often than once a second, so that the scans take about a thousandth of one processor core.
 const ENTRIES_PER_SECOND: usize = 20_000;
 
-/// Number of entries that are checked before other tasks may run: 256, which takes microseconds.
+/// Number of entries that are checked before the maintenance lets other tasks run: 256. The check
+/// of 256 entries takes microseconds.
 const ENTRIES_PER_YIELD: usize = 256;
 
-/// Starts the maintenance task of an engine, unless it runs or no runtime exists.
+/// Starts the maintenance task of an engine, unless the task already runs or there is no tokio
+/// runtime.
 pub(super) fn start(provider: &Arc<ProviderState>) {
-    // In tests under shuttle, the scheduler of shuttle runs only tasks that it has spawned itself.
+    // The maintenance is not started in tests under shuttle, because the scheduler of shuttle runs
+    // only tasks that were spawned through shuttle.
     if !sync::is_under_shuttle() {
         provider
             .maintenance

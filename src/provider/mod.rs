@@ -1,9 +1,9 @@
 //! The engine: returns a credential from the cache or the store, and renews it when it is due.
 //!
-//! A user's token, the account's token and the `jsapi_ticket` have one problem in common: a
-//! credential with a lifetime, kept in a shared store, which exactly one of many processes must
-//! renew. The engine solves it once for all three. It works with a [`Store`](crate::store::Store)
-//! and with a [`CredentialSource`], and contains no HTTP.
+//! A user's token, the account's token and the `jsapi_ticket` have one problem in common: each is a
+//! credential with a lifetime in a shared store, and exactly one of many processes must renew the
+//! credential. The engine solves this problem once for all three. The engine works with a
+//! [`Store`](crate::store::Store) and with a [`CredentialSource`], and contains no HTTP.
 //!
 //! # Promises
 //!
@@ -99,7 +99,7 @@ impl CredentialProvider {
         &self.0.clock
     }
 
-    /// Returns the key of a credential of this engine in the store.
+    /// Returns the key under which the store keeps a credential of this engine.
     pub(crate) fn credential_key(&self, id: &str) -> CredentialKey {
         self.0.credential_key(id)
     }
@@ -109,19 +109,21 @@ impl CredentialProvider {
         self.0.store.check_health(self.app(), self.kind()).await
     }
 
-    /// Reads the stored record, expired or not. Never starts a renewal.
+    /// Reads the record of a credential from the store, expired or not. Never starts a renewal.
     pub(crate) async fn load_record(&self, id: &str) -> Result<Record, Error> {
         let stored = self.0.store.load(&self.0.slot(id)).await?;
         Ok(stored.record)
     }
 
-    /// Returns the credential if the cache holds a valid entry. Never waits.
+    /// Returns the credential if the cache holds a valid entry. Never waits and never reads the
+    /// store.
     #[inline]
     pub(crate) fn cached(&self, id: &str) -> Option<CacheEntry> {
         self.0.cache.fresh(id, self.0.clock.now())
     }
 
-    /// Returns the credential from the cache, else from the store. Renews it if necessary.
+    /// Returns the credential from the cache, or else from the store. Renews the credential if
+    /// necessary.
     pub(crate) async fn get(&self, id: &str) -> Result<CacheEntry, Error> {
         let now = self.0.clock.now();
         if let Some(entry) = self.0.cache.fresh(id, now) {
@@ -133,8 +135,8 @@ impl CredentialProvider {
         self.lookup(id.into(), now).await
     }
 
-    /// Returns the credential like [`get`](Self::get), without a second look into the cache. For
-    /// use after [`cached`](Self::cached) has returned `None`.
+    /// Returns the credential like [`get`](Self::get), but does not look for a valid cache entry.
+    /// Callers use this function after [`cached`](Self::cached) has returned `None`.
     pub(crate) async fn get_uncached(&self, id: Box<str>) -> Result<CacheEntry, Error> {
         let now = self.0.clock.now();
         if self.0.cache.is_known_absent(&id, now) {
@@ -144,8 +146,8 @@ impl CredentialProvider {
     }
 
     /// Returns the credential of a user who logged in a moment ago, perhaps in another process.
-    /// Ignores the negative cache, and reads the store again if a read that began before the login
-    /// found nothing.
+    /// Ignores the negative cache. If the first try finds no usable token, tries once more, because
+    /// the first try may have joined a read that began before the login.
     pub(crate) async fn get_after_login(&self, id: &str) -> Result<CacheEntry, Error> {
         let now = self.0.clock.now();
         if let Some(entry) = self.0.cache.fresh(id, now) {
@@ -183,14 +185,14 @@ impl CredentialProvider {
         .await
     }
 
-    /// Runs a call. If WeChat rejects the credential, reports it and runs the call once more with
-    /// the credential that the report returned. Never runs a third call.
+    /// Runs `call` with the credential. If WeChat rejects the credential, reports the rejection and
+    /// runs `call` once more with the credential that the report returned. Never runs a third call.
     ///
-    /// If the report fails, the caller receives WeChat's rejection. Two kinds of errors of the
-    /// report replace the rejection: the user must log in, and the store is unavailable.
+    /// If the report fails, the caller receives WeChat's rejection, with two exceptions. If the
+    /// user must log in or the store is unavailable, the caller receives the error of the report.
     ///
-    /// The second credential may be the same token, because WeChat's refresh call returns a user's
-    /// token again until that token expires. WeChat has then confirmed the token, and the rejection
+    /// The report may return the rejected token again, because WeChat's refresh call returns a
+    /// user's token until the token expires. WeChat has then confirmed the token, and the rejection
     /// was temporary.
     pub(crate) async fn with_credential<T, E, F, Fut>(&self, id: &str, mut call: F) -> Result<T, E>
     where
@@ -205,8 +207,8 @@ impl CredentialProvider {
         };
         match self.report_invalid(id, entry.secret()).await {
             Ok(granted) => call(granted).await,
-            // The user must log in, or the store is unavailable. The error of the report says so,
-            // which helps the caller more than WeChat's rejection of the token.
+            // The error of the report says that the user must log in or that the store is
+            // unavailable. This error helps the caller more than WeChat's rejection of the token.
             Err(error)
                 if matches!(
                     error.kind(),
@@ -219,11 +221,11 @@ impl CredentialProvider {
         }
     }
 
-    /// Replaces the stored record and caches the new one. A login replaces the result of every
-    /// renewal that began before the login (newest wins).
+    /// Writes `record` to the store and to the cache, whatever record the store held. A login
+    /// replaces the result of every renewal that began before the login (newest wins).
     ///
-    /// If this future is dropped before it completes, the store and the cache may differ; use
-    /// [`run_to_completion`](Self::run_to_completion).
+    /// If this future is dropped before it completes, the store and the cache may differ. Callers
+    /// therefore run the future in [`run_to_completion`](Self::run_to_completion).
     pub(crate) async fn store_record(&self, id: &str, record: Record) -> Result<CacheEntry, Error> {
         let provider = &self.0;
         let (slot, writer) = (provider.slot(id), provider.writer()?);
@@ -231,7 +233,7 @@ impl CredentialProvider {
             let message = "a login without an access token cannot be stored";
             return Err(Error::new(ErrorKind::BadRequest, message));
         };
-        // The entry is invalidated before the write, because the store may differ from the entry as
+        // The entry is removed before the write, because the store may differ from the entry as
         // soon as the write has started.
         let stamp = provider.cache.invalidate(id);
         let outcome = writer.overwrite(&slot, &record).await;
@@ -242,9 +244,9 @@ impl CredentialProvider {
             // The store may have executed the write although its reply is an error.
             Err(_) => drop(provider.cache.invalidate(id)),
         }
-        // The call is detached after the change of the cache. A call that starts from now on finds
-        // in the cache that an older snapshot is outdated. A call that started earlier is in the
-        // table, and is detached here.
+        // The running call is detached after the change of the cache. A call that starts after the
+        // change compares its snapshot with the cache and finds the snapshot outdated. A call that
+        // started earlier is in the table, and is detached here.
         provider.calls.detach(id);
         provider.update_cached_gauge();
         outcome?;
@@ -253,10 +255,11 @@ impl CredentialProvider {
     }
 
     /// Deletes the credential in the store and in the cache. A running renewal cannot restore the
-    /// credential, because the commit of the renewal compares with the deleted record.
+    /// credential, because its commit succeeds only if the store still holds the record that was
+    /// renewed.
     ///
-    /// If this future is dropped before it completes, the store and the cache may differ; use
-    /// [`run_to_completion`](Self::run_to_completion).
+    /// If this future is dropped before it completes, the store and the cache may differ. Callers
+    /// therefore run the future in [`run_to_completion`](Self::run_to_completion).
     pub(crate) async fn revoke(&self, id: &str) -> Result<(), Error> {
         let provider = &self.0;
         let writer = provider.writer()?;
@@ -271,8 +274,8 @@ impl CredentialProvider {
         outcome
     }
 
-    /// Runs work in its own task and returns its result. The work continues if the caller is
-    /// dropped, and [`shutdown`](Self::shutdown) waits for it.
+    /// Runs `work` in a task of its own and returns the result. The work continues if the future of
+    /// the caller is dropped, and [`shutdown`](Self::shutdown) waits for the work.
     pub(crate) async fn run_to_completion<T: Send + 'static>(
         &self,
         work: impl Future<Output = Result<T, Error>> + Send + 'static,
@@ -286,7 +289,8 @@ impl CredentialProvider {
             })
     }
 
-    /// Spawns a task that may outlive the request that started it. [`shutdown`] waits for it.
+    /// Spawns a task that may outlive the request that started the task. [`shutdown`] waits for
+    /// such tasks.
     ///
     /// [`shutdown`]: Self::shutdown
     pub(crate) fn spawn<F>(&self, work: F) -> tokio::task::JoinHandle<F::Output>
@@ -296,8 +300,8 @@ impl CredentialProvider {
         self.0.tasks.spawn(work)
     }
 
-    /// Waits until all tasks of this engine have ended, for `timeout` at most (nothing lost).
-    /// Returns `true` if they have ended.
+    /// Waits until the tracked tasks of this engine (calls, logins and releases of leases) have
+    /// ended, for `timeout` at most (nothing lost). Returns `true` if all of them have ended.
     pub(crate) async fn shutdown(&self, timeout: Duration) -> bool {
         self.0.tasks.close();
         tokio::time::timeout(timeout, self.0.tasks.wait())

@@ -1,32 +1,36 @@
-//! A task that refreshes one credential ahead of requests.
+//! The prefetch task, which keeps one credential of the account fresh in the cache ahead of
+//! requests.
 //!
-//! Requests renew the tokens of users. The credentials of the account are few and always needed: a
-//! process that was idle for an hour must answer its next request without a wait for WeChat.
+//! The tokens of users are renewed by requests. The credentials of the account are few and always
+//! needed: a process that was idle for an hour must answer its next request without a wait for
+//! WeChat.
 
 use std::time::Duration;
 
 use super::background_task::BackgroundTask;
 use super::state::CredentialProvider;
 
-/// Interval at which the task checks the cache: one second. It is shorter than [`REFRESH_BEFORE`],
-/// so that the entry is read again while it is still valid.
+/// Interval at which the task checks the cache: one second. The interval is shorter than
+/// [`REFRESH_BEFORE`], so that the credential is read again while its cache entry is still valid.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Remaining validity of the cache entry below which the store is read again: three seconds. This
-/// leaves two further checks if the read fails.
+/// Remaining validity of the cache entry below which the store is read again: three seconds. If the
+/// read fails, two more checks follow before the validity ends.
 const REFRESH_BEFORE: Duration = Duration::from_secs(3);
 
-/// Prefetch task. Dropping this aborts the task, but not a call that it started (nothing lost).
+/// Handle of a prefetch task. Dropping the handle aborts the task, but not a call that the task
+/// started (nothing lost).
 #[derive(Debug, Default)]
 pub(crate) struct Prefetcher(BackgroundTask);
 
 impl Prefetcher {
-    /// Starts the task, unless it runs, was stopped, or no runtime exists.
+    /// Starts the task for the credential `id`, unless the task already runs, was stopped, or there
+    /// is no tokio runtime.
     pub(crate) fn start(&self, provider: &CredentialProvider, id: &'static str) {
         self.0.start(|| Some(prefetch(provider.clone(), id)));
     }
 
-    /// Stops the task permanently.
+    /// Stops the task. A later [`start`](Self::start) has no effect.
     pub(crate) fn stop(&self) {
         self.0.stop();
     }
@@ -35,8 +39,8 @@ impl Prefetcher {
 async fn prefetch(provider: CredentialProvider, id: &'static str) {
     loop {
         if provider.needs_prefetch(id) {
-            // Errors are logged where they occur. The next check tries again, unless back-off or
-            // the circuit suppresses it.
+            // The error is dropped, because errors are logged where they occur. The next check
+            // tries again. Back-off or the open circuit may suppress its call to WeChat.
             let _ = provider.lookup(id.into(), provider.0.clock.now()).await;
         }
         tokio::time::sleep(CHECK_INTERVAL).await;

@@ -1,21 +1,25 @@
-//! The steps of a call: reads the store, decides, and renews under a lease what is due.
+//! The steps of a call: reads the store, decides, and renews a credential that is due, under a
+//! lease.
 //!
 //! # States of a call
 //!
-//! - Loading: reads the store. If the store is slow, the cached token is published (stale served).
-//!   Leads to Deciding, or ends with the store's error.
-//! - Deciding: compares the stored record with the need of the call. Ends if the record satisfies
-//!   it, cannot be renewed, or is suppressed. Otherwise leads to Waiting.
+//! - Loading: reads the store. If the store is slow or unavailable, the unexpired cached token is
+//!   published (stale served). Leads to Deciding if the store answers. Otherwise the call ends with
+//!   the cached token or with the store's error.
+//! - Deciding: compares the stored record with the need of the call. The call ends if the record
+//!   satisfies this need, if the record cannot be renewed, or if renewals are suppressed. Otherwise
+//!   leads to Waiting.
 //! - Waiting: waits for a permit of this process, then tries to acquire the lease. If the record
 //!   has changed, leads to Deciding. If another process holds the lease, a call with a usable token
-//!   ends, and one without it polls (followers bounded).
+//!   ends, and a call without a usable token polls the lease (followers bounded).
 //! - Renewing (`retry`): holds the lease and calls WeChat, with retries. Leads to Committing, to
 //!   Deleting if the refresh token is revoked or expired, or ends with the error.
-//! - Committing (`commit`) and Deleting (`deletion`): write the result, compared with the record
-//!   that was renewed. If the store holds a newer record, lead to Deciding.
+//! - Committing (`commit`) and Deleting (`deletion`): write the result if the store still holds the
+//!   record that was renewed. If the store holds a newer record, they lead to Deciding.
 //!
-//! A call starts no further renewal after the sum of the lease duration, the renewal timeout and
-//! one second. In this time the lease of a crashed process expires, and a renewal can follow.
+//! A call starts no renewal later than the sum of the lease duration, the renewal timeout and one
+//! second after its start. This time is enough for the lease of a crashed process to expire and for
+//! one renewal.
 
 use std::sync::Arc;
 
@@ -38,7 +42,8 @@ use crate::credential::Record;
 use crate::error::Error;
 use crate::store::{CredentialWriter, LeaseOwner, LeaseResult, StoredRecord};
 
-/// Joins the call for a credential, or starts one, which uses `snapshot` instead of a first read.
+/// Joins the running call for a credential, or starts a call. A call that starts uses `snapshot`,
+/// if there is one, instead of its first read of the store.
 pub(super) fn join_or_start(
     provider: &Arc<ProviderState>,
     id: &str,
@@ -49,18 +54,20 @@ pub(super) fn join_or_start(
         .calls
         .join_or_start(&provider.tasks, id, wanted, |call| {
             // A snapshot from before a login must not be served to callers that join after the
-            // login. Single flight holds the lock of its table here: a login that begins after this
-            // comparison finds the call in the table and detaches it.
+            // login. The single flight holds the lock of its table during this comparison. A login
+            // that changes the cache after the comparison finds the call in the table and detaches
+            // the call.
             let snapshot = snapshot.filter(|snapshot| provider.cache.is_unchanged(&snapshot.stamp));
-            // Each call has its own lease name, so that a detached call cannot release the lease of
-            // its successor.
+            // Each call has its own owner name, so that a detached call cannot release the lease of
+            // the next call.
             let owner = provider.lease_owner.with_number(call.number);
             let provider = Arc::clone(provider);
             async move { run(&provider, &call, owner, snapshot).await }
         })
 }
 
-/// Runs a call to its end.
+/// Runs a call until it has a result: reads the store unless there is a snapshot, then decides and
+/// renews.
 async fn run(
     provider: &Arc<ProviderState>,
     call: &CallTask,
@@ -89,17 +96,19 @@ async fn run(
 
 enum LoadOutcome {
     FromStore(StoredRecord),
-    /// The store failed, but this cached token has not expired.
+    /// The store failed. The call ends with this cached token, which has not expired.
     StoreUnavailable(CacheEntry),
 }
 
-/// Permit for a renewal, and if no request waits for it, a permit for an early renewal.
+/// The permits of a renewal. The second permit is for the renewal of an unexpired token, for which
+/// no request waits.
 type RenewalPermit<'a> = (SemaphorePermit<'a>, Option<SemaphorePermit<'a>>);
 
-/// Decision of a call about the stored record.
+/// What a call does about the stored record: it ends, or it renews the record.
 enum Decision<'a> {
     Return(Result<CacheEntry, Error>),
-    /// Renew and write to this store. Meanwhile callers can use this entry.
+    /// The call renews the record and writes the result to this store. If there is an entry,
+    /// callers use its token during the renewal.
     Renew(Option<CacheEntry>, &'a Arc<dyn CredentialWriter>),
 }
 
@@ -123,8 +132,8 @@ impl<'a> RenewalTask<'a> {
             Ok(stored) => return Ok(LoadOutcome::FromStore(stored)),
             Err(error) => error,
         };
-        // Callers that did not report this token receive it. A caller that reported it receives the
-        // store's error.
+        // Callers that did not report the cached token receive it. A caller that reported the
+        // cached token receives the store's error.
         let unexpired = self.if_unexpired(unexpired);
         self.call.set_provisional(unexpired.clone());
         match unexpired.filter(|entry| self.call.wanted.is_satisfied_by(entry.secret())) {
@@ -136,7 +145,8 @@ impl<'a> RenewalTask<'a> {
         }
     }
 
-    /// Turns a stored record into a usable token: decides, renews and commits until the call ends.
+    /// Decides about the stored record, renews it and commits the result, in a loop until the call
+    /// ends. Returns a token that satisfies the need of the call, or an error.
     async fn resolve(
         &self,
         mut stored: StoredRecord,
@@ -146,11 +156,11 @@ impl<'a> RenewalTask<'a> {
         let give_up =
             deadline_in(config.lease_duration + config.renewal_timeout + STALE_RECHECK_INTERVAL);
         let mut backoff = Backoff::new(MIN_POLL_INTERVAL, MAX_POLL_INTERVAL);
-        // The error with which WeChat rejected the refresh token, while another process's lease
-        // still defers the deletion.
+        // The error with which WeChat rejected the refresh token. It is set while the deletion
+        // waits for the lease of another process.
         let mut grant_error = None;
-        // `true` while another process renews. The short polls of its lease do not count as waiting
-        // for the store, which reports its own timeouts.
+        // `true` while another process renews. Such a call counts as waiting for WeChat, although
+        // it polls the lease in the store.
         let mut is_follower = false;
         // Declared before the permits, so that the lease is dropped after them. The drop spawns the
         // release of a lease that the call still holds.
@@ -170,8 +180,8 @@ impl<'a> RenewalTask<'a> {
             if let Some(error) = self.suppressing_error() {
                 return usable.ok_or(error);
             }
-            // Taken before the call to WeChat: an invalidation that arrives from now on may be
-            // newer than the response.
+            // The stamp is taken before the call to WeChat, because an invalidation that arrives
+            // after the stamp may be newer than the response.
             let mut before = self.provider.cache.stamp(&self.call.id);
             let lease = lease.get_or_insert_with(|| {
                 Lease::new(self.provider, writer, self.slot.clone(), self.owner.clone())
@@ -194,8 +204,8 @@ impl<'a> RenewalTask<'a> {
                 Ok(LeaseResult::Conflict(newer)) => {
                     (stored, stamp, grant_error) = (newer, before, None);
                 }
-                // Another process renews the credential. A call that has a usable token returns it
-                // without waiting for that process.
+                // Another process renews the credential. A call that has a usable token returns the
+                // token without waiting for the other process.
                 Ok(LeaseResult::Busy) => match usable {
                     Some(entry) => return Ok(entry),
                     None => {
@@ -213,14 +223,16 @@ impl<'a> RenewalTask<'a> {
         }
     }
 
-    /// Decides whether the stored record is usable, must be renewed, or cannot be renewed.
+    /// Decides whether the call ends with the stored token, ends with an error, or renews the
+    /// record. Caches and publishes the stored token if it has not expired.
     fn decide(&self, record: &Record, stamp: &VersionStamp) -> Decision<'a> {
         let now = self.now();
         let can_renew = self.provider.source.can_renew(record);
         let writer = self.provider.writer.as_ref().filter(|_| can_renew);
-        // An empty store does not revoke a credential of the account: the cached one is served
-        // while the next one is fetched. Only another system deletes such credentials, and that
-        // deletion counts.
+        // If this process may write a credential of the account, an empty store means that the
+        // store lost the credential. The cached credential is then served while the next one is
+        // fetched. If another system keeps the credential, an empty store means that the other
+        // system deleted it.
         let is_lost =
             record.is_empty() && self.provider.kind.belongs_to_account() && writer.is_some();
         let unexpired = match is_lost {
@@ -236,9 +248,9 @@ impl<'a> RenewalTask<'a> {
                 .insert_if_unchanged(entry.clone(), stamp);
             self.provider.record_metrics(entry);
         }
-        // Published after the cache, so that the cache never holds an older token than a caller has
-        // received. Published before each return, because a report concerns only its own caller: it
-        // may be wrong, and the error that it causes is not for the other callers.
+        // The token is published after it was cached, so that the cache never holds an older token
+        // than a caller has received. It is published before each return, because callers that did
+        // not report the token must receive it even if the call ends with an error.
         self.call.set_provisional(unexpired.clone());
         let usable = unexpired
             .clone()
@@ -255,7 +267,8 @@ impl<'a> RenewalTask<'a> {
                         .cache
                         .insert_absent_if_unchanged(&self.call.id, now, stamp);
                 }
-                // If the store has no unexpired token, the error does not depend on the report.
+                // The error names the reported token only if the store holds an unexpired token.
+                // Otherwise the report has no influence on the error.
                 let invalid_token = self
                     .call
                     .wanted
@@ -270,8 +283,9 @@ impl<'a> RenewalTask<'a> {
         Decision::Renew(usable, writer)
     }
 
-    /// Waits for a permit to renew. Renewals of unexpired tokens also need one of fewer early
-    /// permits, because no request waits for them.
+    /// Waits until `give_up` for a permit to renew. The renewal of an unexpired token first waits
+    /// for an early permit, of which there are fewer, because no request waits for such a renewal.
+    /// Once the token has expired, no early permit is needed.
     async fn acquire_permit(
         &self,
         usable: Option<&CacheEntry>,

@@ -1,16 +1,17 @@
-//! The renewal of a credential under a lease: calls WeChat with retries, and sorts the failures.
+//! The renewal of a credential under a lease: calls WeChat with retries, and treats each class of
+//! failure.
 //!
 //! # States of a renewal
 //!
 //! - Calling: one call to WeChat is in progress. Ends with a new record, or with a failure that no
 //!   retry fixes. A transient failure leads to Backing off.
-//! - Backing off: waits, then reads the store. Leads to Calling. Ends if the store holds a newer
-//!   record or if another call has opened the circuit of the account. Does not begin if the wait
-//!   would exceed the renewal timeout: the store is read once more, and the renewal ends with a
-//!   newer record or with the failure.
+//! - Backing off: waits, then reads the store. Leads to Calling. The renewal ends if the store
+//!   holds a newer record or if calls to WeChat are suppressed. If the wait would exceed the
+//!   renewal timeout, the renewal does not wait. It reads the store once more and ends with a newer
+//!   record or with the failure.
 //!
-//! The end leads to a commit (new record), to a deletion (the refresh token is revoked or expired),
-//! or to the release of the lease.
+//! After the renewal, a new record is committed. If the refresh token is revoked or expired, the
+//! stored pair is deleted. In all other cases the lease is released.
 
 use std::ops::ControlFlow;
 
@@ -77,7 +78,7 @@ impl RenewalTask<'_> {
             }
             Err(RenewalFailure::Transient(error)) => {
                 metrics::record_renewal(kind, "transient");
-                // The first call that failed for this reason has logged it for the operator.
+                // The call that opened the circuit has already logged this error for the operator.
                 if error.kind() == ErrorKind::WechatConfig {
                     tracing::debug!(target: "tower_wechat::renewal", %app, kind, user = ?self.call.id, duration_ms, %error, "a renewal was suppressed");
                 } else {
@@ -100,9 +101,9 @@ impl RenewalTask<'_> {
         }
     }
 
-    /// Calls WeChat until a call does not fail with a transient error, within the renewal timeout.
-    /// Reads the store after each failure: if the user logged in elsewhere, the newer record ends
-    /// the retries.
+    /// Calls WeChat, and repeats the call after transient errors within the renewal timeout. Reads
+    /// the store after each transient error. Breaks with the stored record if the store holds a
+    /// newer record, for example because the user logged in through another process.
     async fn renew_with_retry(
         &self,
         stored: &StoredRecord,
@@ -135,7 +136,7 @@ impl RenewalTask<'_> {
             if let Some(newer) = self.superseding(stored).await {
                 return ControlFlow::Break(newer);
             }
-            // Another call may have opened the circuit of the account meanwhile.
+            // During the wait, another call may have opened the circuit of the account.
             if let Some(error) = self.suppressing_error() {
                 return ControlFlow::Continue(Err(RenewalFailure::Transient(error)));
             }

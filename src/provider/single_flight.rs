@@ -6,14 +6,14 @@
 //!
 //! - Listed: the call is in the table, and new callers join it. [`SingleFlight::join_or_start`]
 //!   leads here.
-//! - Detached: the call still runs for its callers, but new callers start another one. A login, a
+//! - Detached: the call still runs for its callers, but new callers start another call. A login, a
 //!   deletion ([`SingleFlight::detach`]) or a remote write of another version
 //!   ([`SingleFlight::on_invalidation`]) leads here.
 //! - Ended: the result is published, or the task panicked or was aborted. `RemoveOnDrop` removes
 //!   the call from the table if it is still listed.
 //!
-//! The table has one lock. `Call::number` distinguishes a detached call from its successor, so that
-//! the end of the former does not remove the latter.
+//! The table has one lock. `Call::number` distinguishes a detached call from the next call for the
+//! same credential, so that the end of the detached call does not remove the next call.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
@@ -32,20 +32,20 @@ use crate::error::{Error, ErrorKind};
 use crate::shrink::{shrink_map, shrink_set};
 use crate::store::RecordVersion;
 
-/// Handle of a caller to a call.
+/// A caller's handle of a call, through which the caller waits for the token.
 #[derive(Clone)]
 pub(super) struct Call {
     state: watch::Receiver<CallState>,
     wanted: Wanted,
-    /// Distinguishes successive calls for one credential.
+    /// Number that distinguishes this call from earlier and later calls for the same credential.
     number: u64,
-    /// Version that the call is about to write.
+    /// Version that the call is about to write to the store. `None` before the commit.
     pending_version: Option<RecordVersion>,
 }
 
 impl Call {
-    /// Returns when the call has produced a token that satisfies `wanted`, or has ended. A
-    /// provisional token may have expired by then.
+    /// Waits for a token of the call that satisfies `wanted`, or for the end of the call. Returns
+    /// the token, or the error of the call. The token may expire before the caller uses it.
     pub(super) async fn wait(&self, wanted: &Wanted, clock: &Clock) -> Result<CacheEntry, Error> {
         let mut state = self.state.clone();
         let is_enough = |state: &CallState| {
@@ -53,14 +53,14 @@ impl Call {
         };
         let reached = match state.wait_for(is_enough).await {
             Ok(state) => state.clone(),
-            // The task panicked, or the runtime is shutting down.
+            // The task of the call panicked, or the runtime is shutting down.
             Err(_) => CallState::default(),
         };
         let usable = reached.provisional_for(wanted, clock.now()).cloned();
         match (reached.result, usable) {
             (Some(Ok(entry)), _) => Ok(entry),
-            // The call failed, perhaps because of a report. The stored token has not expired, and
-            // this caller has not reported it.
+            // The call has not ended or has failed, perhaps because of a report. The provisional
+            // token has not expired, and this caller has not reported the token.
             (_, Some(entry)) => Ok(entry),
             (Some(Err(error)), None) => Err(error),
             (None, None) => Err(Error::new(
@@ -74,7 +74,7 @@ impl Call {
         !self.state.borrow().awaits_wechat
     }
 
-    /// Returns `true` if the task of the call has not ended.
+    /// Returns `true` while the task of the call exists and can still publish a result.
     fn is_running(&self) -> bool {
         self.state.has_changed().is_ok()
     }
@@ -84,7 +84,8 @@ impl Call {
         self.number
     }
 
-    /// Returns `true` if the call was started for the same need.
+    /// Returns `true` if the call was started for the need `wanted`: for any token, or for a token
+    /// other than the same reported token.
     pub(super) fn was_started_for(&self, wanted: &Wanted) -> bool {
         match (wanted.replaced_token(), self.wanted.replaced_token()) {
             (Some(replaced), Some(other)) => replaced == other,
@@ -94,14 +95,15 @@ impl Call {
     }
 }
 
-/// Table of the running calls, by credential.
+/// Table of the running calls of an engine, with one call for each credential at most.
 #[derive(Default)]
 pub(super) struct SingleFlight(
-    /// Shared with the tasks of the calls, which remove themselves.
+    /// The table. The tasks of the calls share it, because each task removes its own call.
     Arc<Mutex<CallTable>>,
 );
 
-/// Permit to read a credential without a call. While it exists, other callers start or join a call.
+/// Permit to read a credential without a call. While the permit exists, other requests start or
+/// join a call.
 pub(super) struct ReadPermit<'a> {
     single_flight: &'a SingleFlight,
     key: EntryKey,
@@ -118,7 +120,7 @@ impl Drop for ReadPermit<'_> {
 #[derive(Default)]
 struct CallTable {
     calls: HashMap<Box<str>, Call, DefaultHashBuilder>,
-    /// Credentials that a request is reading without a call.
+    /// Keys of the credentials that a request is reading without a call.
     readers: HashSet<EntryKey, BuildSpreadHasher>,
     started_count: u64,
 }
@@ -131,8 +133,8 @@ impl CallTable {
 }
 
 impl SingleFlight {
-    /// Returns a permit to read a credential without a call. `None` if a call runs or another
-    /// request reads the credential.
+    /// Returns a permit to read a credential without a call. Returns `None` if a call for the
+    /// credential runs, or if another request holds a permit for it.
     pub(super) fn try_read_alone(&self, key: EntryKey, id: &str) -> Option<ReadPermit<'_>> {
         let mut table = self.lock();
         if table.calls.get(id).is_some_and(Call::is_running) {
@@ -144,11 +146,12 @@ impl SingleFlight {
         first.then(|| ReadPermit { single_flight, key })
     }
 
-    /// Joins the call for a credential, or starts one in a task.
+    /// Joins the running call for a credential, or starts a call in a task. Returns the handle of
+    /// the call.
     ///
     /// `create` returns the future of a call that starts. `create` runs under the lock of the
-    /// table. [`detach`](Self::detach) therefore runs before `create`, or removes the call that it
-    /// created.
+    /// table. A concurrent [`detach`](Self::detach) therefore runs before `create`, or removes the
+    /// new call.
     pub(super) fn join_or_start<F>(
         &self,
         tasks: &TaskTracker,
@@ -180,17 +183,17 @@ impl SingleFlight {
             table.calls.insert(id.into(), call.clone());
             (call, started, future)
         };
-        // Created before the task: if the task panics, or the runtime ends before the task was
-        // polled, the guard still removes the call. The sender of its state is then dropped too,
-        // which wakes the callers.
+        // The guard is created before the task. If the task panics, or the runtime ends before the
+        // task was polled, the guard still removes the call. The sender of the call's state is then
+        // dropped too, which wakes the callers.
         let remove_on_drop = RemoveOnDrop {
             table: Arc::clone(&self.0),
             call: started,
         };
         let task = async move {
             let result = future.await;
-            // Removed before the result is published: a caller that receives it and then starts a
-            // call must not join this one.
+            // The call is removed before its result is published. A caller that receives the result
+            // and then needs another call must not join this call.
             let call = Arc::clone(&remove_on_drop.call);
             drop(remove_on_drop);
             call.publish_result(result);
@@ -200,9 +203,9 @@ impl SingleFlight {
         call
     }
 
-    /// Removes the call from the table because the store holds a newer record. Later callers start
-    /// another call. The call continues for its callers (nothing lost), and its commit detects the
-    /// newer record (newest wins).
+    /// Removes the call for a credential from the table, because the store holds a newer record.
+    /// Later callers start another call. The detached call continues for its callers (nothing
+    /// lost), and its commit detects the newer record (newest wins).
     pub(super) fn detach(&self, id: &str) {
         self.lock().remove(id);
     }
@@ -214,7 +217,7 @@ impl SingleFlight {
     }
 
     /// Records the version that a call is about to write, so that the invalidation of this write
-    /// does not detach the call. Has no effect on a call that was detached.
+    /// does not detach the call. Has no effect if the call was detached.
     pub(super) fn set_pending_version(&self, id: &str, number: u64, version: RecordVersion) {
         let mut table = self.lock();
         let call = table.calls.get_mut(id);
@@ -223,8 +226,8 @@ impl SingleFlight {
         }
     }
 
-    /// Detaches the call after a remote write, unless the written version is the one that the call
-    /// itself is about to write.
+    /// Detaches the call for a credential after an invalidation. Does nothing if the call itself is
+    /// about to write the version of the invalidation.
     pub(super) fn on_invalidation(&self, id: &str, version: Option<RecordVersion>) {
         let mut table = self.lock();
         if let Some(call) = table.calls.get(id)
@@ -234,14 +237,14 @@ impl SingleFlight {
         }
     }
 
-    /// Returns `true` if there are no calls and no readers.
+    /// Returns `true` if the table has no calls and no readers.
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
         let table = self.lock();
         table.calls.is_empty() && table.readers.is_empty()
     }
 
-    /// Returns the capacity of the larger table.
+    /// Returns the larger of the two capacities: of the map of calls and of the set of readers.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         let table = self.lock();
@@ -289,7 +292,7 @@ mod tests {
     use crate::shrink::MIN_CAPACITY;
     use crate::store::{BoxFuture, CredentialKind, MemoryStore};
 
-    /// Source that answers after all callers have started.
+    /// Source that returns a token after 50 milliseconds, so that many calls run at once.
     struct SlowSource;
 
     impl CredentialSource for SlowSource {

@@ -1,4 +1,4 @@
-//! The state that all parts of the engine share.
+//! The state of an engine, which all parts of the engine share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -25,20 +25,21 @@ use crate::store::{
 
 /// Access of an engine to its store.
 pub(crate) enum StoreAccess {
-    /// Reads, writes and receives invalidations.
+    /// The engine reads, writes and receives invalidations.
     Full(Arc<dyn Store>),
-    /// Reads only, because another system renews the credential.
+    /// The engine only reads, because another system renews the credential.
     #[cfg(feature = "redis")]
     ReadOnly(Arc<dyn CredentialReader>),
-    /// Reads and writes. The test passes invalidations to the engine itself.
+    /// The engine reads and writes. The test itself passes invalidations to the engine.
     #[cfg(test)]
     Unsubscribed(Arc<dyn CredentialWriter>),
 }
 
-/// The store of an engine, by purpose.
+/// The store of an engine, as one handle for each purpose.
 struct StoreHandles {
     reader: Arc<dyn CredentialReader>,
-    /// `None` if the engine must not write. Such an engine never renews.
+    /// Handle for writes. `None` if the engine must not write; such an engine never renews a
+    /// credential.
     writer: Option<Arc<dyn CredentialWriter>>,
     invalidations: Option<Arc<dyn InvalidationSource>>,
 }
@@ -67,7 +68,7 @@ impl From<StoreAccess> for StoreHandles {
     }
 }
 
-/// Engine for one kind of credential of one account. Clones share the state.
+/// Engine for one kind of credential of one account. All clones share one state.
 #[derive(Clone)]
 pub(crate) struct CredentialProvider(pub(super) Arc<ProviderState>);
 
@@ -77,20 +78,22 @@ pub(super) struct ProviderState {
     pub(super) config: ProviderConfig,
     pub(super) clock: Clock,
     pub(super) store: Arc<dyn CredentialReader>,
-    /// `None` if the engine must not write. Such an engine never renews.
+    /// Handle for writes. `None` if the engine must not write; such an engine never renews a
+    /// credential.
     pub(super) writer: Option<Arc<dyn CredentialWriter>>,
     pub(super) invalidations: Option<Arc<dyn InvalidationSource>>,
-    /// Prefix of the names under which this process takes leases.
+    /// Owner name of this engine. Each call adds its number to the name and takes its lease under
+    /// the result.
     pub(super) lease_owner: LeaseOwner,
     pub(super) source: Box<dyn CredentialSource>,
     pub(super) cache: Cache,
     pub(super) calls: SingleFlight,
     pub(super) failures: FailureTracker,
-    /// Number of credentials that requests read without a call. Selects the reads whose metrics are
-    /// recorded.
+    /// Number of fresh credentials that requests have read without a call. It selects the reads
+    /// whose metrics are recorded.
     pub(super) direct_reads: AtomicU32,
-    /// Limits the concurrent renewals of this process. `early_renewal_permits` also limits the
-    /// renewals of unexpired tokens among them, for which no request waits.
+    /// Permits for the concurrent renewals of this engine. A renewal of an unexpired token, for
+    /// which no request waits, also needs one of the `early_renewal_permits`.
     pub(super) renewal_permits: Semaphore,
     pub(super) early_renewal_permits: Semaphore,
     pub(super) tasks: TaskTracker,
@@ -100,17 +103,17 @@ pub(super) struct ProviderState {
     pub(super) cached_gauge: metrics::CachedGauge,
 }
 
-/// Time after which a caller receives the unexpired token of this process instead of waiting longer
-/// for the store: 100 milliseconds. Reads normally take less than a few milliseconds.
+/// Time after which a caller with an unexpired cached token no longer waits for the store and
+/// receives that token: 100 milliseconds. A read of the store normally takes a few milliseconds.
 pub(super) const SLOW_STORE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Maximum number of concurrent renewals of one process. Bounds the open connections to WeChat when
-/// many tokens are due at once.
+/// Maximum number of concurrent renewals of one engine: 512. The maximum bounds the open
+/// connections to WeChat when many tokens are due at once.
 const MAX_CONCURRENT_RENEWALS: usize = 512;
 
-/// Maximum number of concurrent renewals of unexpired tokens: half of the permits. While WeChat
-/// does not answer, each renewal holds its permit until its timeout. The other half is then left
-/// for users whose token has expired.
+/// Maximum number of concurrent renewals of unexpired tokens: 256, half of all renewals. While
+/// WeChat does not answer, each renewal holds its permit until its timeout. The other half of the
+/// permits is then left for users whose token has expired.
 const MAX_EARLY_RENEWALS: usize = MAX_CONCURRENT_RENEWALS / 2;
 
 impl ProviderState {
@@ -123,7 +126,7 @@ impl ProviderState {
         source: Box<dyn CredentialSource>,
     ) -> Self {
         metrics::describe_metrics();
-        // Set the gauges to a defined value: dashboards show a missing series as an error.
+        // The gauges get a value at once, because dashboards show a missing series as an error.
         let unix_epoch = Timestamp::from_millis(0);
         metrics::set_resting_until(&app, kind.as_str(), unix_epoch);
         if kind.belongs_to_account() {
@@ -157,8 +160,8 @@ impl ProviderState {
         }
     }
 
-    /// Returns the store for a write. Fails if another system renews the credential, because this
-    /// engine then only reads the store.
+    /// Returns the handle for a write to the store. Fails if another system renews the credential,
+    /// because this engine then only reads the store.
     pub(super) fn writer(&self) -> Result<&Arc<dyn CredentialWriter>, Error> {
         self.writer.as_ref().ok_or_else(|| {
             let message = "a token that another system keeps is read and never written";
@@ -201,7 +204,7 @@ impl ProviderState {
         Error::store_unavailable(message).with_retry_after(Duration::from_secs(1))
     }
 
-    /// Updates the gauge of cached credentials.
+    /// Sets the gauge of cached credentials to the number of cache entries.
     pub(super) fn update_cached_gauge(&self) {
         self.cached_gauge.set(self.cache.len());
     }
@@ -210,17 +213,19 @@ impl ProviderState {
         tracing::debug!(target: "tower_wechat::renewal", app = %self.app, %error, "served a cached token; the store was unavailable");
     }
 
-    /// Records the metrics of some reads, because recording costs about as much as a read: of the
-    /// first 1,024 reads, then of one in 64. Records every read of an account's credential.
+    /// Records the metrics of a read if the read belongs to the sample: the first 1,024 reads, one
+    /// in 64 of the later ones, and every read of an account's credential. Metrics of all reads
+    /// would cost about as much as the reads themselves.
     pub(super) fn sample_metrics(&self, entry: &CacheEntry) {
-        // `Relaxed`, because the order of the counts does not matter: they only select reads.
+        // `Relaxed` is enough, because the count only selects reads for the sample.
         let reads = self.direct_reads.fetch_add(1, Ordering::Relaxed);
         if reads < 1_024 || reads.is_multiple_of(64) || self.kind.belongs_to_account() {
             self.record_metrics(entry);
         }
     }
 
-    /// Records the number of cache entries and the expiry of account credentials.
+    /// Sets the gauge of cached credentials and, for a credential of the account, the gauge of its
+    /// expiry.
     pub(super) fn record_metrics(&self, entry: &CacheEntry) {
         let kind = self.kind.as_str();
         self.update_cached_gauge();

@@ -1,9 +1,9 @@
 //! Locks, atomics and task spawning of the engine, which tests can replace.
 //!
-//! Outside of tests they are the types of the standard library and tokio. In tests each of them is
-//! also a point at which the checker (the crate shuttle, see the module `shuttle`) may switch
-//! tasks. Counters whose order does not matter, and the locks that guard the start of background
-//! tasks, use the standard types directly.
+//! Outside of tests, these items are the types of the standard library and the functions of tokio.
+//! In tests, each access is also a point at which the checker (the crate shuttle, see the module
+//! `shuttle`) may switch tasks. Counters whose order does not matter, and the locks that guard the
+//! start of background tasks, use the standard types directly.
 
 #[cfg(not(test))]
 mod plain {
@@ -12,12 +12,12 @@ mod plain {
 
     use tokio_util::task::TaskTracker;
 
-    /// Returns `true` if the checker schedules the tasks.
+    /// Returns `true` if the checker schedules the tasks. Outside of tests there is no checker.
     pub(in crate::provider) const fn is_under_shuttle() -> bool {
         false
     }
 
-    /// Spawns the task of a call.
+    /// Spawns the task of a call and tracks it, so that a shutdown waits for it.
     pub(in crate::provider) fn spawn_call(
         tasks: &TaskTracker,
         call: impl Future<Output = ()> + Send + 'static,
@@ -25,7 +25,8 @@ mod plain {
         tasks.spawn(call);
     }
 
-    /// Spawns the cleanup after a call, unless the tokio runtime has ended.
+    /// Spawns a task that cleans up after a call, unless no tokio runtime exists. A shutdown waits
+    /// for the task.
     pub(in crate::provider) fn spawn_cleanup(
         tasks: &TaskTracker,
         work: impl Future<Output = ()> + Send + 'static,

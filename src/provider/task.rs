@@ -1,4 +1,5 @@
-//! Types and functions that the steps of one call share: the task, and the outcome of a step.
+//! Types and functions that the steps of one call share: the renewal task, its outcome, the
+//! intervals between tries, and the suppression of renewals.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,27 +12,31 @@ use crate::error::Error;
 use crate::store::{CredentialSlot, LeaseOwner, StoredRecord};
 
 /// First and largest interval between two tries of a follower to acquire the lease: 20 and 250
-/// milliseconds (followers bounded). Commits that failed are retried at the same intervals.
+/// milliseconds (followers bounded). A failed commit is retried at these intervals too, and the
+/// release of an abandoned lease begins with the first one.
 pub(super) const MIN_POLL_INTERVAL: Duration = Duration::from_millis(20);
 pub(super) const MAX_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
-/// Time for which calls to WeChat are suppressed after it returned a token that is due at once, or
-/// the reported token: 15 seconds. Another call would return the same token.
+/// Time for which calls to WeChat for a credential are suppressed when another call would have the
+/// same result: 15 seconds. This is so after WeChat returned a token that is due at once or the
+/// reported token. It is also so after WeChat rejected the refresh token of a pair that stays
+/// stored.
 const UNCHANGED_TOKEN_SUPPRESSION: Duration = Duration::from_secs(15);
 
-/// Call that may renew its credential, with what its steps need.
+/// A call that may renew its credential, with the engine, the slot and the owner name that its
+/// steps need.
 pub(super) struct RenewalTask<'a> {
     pub(super) provider: &'a Arc<ProviderState>,
     pub(super) call: &'a CallTask,
     pub(super) slot: CredentialSlot,
-    /// The name under which this call takes the lease.
+    /// The owner name under which this call acquires the lease. No other call uses this name.
     pub(super) owner: LeaseOwner,
 }
 
-/// Outcome of a renewal.
+/// Outcome of a renewal after its commit, its deletion or its failure.
 pub(super) enum CommitOutcome {
     Done(Result<CacheEntry, Error>),
-    /// The store holds a newer record. The call decides again from that record.
+    /// The store holds this newer record. The call decides again from the newer record.
     Conflict(StoredRecord),
     /// WeChat rejected the refresh token, but another process holds the lease and may have received
     /// the successor of the refresh token. The deletion is retried.
@@ -43,21 +48,21 @@ impl RenewalTask<'_> {
         self.provider.clock.now()
     }
 
-    /// Returns the usable token if it has not expired while the call waited.
+    /// Returns the entry if there is one and its token has not expired by now.
     pub(super) fn if_unexpired(&self, usable: Option<CacheEntry>) -> Option<CacheEntry> {
         usable.filter(|entry| entry.is_unexpired(self.now()))
     }
 
-    /// Returns the error of a current back-off or open circuit. `None` if WeChat may be called
-    /// (failures sorted).
+    /// Returns the error of the current back-off or of the open circuit (failures sorted). Returns
+    /// `None` if the call may call WeChat.
     pub(super) fn suppressing_error(&self) -> Option<Error> {
         self.provider
             .failures
             .active_error(&self.call.id, self.now())
     }
 
-    /// Suppresses further renewals of this credential for [`UNCHANGED_TOKEN_SUPPRESSION`]. They
-    /// fail with `error`, without a call to WeChat.
+    /// Suppresses further renewals of this credential for [`UNCHANGED_TOKEN_SUPPRESSION`]. A
+    /// suppressed renewal fails with `error`, without a call to WeChat.
     pub(super) fn suppress_renewals(&self, error: Error) {
         let now = self.now();
         self.provider
@@ -65,7 +70,8 @@ impl RenewalTask<'_> {
             .suppress(&self.call.id, UNCHANGED_TOKEN_SUPPRESSION, error, now);
     }
 
-    /// Reads the store and returns its record if it differs from `stored`.
+    /// Reads the store and returns its record if the record differs from `stored`. Returns `None`
+    /// if the record is unchanged or the read fails.
     pub(super) async fn superseding(&self, stored: &StoredRecord) -> Option<StoredRecord> {
         let newer = self.provider.store.load(&self.slot).await.ok()?;
         (newer.expected != stored.expected).then_some(newer)

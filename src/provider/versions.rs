@@ -1,12 +1,13 @@
-//! Versions of cached credentials: the keys of entries, and the recent reads and writes of each.
+//! Keys of cache entries, and the history of recent reads and writes that decides whether a result
+//! may be cached.
 
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 
 use crate::store::{RecordVersion, StoredRecord};
 
 /// Key of a cache entry: 40 bits of the hash of its id. The entry contains the id, and lookups
-/// compare it. Two ids that share a key replace each other's entry, and are then read from the
-/// store. Among a million users usually no two ids share a key.
+/// compare the id. Two ids with one key replace each other's entry, and the replaced credential is
+/// read from the store again. Among a million users usually no two ids share a key.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct EntryKey(pub(super) [u8; 5]);
 
@@ -25,7 +26,7 @@ impl Hash for EntryKey {
     }
 }
 
-/// Hasher of keys that are hashes already: distributes their 40 bits over 64.
+/// Hasher of keys that are hashes already. It distributes the 40 bits of a key over 64 bits.
 #[derive(Clone, Copy, Default)]
 pub(super) struct SpreadHasher(u64);
 
@@ -34,7 +35,7 @@ pub(super) type BuildSpreadHasher = BuildHasherDefault<SpreadHasher>;
 impl Hasher for SpreadHasher {
     #[inline]
     fn write_u64(&mut self, number: u64) {
-        // 2^64 divided by the golden ratio, made odd.
+        // The factor is 2^64 divided by the golden ratio, as an odd number.
         self.0 = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     }
 
@@ -50,17 +51,17 @@ impl Hasher for SpreadHasher {
     }
 }
 
-/// Numbers of the most recent writes and reads that a shard records with their keys. While a read
-/// or write is among them, it affects only its own credential. 10,000 concurrent reads are 40 for
-/// each shard.
+/// Number of the most recent writes (8) and reads (64) that a shard records with their keys. A
+/// recorded read or write affects only its own credential; an older one affects all credentials of
+/// the shard. 10,000 concurrent reads are about 40 for each shard.
 pub(super) const TRACKED_WRITES: usize = 8;
 const TRACKED_READS: usize = 64;
 
-/// Recent events of the credentials of one shard.
+/// Recent reads and writes of the credentials of one shard of the cache.
 #[derive(Default)]
 pub(super) struct ShardHistory {
     pub(super) writes: RecentEvents<WriteEvent, TRACKED_WRITES>,
-    /// Results of reads that this process cached.
+    /// Reads whose results this process cached.
     pub(super) reads: RecentEvents<(), TRACKED_READS>,
 }
 
@@ -68,15 +69,15 @@ pub(super) struct ShardHistory {
 pub(super) enum WriteEvent {
     /// This process wrote or removed the credential.
     Local,
-    /// An invalidation arrived. `None` means that the credential was deleted.
+    /// An invalidation with this version arrived. `None` means that the credential was deleted.
     Remote(Option<RecordVersion>),
 }
 
-/// Number of events, and the key and kind of the most recent ones.
+/// History of events: the number of all events, and the most recent events with their keys.
 pub(super) struct RecentEvents<E, const REMEMBERED: usize> {
     /// Number of all events so far.
     pub(super) count: u64,
-    /// Ring of the most recent events, indexed by their number.
+    /// Ring buffer of the most recent events, indexed by the number of the event.
     ring: [Option<(EntryKey, E)>; REMEMBERED],
 }
 
@@ -95,8 +96,8 @@ impl<E: Copy, const REMEMBERED: usize> RecentEvents<E, REMEMBERED> {
         self.count += 1;
     }
 
-    /// Returns the events of one credential since the given count. `None` if some of them are no
-    /// longer recorded.
+    /// Returns the events of the credential `key` since the history had `count` events. Returns
+    /// `None` if some events since then are no longer recorded.
     pub(super) fn since(&self, count: u64, key: EntryKey) -> Option<impl Iterator<Item = E>> {
         let known = self.count - count <= REMEMBERED as u64;
         let events = (count..self.count)
@@ -105,15 +106,16 @@ impl<E: Copy, const REMEMBERED: usize> RecentEvents<E, REMEMBERED> {
         known.then_some(events)
     }
 
-    /// Returns `true` if it is certain that the credential had no event since the given count.
+    /// Returns `true` if the credential `key` certainly had no event since the history had `count`
+    /// events.
     pub(super) fn is_unchanged_since(&self, count: u64, key: EntryKey) -> bool {
         self.since(count, key)
             .is_some_and(|mut events| events.next().is_none())
     }
 }
 
-/// Versions of one credential before an exchange with the store. A result is compared with the
-/// stamp before it is cached, so that it does not replace a newer one.
+/// State of the history before an exchange with the store. The result of the exchange is cached
+/// only if no event since the stamp makes it outdated, so that it does not replace a newer result.
 pub(super) struct VersionStamp {
     pub(super) key: EntryKey,
     pub(super) writes: u64,
@@ -121,7 +123,7 @@ pub(super) struct VersionStamp {
     pub(super) epoch: u16,
 }
 
-/// A stored record, with the stamp that was taken before it was read.
+/// A stored record, with the stamp that was taken before the record was read.
 pub(super) struct ReadSnapshot {
     pub(super) stored: StoredRecord,
     pub(super) stamp: VersionStamp,

@@ -1,8 +1,10 @@
-//! The cache alone, compared with the content of the store.
+//! Tests of the cache without the rest of the engine: its entries are compared with the content of
+//! a simulated store.
 //!
-//! The cache serves no entry that is older than a write that its process made or received as an
-//! invalidation. After a detected loss of an invalidation, it serves no entry that was read before.
-//! In the end the cache agrees with the store.
+//! The cache must not serve an entry that is older than a write that its process made or received
+//! as an invalidation. After the loss of an invalidation was detected, the cache must not serve an
+//! entry that was read before the loss. When all tasks have ended, the cache must agree with the
+//! store.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -22,8 +24,8 @@ const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 const TTL: Duration = Duration::from_secs(60);
 const ID: &str = "oUser";
 
-/// A cache and the version that the store holds. Versions are numbers in the order of their writes;
-/// 0 and every third one are deletions.
+/// A cache and the version that the store holds. Versions are numbers in the order of the writes.
+/// Version 0 and every third version are deletions.
 struct CacheAndStore {
     cache: Cache,
     stored: Mutex<usize>,
@@ -57,7 +59,7 @@ impl CacheAndStore {
         *self.stored.lock().unwrap()
     }
 
-    /// Writes the next version, as this or another process.
+    /// Writes the next version to the store, without a change of the cache. Returns the version.
     fn store(&self) -> usize {
         let mut stored = self.stored.lock().unwrap();
         *stored += 1;
@@ -77,7 +79,8 @@ impl CacheAndStore {
         self.check_cached();
     }
 
-    /// Writes as a login does, with an invalidation first, or as a commit does, without one.
+    /// Writes the next version and caches it. If `invalidates_first`, removes the cache entry
+    /// before the write, as a login does; a commit does not.
     fn write(&self, invalidates_first: bool) -> usize {
         let stamp: VersionStamp = match invalidates_first {
             true => self.cache.invalidate(ID),
@@ -94,7 +97,7 @@ impl CacheAndStore {
         self.learn(version);
     }
 
-    /// Reads the store and caches the result, as a call or a request does.
+    /// Reads the store and caches the result, as calls and requests do.
     fn read(&self) {
         let stamp = self.cache.stamp(ID);
         match self.entry(self.load()) {
@@ -108,7 +111,8 @@ impl CacheAndStore {
         self.check_cached();
     }
 
-    /// Writes as another process whose invalidation arrives.
+    /// Writes the next version as another process, whose invalidation arrives at this cache.
+    /// Returns the version.
     fn write_remotely(&self) -> usize {
         let version = self.store();
         let version_mark = self.entry(version).map(|entry| entry.version());
@@ -121,7 +125,8 @@ impl CacheAndStore {
         self.learn(version);
     }
 
-    /// Writes as another process whose invalidation is lost. This process detects the loss.
+    /// Writes the next version as another process, whose invalidation is lost. This process detects
+    /// the loss and begins a new epoch.
     fn miss_invalidation_and_check(&self) {
         let version = self.store();
         self.cache.mark_unsynced();
@@ -129,8 +134,8 @@ impl CacheAndStore {
         self.cache
             .mark_synced(NOW.saturating_add(Duration::from_secs(30)));
         self.learn(version);
-        // An entry that is valid after its own time was confirmed by the heartbeat, so it was read
-        // after the loss.
+        // An entry that is valid 80 seconds after its read was confirmed by the heartbeat at 30
+        // seconds. Such an entry belongs to the new epoch, so it was read after the loss.
         if let Some(entry) = self
             .cache
             .fresh(ID, NOW.saturating_add(Duration::from_secs(80)))
@@ -148,8 +153,8 @@ impl CacheAndStore {
                 "the store holds this"
             );
         }
-        // The negative cache does not depend on invalidations: its entries last for a second, even
-        // if an invalidation was missed.
+        // The negative cache is checked only if no invalidation was missed, because its entries
+        // last for a second even after a missed invalidation.
         let absent = self.cache.is_known_absent(ID, NOW) && self.cache.epoch() == 0;
         assert!(!absent || is_deletion(stored), "{stored} is stored");
     }
@@ -208,7 +213,7 @@ fn a_missed_invalidation_races_reads() {
     });
 }
 
-/// Checks all possible orders of a write and a read.
+/// Runs a write and a read under all possible schedules.
 #[test]
 fn a_write_and_a_read_in_every_order() {
     let all_orders = || DfsScheduler::new(None, false);

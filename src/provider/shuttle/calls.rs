@@ -1,4 +1,4 @@
-//! Tests of concurrent requests, and of the ends of calls.
+//! Tests of concurrent requests, and of calls that end, are detached or are aborted.
 
 use super::explore::{explore, join_all, random_number};
 use super::harness::{spawn, with_harness};
@@ -18,7 +18,7 @@ fn concurrent_requests_renew_once() {
     });
 }
 
-/// A detached call ends while its successor runs.
+/// In this test a detached call ends while the next call for the same credential runs.
 #[test]
 fn a_finished_call_removes_only_itself() {
     explore("a detached call and its successor", || {

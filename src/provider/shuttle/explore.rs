@@ -1,4 +1,5 @@
-//! Runs of the checker: schedules, their clock and their tasks.
+//! Functions that run a test under many schedules of the checker, and that advance the clock and
+//! wait for tasks in a schedule.
 
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -7,16 +8,17 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, Runner};
 use tokio::runtime::Runtime;
 
-/// Number of schedules of each test for each scheduler. The environment variable `SCHEDULES` sets
-/// another number.
+/// Number of schedules for each test and each of the two schedulers: 400. The environment variable
+/// `SCHEDULES` sets another number.
 const DEFAULT_SCHEDULES: usize = 400;
 
-/// Number of preemptions in a schedule of PCT. Most concurrency errors need one or two.
+/// Number of preemptions in a schedule of PCT: three. Most concurrency errors need one or two
+/// preemptions.
 const PREEMPTIONS: usize = 3;
 
 thread_local! {
-    /// Runtime with a clock that only [`advance_time`] moves. It is leaked, because a failed
-    /// schedule may leave timers in it.
+    /// Runtime with a clock that only [`advance_time`] moves. The runtime is leaked, because a
+    /// failed schedule may leave timers in it.
     static TIME: &'static Runtime = Box::leak(Box::new(
         tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -26,19 +28,20 @@ thread_local! {
     ));
 }
 
-/// Advances the clock by a millisecond, for tasks that back off.
+/// Advances the clock of tokio by a millisecond, so that the timers of tasks that back off expire.
 pub(super) fn advance_time() {
     TIME.with(|time| time.block_on(tokio::time::sleep(Duration::from_millis(1))));
 }
 
-/// Runs a test under the schedules of one scheduler, and prints their number.
+/// Runs a test under all schedules that `scheduler` produces, and prints the number of schedules
+/// and the duration.
 pub(super) fn run_schedules(name: &str, scheduler: impl Scheduler + 'static, schedule: fn()) {
     let started = Instant::now();
     let mut config = Config::new();
     // The engine's futures are larger than the default stack allows.
     config.stack_size = 0x8_0000;
     let schedules = TIME.with(|time| {
-        // Timers of the schedule use the clock of this runtime.
+        // The timers that a schedule creates use the clock of this runtime.
         let _runtime = time.enter();
         Runner::new(scheduler, config).run(schedule)
     });
@@ -55,8 +58,8 @@ pub(super) fn explore(name: &str, schedule: fn()) {
 
 pub(super) type Task = shuttle::future::JoinHandle<()>;
 
-/// Waits for all tasks. The clock advances meanwhile, but so little that no deadline passes before
-/// the tasks that can continue have continued.
+/// Waits until all tasks have finished. The clock advances by a millisecond at each step of the
+/// wait, so that the tasks that can continue have continued before any deadline passes.
 pub(super) async fn join_all<const N: usize>(tasks: [Task; N]) {
     while tasks.iter().any(|task| !task.is_finished()) {
         advance_time();
@@ -64,7 +67,8 @@ pub(super) async fn join_all<const N: usize>(tasks: [Task; N]) {
     }
 }
 
-/// Returns a number that the schedule chooses.
+/// Returns a random number in `range`. The number belongs to the schedule, so that a repeated
+/// schedule gets the same number.
 pub(super) fn random_number(range: Range<u32>) -> u32 {
     shuttle::rand::Rng::gen_range(&mut shuttle::rand::thread_rng(), range)
 }

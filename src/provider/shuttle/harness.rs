@@ -1,4 +1,5 @@
-//! Two processes under the checker, and checks of the tokens that they serve.
+//! The harness of the tests: two simulated processes with one store and one WeChat, and checks of
+//! the tokens that the processes serve.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,7 +29,7 @@ fn app() -> AppId {
     AppId::new("wxchecked").unwrap()
 }
 
-/// Spawns a task of a schedule.
+/// Spawns a task of a test, which the checker schedules.
 pub(super) fn spawn<F: Future<Output = ()> + Send + 'static>(
     harness: &Arc<Harness>,
     task: impl FnOnce(Arc<Harness>) -> F,
@@ -36,7 +37,8 @@ pub(super) fn spawn<F: Future<Output = ()> + Send + 'static>(
     shuttle::future::spawn(task(Arc::clone(harness)))
 }
 
-/// Runs the body of one schedule, which begins with a stored pair of this age.
+/// Runs the body of a test under one schedule, with a new harness whose store holds a pair of this
+/// age.
 pub(super) fn with_harness<F: Future<Output = ()>>(
     age: TokenAge,
     allows_failures: bool,
@@ -49,22 +51,24 @@ pub(super) fn with_harness<F: Future<Output = ()>>(
     });
 }
 
-/// Two processes, one store and one WeChat, for the time of one schedule.
+/// Two simulated processes with one store and one WeChat, for one schedule.
 pub(super) struct Harness {
     store: Arc<RecordingStore>,
     wechat: Arc<FakeWechat>,
     pub(super) providers: [CredentialProvider; 2],
-    /// Number of recorded writes that each process has made or received as invalidations.
+    /// For each process, the number of recorded writes up to the newest write that the process has
+    /// made or received as an invalidation.
     known: [AtomicUsize; 2],
-    /// Number of invalidations that each process received.
+    /// For each process, the number of invalidations that the process received, plus one for the
+    /// first write.
     received: [AtomicUsize; 2],
-    /// `true` if requests may fail.
+    /// `true` if requests may fail, because the test loses replies or aborts calls.
     allows_failures: bool,
 }
 
 impl Harness {
-    /// Creates two processes, with a stored pair of this age. Requests may fail only if
-    /// `allows_failures`.
+    /// Creates two processes whose store holds a pair of this age. If `allows_failures` is `false`,
+    /// the checks reject failed requests.
     async fn new(age: TokenAge, allows_failures: bool) -> Arc<Self> {
         let clock = Clock::manual(NOW);
         let store = Arc::new(RecordingStore::new(clock.clone()));
@@ -106,23 +110,24 @@ impl Harness {
         })
     }
 
-    /// Makes the store lose up to this number of requests and replies.
+    /// Makes the store lose up to `count` requests and replies.
     pub(super) fn lose_replies(&self, count: usize) {
         self.store.losses_left.store(count, Ordering::Relaxed);
     }
 
-    /// Makes WeChat reject all renewals from now on.
+    /// Makes all later renewals fail with `failure`.
     pub(super) fn fail_renewals_with(&self, failure: fn() -> RenewalFailure) {
         self.wechat.fail_renewals_with(failure);
     }
 
-    /// Removes the lease from the store, as a fail-over or its expiry does.
+    /// Removes the lease from the store, as a fail-over of Redis or the expiry of the lease does.
     pub(super) async fn lose_lease(&self) {
         shuttle::future::yield_now().await;
         self.store.memory.drop_leases();
     }
 
-    /// Checks that no process holds the lease.
+    /// Checks that no process holds the lease of the credential: a new owner must be able to
+    /// acquire the lease.
     async fn assert_all_leases_released(&self) {
         let (memory, slot) = (&self.store.memory, self.providers[0].0.slot(ID));
         let (expected, owner) = (
@@ -139,18 +144,20 @@ impl Harness {
         memory.release_lease(&slot, &owner).await.unwrap();
     }
 
-    /// Returns the written access tokens in order, and the last one that WeChat granted.
+    /// Returns all written access tokens in order (`None` for a deletion), and the last token that
+    /// WeChat granted.
     pub(super) fn history(&self) -> (Vec<Option<String>>, String) {
         let granted = self.wechat.last_grant();
         (self.store.written(), format!("access-{granted}"))
     }
 
-    /// Makes all requests to the store wait, or lets them continue.
+    /// Makes all requests to the store wait, or lets the waiting requests continue.
     pub(super) fn block_store(&self, is_blocked: bool) {
         self.store.is_blocked.store(is_blocked, Ordering::Relaxed);
     }
 
-    /// Joins a call of the first process, or starts one. Returns its number.
+    /// Joins the running call of the first process, or starts a call. Returns the number of the
+    /// call.
     pub(super) fn join_call(&self) -> u64 {
         let provider = &self.providers[0].0;
         renewal::join_or_start(provider, ID, &Wanted::Any, None).number()
@@ -160,12 +167,12 @@ impl Harness {
         self.providers[0].0.calls.detach(ID);
     }
 
-    /// Records that a process has made or received this number of writes.
+    /// Records that the process `at` has made or received the write with this number.
     fn learn(&self, at: usize, number: usize) {
         self.known[at].fetch_max(number, Ordering::Relaxed);
     }
 
-    /// Returns the index of the last write of this token.
+    /// Returns the index of the last write of the entry's token among all recorded writes.
     fn write_index(&self, entry: &CacheEntry) -> usize {
         let token = Some(entry.secret().expose().to_owned());
         let written = self.store.written();
@@ -173,8 +180,9 @@ impl Harness {
         position.unwrap_or_else(|| panic!("{token:?} was never stored: {written:?}"))
     }
 
-    /// Checks that a result is no older than the writes that this process had made or received when
-    /// the request began (newest wins). `floor` is the number of those writes.
+    /// Checks that the result of a request is not older than the newest write that the process `at`
+    /// had made or received when the request began (newest wins). `floor` is the number of this
+    /// write.
     fn check_served(&self, at: usize, floor: usize, outcome: Result<CacheEntry, Error>) {
         match outcome {
             Ok(entry) => {
@@ -203,11 +211,11 @@ impl Harness {
         self.check_served(at, floor, outcome);
     }
 
-    /// Gets the credential in a process that receives no invalidations, and checks the cache: its
-    /// entry must not be older than any served token.
+    /// Gets the credential in a process that receives no invalidations. Checks that the cache entry
+    /// is not older than any token that the process has served.
     ///
-    /// The result itself is not checked. A request that joins a call may get the result of a read
-    /// that began before other reads.
+    /// The result of the request is not checked. A request that joins a call may get the result of
+    /// a read that began before other reads.
     pub(super) async fn get_without_invalidations(&self, at: usize) {
         if let Ok(entry) = self.providers[at].get(ID).await {
             self.learn(at, self.write_index(&entry) + 1);
@@ -224,7 +232,8 @@ impl Harness {
         self.check_served(at, floor, outcome);
     }
 
-    /// Reports the first token, as after a rejection by WeChat (reports compared).
+    /// Reports the first token as rejected by WeChat, and checks that another token is returned
+    /// (reports compared).
     pub(super) async fn report(&self, at: usize) {
         let invalid = AccessToken::from("access-0");
         let floor = self.known[at].load(Ordering::Relaxed);
@@ -239,7 +248,7 @@ impl Harness {
         self.check_served(at, floor, outcome);
     }
 
-    /// Reports the first token while all renewals fail.
+    /// Reports the first token while all renewals fail, and checks that the report fails.
     pub(super) async fn report_without_success(&self, at: usize) {
         let invalid = AccessToken::from("access-0");
         let outcome = self.providers[at].report_invalid(ID, &invalid).await;
@@ -269,8 +278,8 @@ impl Harness {
         }
     }
 
-    /// Spawns a task that applies invalidations until the schedule ends. It replaces the background
-    /// task of the engine, which does not run under the checker.
+    /// Spawns a task that applies invalidations to the process `at` until the schedule ends. This
+    /// task replaces the background task of the engine, which does not run under the checker.
     pub(super) fn listen(self: &Arc<Self>, at: usize) {
         let mut subscription = self.store.memory.subscribe(&app()).expect("it publishes");
         let harness = Arc::clone(self);
@@ -291,8 +300,8 @@ impl Harness {
         drop(shuttle::future::spawn(listening));
     }
 
-    /// Begins a new epoch, as after a missed invalidation: tokens that are served from now on were
-    /// read after this moment.
+    /// Begins a new epoch in the process `at`, as after a missed invalidation. Later requests must
+    /// not be served from reads that began before the new epoch.
     pub(super) fn lose_invalidations(&self, at: usize) {
         let written = self.store.written().len();
         self.providers[at].0.cache.mark_unsynced();
@@ -304,8 +313,9 @@ impl Harness {
     /// Waits until all tasks have ended, then checks that:
     ///
     /// - no call and no lease is left;
-    /// - the last granted pair was stored, unless the user logged out or requests may fail;
-    /// - the caches agree with the store, if the processes receive invalidations (`listening`).
+    /// - the last pair that WeChat granted was stored, unless the user logged out or requests may
+    ///   fail;
+    /// - the caches agree with the store, if both processes receive invalidations (`listening`).
     pub(super) async fn assert_quiescent(&self, listening: bool) {
         for provider in &self.providers {
             while !provider.0.tasks.is_empty() {
@@ -334,7 +344,8 @@ impl Harness {
             let absent = provider.0.cache.is_known_absent(ID, NOW);
             assert!(!absent || last.is_none(), "process {at}: {written:?}");
         }
-        // Nothing lost: the last grant was stored, unless the user logged out.
+        // Nothing lost: the last granted pair was stored, unless the credential was deleted or
+        // requests may fail.
         let granted = format!("access-{}", self.wechat.last_grant());
         let kept = written.contains(&Some(granted)) || written.contains(&None);
         assert!(
@@ -343,7 +354,8 @@ impl Harness {
         );
     }
 
-    /// Returns the number of renewals that WeChat granted.
+    /// Returns the number of renewals that WeChat granted, if the test has made this number of
+    /// logins.
     pub(super) fn renewals(&self, logins: usize) -> usize {
         self.wechat.last_grant() - logins
     }

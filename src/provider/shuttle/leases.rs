@@ -1,4 +1,4 @@
-//! Tests of leases and replies that are lost.
+//! Tests of lost leases, lost replies, and the release of leases.
 
 use super::explore::{explore, join_all};
 use super::harness::{spawn, with_harness};
@@ -24,8 +24,8 @@ fn lost_replies_lose_no_renewed_pair() {
     });
 }
 
-/// Two processes renew at once, because the store lost a lease. One of them is granted a pair,
-/// which revokes the refresh token of the other one.
+/// In this test two processes may renew at once, because the store loses the lease. The grant to
+/// one process then revokes the refresh token with which the other process renews.
 #[test]
 fn a_lost_lease_loses_no_pair_and_forces_no_login() {
     explore("a lost lease", || {
@@ -68,7 +68,8 @@ fn a_logout_beside_a_lost_lease_is_final() {
     });
 }
 
-/// No other process renews meanwhile, so an abandoned lease would last for its whole duration.
+/// In this test one process renews and no other process uses the lease. The lease of a request that
+/// got no reply must be released without waiting for its expiry.
 #[test]
 fn a_lease_request_without_reply_is_released() {
     explore("a lease request without reply", || {

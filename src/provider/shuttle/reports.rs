@@ -1,4 +1,4 @@
-//! Tests of reports of rejected tokens.
+//! Tests of reports: a caller reports that WeChat rejected its token.
 
 use super::explore::{explore, join_all};
 use super::harness::{ID, spawn, with_harness};

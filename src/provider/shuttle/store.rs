@@ -1,4 +1,5 @@
-//! A store for the checker: a store in memory behind a network that loses replies.
+//! A store for tests under the checker: a store in memory behind a simulated network that delays
+//! and loses requests and replies.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -14,13 +15,13 @@ use crate::store::{
     Expected, LeaseOwner, LeaseResult, MemoryStore, StoredRecord,
 };
 
-/// Store that both processes share. It records all writes in their order. Another task may run
-/// between a request, its execution and its reply.
+/// Store that both simulated processes share. It records all writes in their order. Other tasks may
+/// run between a request and its execution, and between the execution and the reply.
 pub(super) struct RecordingStore {
     pub(super) memory: MemoryStore,
-    /// Access tokens that were written. `None` stands for a deletion.
+    /// Access tokens of all writes, in their order. `None` stands for a deletion.
     written: Mutex<Vec<Option<String>>>,
-    /// `true` while all requests wait.
+    /// `true` while all requests to the store wait.
     pub(super) is_blocked: AtomicBool,
     /// Maximum number of requests and replies that are still to be lost.
     pub(super) losses_left: AtomicUsize,
@@ -45,7 +46,7 @@ impl RecordingStore {
         self.written.lock().unwrap().push(token);
     }
 
-    /// Returns the access tokens that were written. `None` stands for a deletion.
+    /// Returns the access tokens of all writes, in their order. `None` stands for a deletion.
     pub(super) fn written(&self) -> Vec<Option<String>> {
         self.written.lock().unwrap().clone()
     }
@@ -69,8 +70,8 @@ impl RecordingStore {
 }
 
 impl RecordingStore {
-    /// Executes a request for the lease after a random delay. Its caller has already received an
-    /// error, as when the network delays a request past its timeout.
+    /// Executes a request for the lease after a random delay, as if the network had delayed the
+    /// request past its timeout. The caller of the request has already received an error.
     fn claim_late(
         &self,
         slot: &CredentialSlot,

@@ -1,6 +1,6 @@
-//! Locks, atomics and tasks of the engine as points at which the checker may switch tasks. Outside
-//! of a schedule they behave like those of the standard library and tokio, as other tests need
-//! them.
+//! Locks, atomics and task spawning of the engine for tests. Under the checker, each use is a point
+//! at which the checker may switch tasks. In all other tests, these items behave like those of the
+//! standard library and tokio.
 
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use tokio_util::task::TaskTracker;
 
-/// Returns `true` if the checker schedules the tasks.
+/// Returns `true` if the checker schedules the current task.
 pub(in crate::provider) fn is_under_shuttle() -> bool {
     shuttle::current::try_get_current_task().is_some()
 }
@@ -18,13 +18,13 @@ pub(in crate::provider) fn is_under_shuttle() -> bool {
 #[derive(Default)]
 pub(in crate::provider) struct Mutex<T> {
     value: std::sync::Mutex<T>,
-    /// Lock of the checker, which is taken before the real one.
+    /// Lock of the checker. Under the checker, it is acquired before the real lock.
     switch_point: shuttle::sync::Mutex<()>,
 }
 
 pub(in crate::provider) struct MutexGuard<'a, T> {
-    // Fields are dropped in this order: the checker may switch tasks when its lock is released, so
-    // the real lock must be free by then.
+    // The fields are dropped in this order. The checker may switch tasks when its own lock is
+    // released, so the real lock must be released first.
     value: std::sync::MutexGuard<'a, T>,
     _switch_point: Option<shuttle::sync::MutexGuard<'a, ()>>,
 }
@@ -99,17 +99,18 @@ impl<A> Deref for Atomic<A> {
 }
 
 thread_local! {
-    /// Number of polls after which a call is aborted, if set.
+    /// Number of polls after which a call is aborted. `None` aborts no call.
     static ABORT_AFTER_STEPS: Cell<Option<u32>> = const { Cell::new(None) };
 }
 
-/// Sets the number of polls after which each later call is aborted; `None` aborts none. An aborted
-/// call ends like one that panics or whose runtime shuts down.
+/// Sets the number of polls after which each later call is aborted; `None` aborts no call. An
+/// aborted call ends without a result, like a call that panics or whose runtime shuts down.
 pub(super) fn abort_calls_after(steps: Option<u32>) {
     ABORT_AFTER_STEPS.set(steps);
 }
 
-/// Spawns the task of a call.
+/// Spawns the task of a call. Under the checker, the call may be aborted; see
+/// [`abort_calls_after`].
 pub(in crate::provider) fn spawn_call(
     tasks: &TaskTracker,
     call: impl Future<Output = ()> + Send + 'static,
@@ -125,7 +126,8 @@ pub(in crate::provider) fn spawn_call(
     }
 }
 
-/// Spawns the cleanup after a call, if a runtime still exists. The checker does not abort it.
+/// Spawns a task that cleans up after a call, if a runtime exists. Under the checker, this task is
+/// never aborted.
 pub(in crate::provider) fn spawn_cleanup(
     tasks: &TaskTracker,
     work: impl Future<Output = ()> + Send + 'static,

@@ -1,4 +1,5 @@
-//! A WeChat for the checker, which revokes a refresh token when it grants its successor.
+//! A fake WeChat for tests under the checker. It revokes a refresh token when it grants the next
+//! pair.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,7 +13,7 @@ use crate::store::BoxFuture;
 
 pub(super) const NOW: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
-/// Freshness of the token that is stored when a schedule begins.
+/// Freshness of an access token when a schedule begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum TokenAge {
     Fresh,
@@ -20,7 +21,7 @@ pub(super) enum TokenAge {
     Expired,
 }
 
-/// Creates the pair with this number.
+/// Creates the pair with this number: `access-NUMBER` and `refresh-NUMBER`.
 pub(super) fn record(number: usize, age: TokenAge) -> Record {
     let granted = match age {
         TokenAge::Fresh => NOW,
@@ -41,16 +42,17 @@ pub(super) fn record(number: usize, age: TokenAge) -> Record {
     }
 }
 
-/// WeChat, whose grants have numbers. Each grant revokes the pair before it.
+/// A fake WeChat that numbers the pairs that it grants. Each grant revokes the refresh token of the
+/// preceding pair.
 #[derive(Default)]
 pub(super) struct FakeWechat {
     /// Numbers of the granted pairs, in order.
     granted: Mutex<Vec<usize>>,
-    /// `true` while a call of a process runs.
+    /// `true` while a process calls WeChat for a renewal.
     renewing: AtomicBool,
-    /// `true` if a call may be aborted while it calls WeChat, so that another one calls too.
+    /// `true` if two renewals may run at once, because the test aborts calls or loses leases.
     allows_failures: bool,
-    /// Failure of every renewal, if set.
+    /// If set, every renewal fails with the failure that this function creates.
     failure: Mutex<Option<fn() -> RenewalFailure>>,
 }
 
@@ -79,7 +81,7 @@ impl FakeWechat {
     }
 }
 
-/// Source of a process, which calls the shared WeChat.
+/// Credential source of one process, which renews at the shared fake WeChat.
 pub(super) struct FakeSource(pub(super) Arc<FakeWechat>);
 
 impl CredentialSource for FakeSource {

@@ -107,7 +107,8 @@ fn a_revoked_pair_stays_revoked() {
     });
 }
 
-/// A call that starts with a snapshot from before the logout is not joined by later requests.
+/// In this test a call may start with a snapshot from before a logout. Requests after the logout
+/// must not join such a call.
 #[test]
 fn a_logout_races_the_first_read_of_a_call() {
     explore("a logout", || {
