@@ -1,4 +1,4 @@
-//! The access token that handlers receive.
+//! [`AccessToken`], through which handlers receive an access token or a `jsapi_ticket`.
 
 use std::fmt;
 
@@ -39,7 +39,8 @@ pub struct AccessToken(
 );
 
 impl AccessToken {
-    /// Wraps the text of a secret.
+    /// Creates a token from its text. The memory of a `String` that is passed is overwritten with
+    /// zeros.
     pub fn new(text: impl Into<String>) -> Self {
         let text = Zeroizing::new(text.into());
         Self::from(text.as_str())

@@ -64,7 +64,7 @@ impl From<InvalidIdentifier> for Error {
 pub struct AppId(Arc<str>);
 
 impl AppId {
-    /// Checks and wraps an AppID.
+    /// Creates an AppID from a text, after a check of the text.
     ///
     /// # Errors
     /// The text is empty, longer than 256 bytes, or has a character that is not an ASCII letter, an
@@ -108,7 +108,7 @@ impl AppId {
 pub struct UserId(Box<str>);
 
 impl UserId {
-    /// Checks and wraps a user id.
+    /// Creates a user id from a text, after a check of the text.
     ///
     /// # Errors
     /// The text is empty, longer than 256 bytes, or holds a control character.
@@ -118,7 +118,7 @@ impl UserId {
         Ok(Self(text.into_boxed_str()))
     }
 
-    /// Checks a user id without wrapping it.
+    /// Checks whether a text can be a user id, without creating a [`UserId`].
     ///
     /// # Errors
     /// The text is empty, longer than 256 bytes, or holds a control character.

@@ -13,7 +13,7 @@ use super::lifetime::Lifetime;
 use super::secret::RefreshToken;
 use crate::clock::Timestamp;
 
-/// A token with its lifetime.
+/// An access token or a `jsapi_ticket`, with its lifetime.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[doc(hidden)]
 pub struct Token {
@@ -68,7 +68,7 @@ pub struct Record {
     pub token: Option<Token>,
     /// The refresh token of a user. Credentials of the account have no refresh token.
     pub refresh: Option<Refresh>,
-    /// The facts about the user.
+    /// The facts about the user; empty for credentials of the account.
     pub details: UserDetails,
 }
 
@@ -77,9 +77,9 @@ pub struct Record {
 pub struct RecordView<'a> {
     /// The access token or `jsapi_ticket` that handlers receive.
     pub token: Option<TokenView<'a>>,
-    /// The refresh token.
+    /// The refresh token of a user. Credentials of the account have no refresh token.
     pub refresh: Option<RefreshView<'a>>,
-    /// The facts about the user.
+    /// The facts about the user; empty for credentials of the account.
     pub details: UserDetailsView<'a>,
 }
 
@@ -104,11 +104,11 @@ pub struct RefreshView<'a> {
 /// [`UserDetails`] whose texts are borrowed from the stored text.
 #[derive(Debug, Default, Clone)]
 pub struct UserDetailsView<'a> {
-    /// The user's openid.
+    /// The user's openid, if known.
     pub openid: Option<Cow<'a, str>>,
-    /// The granted scopes, separated by commas.
+    /// The scopes that the user granted, separated by commas, if known.
     pub scope: Option<Cow<'a, str>>,
-    /// The unionid.
+    /// The unionid, for accounts bound to an Open Platform account.
     pub unionid: Option<Cow<'a, str>>,
     /// The time of the user's last logout everywhere; see [`UserDetails::sessions_valid_from`].
     pub sessions_valid_from: Option<Timestamp>,
@@ -180,7 +180,7 @@ impl Record {
         self.token.is_none() && self.refresh.is_none()
     }
 
-    /// Borrows the record as a view.
+    /// Returns a view that borrows the texts of this record.
     pub fn view(&self) -> RecordView<'_> {
         RecordView {
             token: self.token.as_ref().map(|token| TokenView {
@@ -197,7 +197,7 @@ impl Record {
 }
 
 impl UserDetails {
-    /// Borrows the details as a view.
+    /// Returns a view that borrows the texts of these details.
     pub fn view(&self) -> UserDetailsView<'_> {
         fn lent(text: &Option<Box<str>>) -> Option<Cow<'_, str>> {
             text.as_deref().map(Cow::Borrowed)

@@ -5,14 +5,15 @@
 //! token's renewal point into both hashes. If a stored time could be the access token's, it says
 //! nothing about the refresh token, whose expiry is then unknown.
 //!
-//! There are two rules:
+//! Two rules decide when a refresh token counts as unusable:
 //!
 //! - Key lifetimes, copies between the layouts and the memory store use
 //!   [`RecordView::unusable_at`]. A refresh token whose record also holds an access token, and
 //!   whose stored expiry is plausible, counts as unusable one day after that expiry. Every other
 //!   refresh token follows the second rule.
-//! - The sweep, and the state `dead` in the operators' lists, use [`refresh_certainly_expired_at`]:
-//!   31 days after the stored time or the access token's renewal point, whichever is later.
+//! - The sweep, and the state `dead` in the operators' lists, use [`refresh_certainly_expired_at`].
+//!   That point is 31 days after the stored time or the access token's renewal point, whichever is
+//!   later.
 
 use std::time::Duration;
 
@@ -41,15 +42,15 @@ pub(crate) const MAX_KEY_TTL: Duration =
 ///
 /// `renew_at` is the renewal point of the access token in the same record. The function returns
 /// `false` for a stored time that is not plausible. It also returns `false` for a time up to two
-/// hours (the lifetime of an access token) after the renewal point, because some services store the
-/// access token's time here.
+/// hours (the lifetime of an access token) after the renewal point. Some services store the access
+/// token's time in place of the refresh token's.
 pub(crate) fn is_refresh_expiry(due: Timestamp, renew_at: Timestamp) -> bool {
     due.is_plausible() && due > renew_at.saturating_add(STANDARD_LIFETIME)
 }
 
-/// Returns the point from which a refresh token is certainly expired: 31 days after the later of
-/// the stored time and the access token's renewal point. The refresh token was valid when WeChat
-/// issued that access token.
+/// Returns the point from which a refresh token is certainly expired. It is 31 days after the
+/// stored time or the access token's renewal point, whichever is later. The refresh token was valid
+/// when WeChat issued that access token.
 pub(crate) fn refresh_certainly_expired_at(
     due: Timestamp,
     renew_at: Option<Timestamp>,

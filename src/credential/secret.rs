@@ -22,7 +22,7 @@ macro_rules! secret {
         pub struct $name(Box<str>);
 
         impl $name {
-            /// Wraps the text of a secret.
+            /// Creates the secret from its text.
             pub fn new(text: impl Into<String>) -> Self {
                 Self(text.into().into_boxed_str())
             }
@@ -135,7 +135,7 @@ impl BearerSecret {
 pub(crate) struct KeyList {
     /// Name of one key in error texts, such as `cookie key`.
     pub(crate) name: &'static str,
-    /// Minimum length of a key, in bytes.
+    /// Minimum length of a decoded key, in bytes.
     pub(crate) min_bytes: usize,
     /// A sentence with the command that creates a key.
     pub(crate) hint: &'static str,

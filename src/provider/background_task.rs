@@ -53,7 +53,7 @@ impl BackgroundTask {
         };
     }
 
-    /// Aborts the task and disables it.
+    /// Aborts the task if it runs. A later [`start`](Self::start) has no effect.
     pub(super) fn stop(&self) {
         let state = std::mem::replace(&mut *self.lock(), TaskState::Disabled);
         if let TaskState::Running(task) = state {

@@ -7,10 +7,10 @@
 //!   epoch, its own period has not ended, and the store confirmed the entry within `ttl`. The
 //!   period of a fresh token ends when its renewal starts, and the period of a stale token lasts
 //!   one second at most.
-//! - Invalidated: the entry is served only while the store is unavailable (stale served). Five
-//!   events lead here: a remote write of another version, a report of the token, a new epoch, the
-//!   end of the entry's own period, and `ttl` without confirmation by the store. A new read leads
-//!   back to Valid.
+//! - Invalidated: the entry is served only while the store is unavailable (stale served). A remote
+//!   write of another version, a report of the token or a new epoch leads here. So does the end of
+//!   the entry's own period, and a time of `ttl` without confirmation by the store. A new read
+//!   leads back to Valid.
 //! - Removed: a deletion, a local write, a read that finds no credential, the expiry of the token,
 //!   or a full cache removes the entry. The credential is then Absent.
 //!
@@ -21,9 +21,9 @@
 //! comparison and the insertion happen under the lock of the shard, so that no other thread runs
 //! between them.
 //!
-//! Loads and stores of the epoch and of the time of the last heartbeat are ordered (acquire,
-//! release): a thread that sees a new epoch or heartbeat also sees the invalidations that preceded
-//! it.
+//! Loads and stores of the epoch and of the time of the last heartbeat have acquire and release
+//! ordering. A thread that sees a new epoch or heartbeat therefore also sees the invalidations that
+//! preceded it.
 
 use std::hash::BuildHasher;
 use std::sync::PoisonError;
@@ -172,8 +172,8 @@ impl Cache {
     /// version is not cached.
     pub(super) fn on_invalidation(&self, id: &str, version: Option<RecordVersion>) {
         let key = self.key(id);
-        // The lock is held until the write is recorded and the entry is changed, so that no other
-        // thread sees the recorded write together with the old entry.
+        // The lock is held until the write is recorded and the entry is changed. No other thread
+        // can therefore see the recorded write together with the old entry.
         let mut history = self.lock_shard(key);
         history.writes.push(key, WriteEvent::Remote(version));
         if version.is_some() {
@@ -206,8 +206,8 @@ impl Cache {
     /// served only while the store is unavailable.
     pub(super) fn invalidate_all(&self) {
         // The heartbeat is discarded before the new epoch begins. The heartbeat belongs to the old
-        // epoch, and a thread that sees the new epoch must not apply the heartbeat to entries of
-        // the new epoch.
+        // epoch. A thread that sees the new epoch must not apply this heartbeat to entries of the
+        // new epoch.
         self.mark_unsynced();
         self.epoch.fetch_add(1, Ordering::AcqRel);
     }

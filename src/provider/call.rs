@@ -1,5 +1,5 @@
-//! Calls, which fetch a token for several callers at once: the token that a caller needs, the
-//! published state of a call, and the task's handle of a call.
+//! Calls, which fetch a token for several callers at once. This module defines the need of a
+//! caller, the published state of a call, and the handle of its task.
 
 use tokio::sync::watch;
 
@@ -8,12 +8,13 @@ use crate::clock::Timestamp;
 use crate::credential::AccessToken;
 use crate::error::Error;
 
-/// The token that a caller needs.
+/// The need of a caller: which token satisfies the caller.
 #[derive(Debug, Clone)]
 pub(super) enum Wanted {
-    /// Any usable token, fresh or stale.
+    /// Any unexpired token satisfies the caller, fresh or stale.
     Any,
-    /// Any token except the contained one, which the caller reported as invalid (reports compared).
+    /// Any unexpired token satisfies the caller, except this one, which the caller reported as
+    /// invalid (reports compared).
     Replacing(AccessToken),
 }
 
@@ -37,7 +38,7 @@ impl Wanted {
 #[derive(Debug, Clone, Default)]
 pub(super) struct CallState {
     /// Unexpired token that the call found. Every caller whose need this token satisfies receives
-    /// the token before the call ends (stale served). The token stays after the end of the call: if
+    /// the token before the call ends (stale served). The token stays after the end of the call. If
     /// a renewal after a report fails, callers that did not report the token still receive it.
     pub(super) provisional: Option<CacheEntry>,
     /// Result of the call. `None` until the call has ended.

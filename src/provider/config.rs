@@ -28,7 +28,7 @@ const DEFAULT_RENEWAL_TIMEOUT: Duration = Duration::from_secs(8);
 const MIN_LEASE_DURATION: Duration = Duration::from_millis(100);
 const MAX_LEASE_DURATION: Duration = Duration::from_secs(3_600);
 
-/// Durations and sizes of an engine.
+/// Configuration of an engine: its durations, the size of its cache, and the start of its renewals.
 #[derive(Debug, Clone)]
 pub(crate) struct ProviderConfig {
     /// Time between the renewal point and the expiry of a credential.

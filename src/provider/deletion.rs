@@ -24,8 +24,8 @@ use crate::error::Error;
 use crate::store::{CommitResult, LeaseResult, StoredRecord};
 
 /// Time that a process waits before it deletes a pair: one second. Another process that holds the
-/// successor of the pair commits the successor in this time, because it waits 250 milliseconds at
-/// most between two tries of a commit.
+/// successor of the pair can commit it in this time, because it waits at most 250 milliseconds
+/// between two tries.
 const SUCCESSOR_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Interval between two reads of the store during [`SUCCESSOR_TIMEOUT`]: 50 milliseconds, so that a
@@ -128,9 +128,9 @@ impl RenewalTask<'_> {
     }
 
     /// Returns `true` if the refresh token was used only because of a report and the stored access
-    /// token is still fresh. The pair then stays stored until the access token is due: other
-    /// callers keep using the token, and only the caller that reported the token has to log the
-    /// user in. Returns `false` if WeChat has revoked the access token too.
+    /// token is still fresh. The pair then stays stored until the access token is due, and other
+    /// callers keep using the token. Only the caller that reported the token has to log the user
+    /// in. Returns `false` if WeChat has revoked the access token too.
     fn is_fresh_for_others(&self, stored: &StoredRecord, error: &Error) -> bool {
         let fresh = |token: &Token| self.now() < token.lifetime.renew_at();
         self.call.wanted.replaced_token().is_some()

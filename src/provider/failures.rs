@@ -131,8 +131,8 @@ impl FailureTracker {
         self.credentials.remove(id);
     }
 
-    /// Opens the circuit of the account. Returns `true` if the errcode of the error was already
-    /// logged and needs no second log entry, and the time until which the circuit is open.
+    /// Opens the circuit of the account. Returns two values: `true` if the errcode was logged
+    /// recently, so that it needs no second log entry, and the end of the open period.
     pub(super) fn open_circuit(&self, error: &Error, now: Timestamp) -> (bool, Timestamp) {
         let wait = OPEN_CIRCUIT_FOR.max(error.retry_after().unwrap_or_default());
         let mut account = self.lock_account();

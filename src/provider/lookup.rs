@@ -1,12 +1,14 @@
-//! Reads of the store in the task of a request, without a call of the single flight.
+//! Reads of the store inside a request, without a call (see `single_flight`).
 //!
 //! Most reads find a fresh token. Such a read needs no task and no channel, which would cost
 //! several times as much as the read. A call starts in three cases:
 //!
 //! - Another request already reads the credential. The further requests then share the read of one
-//!   call. - The store has no fresh token. The call decides about a renewal, which must continue
-//!   when the request ends (nothing lost). - The store is slow, and the request is served from the
-//!   cache. The call then caches the answer of the store.
+//!   call.
+//! - The store has no fresh token. The call decides about a renewal, which must continue when the
+//!   request ends (nothing lost).
+//! - The store is slow, and the request is served from the cache. The call then caches the answer
+//!   of the store.
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! The engine: returns a credential from the cache or the store, and renews it when it is due.
 //!
-//! A user's token, the account's token and the `jsapi_ticket` have one problem in common: each is a
+//! A user's token, the account's token and the `jsapi_ticket` have one problem in common. Each is a
 //! credential with a lifetime in a shared store, and exactly one of many processes must renew the
 //! credential. The engine solves this problem once for all three. The engine works with a
 //! [`Store`](crate::store::Store) and with a [`CredentialSource`], and contains no HTTP.

@@ -2,7 +2,7 @@
 //! requests.
 //!
 //! The tokens of users are renewed by requests. The credentials of the account are few and always
-//! needed: a process that was idle for an hour must answer its next request without a wait for
+//! needed. A process that was idle for an hour must answer its next request without a wait for
 //! WeChat.
 
 use std::time::Duration;

@@ -31,7 +31,7 @@ use crate::metrics;
 use crate::store::StoredRecord;
 
 impl RenewalTask<'_> {
-    /// Returns the tracing span of a renewal.
+    /// Returns the tracing span of a renewal, with the app, the kind and the id of the credential.
     pub(super) fn renewal_span(&self) -> Span {
         tracing::info_span!(
             target: "tower_wechat::renewal",

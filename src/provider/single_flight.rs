@@ -13,7 +13,7 @@
 //!   the call from the table if it is still listed.
 //!
 //! The table has one lock. `Call::number` distinguishes a detached call from the next call for the
-//! same credential, so that the end of the detached call does not remove the next call.
+//! same credential. The end of the detached call therefore does not remove the next call.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};

@@ -23,7 +23,7 @@ use crate::store::{
     InvalidationSource, LeaseOwner, Store,
 };
 
-/// Access of an engine to its store.
+/// The access that an engine has to its store.
 pub(crate) enum StoreAccess {
     /// The engine reads, writes and receives invalidations.
     Full(Arc<dyn Store>),
@@ -99,7 +99,7 @@ pub(super) struct ProviderState {
     pub(super) tasks: TaskTracker,
     pub(super) invalidation_listener: BackgroundTask,
     pub(super) maintenance: BackgroundTask,
-    /// Gauge of the number of cache entries.
+    /// Gauge of cache entries, to which this engine contributes the entries of its own cache.
     pub(super) cached_gauge: metrics::CachedGauge,
 }
 
@@ -213,9 +213,9 @@ impl ProviderState {
         tracing::debug!(target: "tower_wechat::renewal", app = %self.app, %error, "served a cached token; the store was unavailable");
     }
 
-    /// Records the metrics of a read if the read belongs to the sample: the first 1,024 reads, one
-    /// in 64 of the later ones, and every read of an account's credential. Metrics of all reads
-    /// would cost about as much as the reads themselves.
+    /// Records the metrics of a read if the read belongs to the sample. The sample has the first
+    /// 1,024 reads, one in 64 of the later reads, and every read of an account's credential.
+    /// Metrics of all reads would cost about as much as the reads.
     pub(super) fn sample_metrics(&self, entry: &CacheEntry) {
         // `Relaxed` is enough, because the count only selects reads for the sample.
         let reads = self.direct_reads.fetch_add(1, Ordering::Relaxed);

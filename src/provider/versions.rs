@@ -52,8 +52,8 @@ impl Hasher for SpreadHasher {
 }
 
 /// Number of the most recent writes (8) and reads (64) that a shard records with their keys. A
-/// recorded read or write affects only its own credential; an older one affects all credentials of
-/// the shard. 10,000 concurrent reads are about 40 for each shard.
+/// recorded read or write affects only its own credential. An older read or write affects all
+/// credentials of the shard. 10,000 concurrent reads are about 40 for each shard.
 pub(super) const TRACKED_WRITES: usize = 8;
 const TRACKED_READS: usize = 64;
 
@@ -61,13 +61,13 @@ const TRACKED_READS: usize = 64;
 #[derive(Default)]
 pub(super) struct ShardHistory {
     pub(super) writes: RecentEvents<WriteEvent, TRACKED_WRITES>,
-    /// Reads whose results this process cached.
+    /// Reads whose results this process has cached, and the keys of their credentials.
     pub(super) reads: RecentEvents<(), TRACKED_READS>,
 }
 
 #[derive(Clone, Copy)]
 pub(super) enum WriteEvent {
-    /// This process wrote or removed the credential.
+    /// This process wrote or deleted the credential, or began to do so.
     Local,
     /// An invalidation with this version arrived. `None` means that the credential was deleted.
     Remote(Option<RecordVersion>),
@@ -75,7 +75,7 @@ pub(super) enum WriteEvent {
 
 /// History of events: the number of all events, and the most recent events with their keys.
 pub(super) struct RecentEvents<E, const REMEMBERED: usize> {
-    /// Number of all events so far.
+    /// Number of all events of the shard since the cache was created.
     pub(super) count: u64,
     /// Ring buffer of the most recent events, indexed by the number of the event.
     ring: [Option<(EntryKey, E)>; REMEMBERED],
@@ -115,7 +115,7 @@ impl<E: Copy, const REMEMBERED: usize> RecentEvents<E, REMEMBERED> {
 }
 
 /// State of the history before an exchange with the store. The result of the exchange is cached
-/// only if no event since the stamp makes it outdated, so that it does not replace a newer result.
+/// only if no event since the stamp may have made it outdated (newest wins).
 pub(super) struct VersionStamp {
     pub(super) key: EntryKey,
     pub(super) writes: u64,

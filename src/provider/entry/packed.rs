@@ -11,7 +11,7 @@
 //!
 //! - 20 bytes of times: the start and length of the validity, then the renewal point and the time
 //!   from there to the expiry;
-//! - 1 byte of flags;
+//! - 1 byte of flags, which say which of the following parts exist;
 //! - 2 bytes: the epoch of the cache;
 //! - openid, scope and unionid, each only if its flag is set, and each after two bytes with its
 //!   length;
@@ -26,7 +26,7 @@ use crate::credential::{
     AccessToken, Lifetime, RecordView, SCOPE_BASE, SCOPE_USER_INFO, SecretBytes,
 };
 
-/// Origin of a cached credential.
+/// Origin of a cached credential: the store or a renewal of this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::provider) enum EntryOrigin {
     /// The credential was read from the store, or a login stored it.

@@ -115,7 +115,7 @@ impl Harness {
         self.store.losses_left.store(count, Ordering::Relaxed);
     }
 
-    /// Makes all later renewals fail with `failure`.
+    /// Makes WeChat answer all later renewals with `failure`.
     pub(super) fn fail_renewals_with(&self, failure: fn() -> RenewalFailure) {
         self.wechat.fail_renewals_with(failure);
     }
@@ -180,9 +180,9 @@ impl Harness {
         position.unwrap_or_else(|| panic!("{token:?} was never stored: {written:?}"))
     }
 
-    /// Checks that the result of a request is not older than the newest write that the process `at`
-    /// had made or received when the request began (newest wins). `floor` is the number of this
-    /// write.
+    /// Checks that the result of a request of the process `at` is not older than the write `floor`
+    /// (newest wins). `floor` is the newest write that the process had made or received when the
+    /// request began.
     fn check_served(&self, at: usize, floor: usize, outcome: Result<CacheEntry, Error>) {
         match outcome {
             Ok(entry) => {

@@ -46,7 +46,7 @@ pub(super) fn record(number: usize, age: TokenAge) -> Record {
 /// preceding pair.
 #[derive(Default)]
 pub(super) struct FakeWechat {
-    /// Numbers of the granted pairs, in order.
+    /// Numbers of all pairs that WeChat granted, in their order.
     granted: Mutex<Vec<usize>>,
     /// `true` while a process calls WeChat for a renewal.
     renewing: AtomicBool,
@@ -64,7 +64,7 @@ impl FakeWechat {
         }
     }
 
-    /// Returns the number of the last grant.
+    /// Returns the number of the last pair that WeChat granted. The first pair has the number zero.
     pub(super) fn last_grant(&self) -> usize {
         self.granted.lock().unwrap().len() - 1
     }
