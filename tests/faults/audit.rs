@@ -64,9 +64,17 @@ impl Audit<'_> {
             let known = self.crowd.harness.wechat.current_pair(&user.openid);
             let known = known.map(|pair| (pair.access_token, pair.refresh_token));
             let stored = self.crowd.harness.stored(&user.openid);
-            if stored.is_none() && known.is_some() {
-                // The user has to log in although WeChat has a valid pair. The audit then checks
-                // that a fault explains it.
+            // A renewal before the access token is due returns the same access token with another
+            // refresh token. If the response is lost, the stored refresh token is revoked.
+            let must_log_in = match (&stored, &known) {
+                (None, Some(_)) => true,
+                (Some((access, refresh)), Some((newest_access, newest_refresh))) => {
+                    access == newest_access && refresh != newest_refresh
+                }
+                (None | Some(_), None) => false,
+            };
+            if must_log_in {
+                // The user will have to log in, and the audit has to find the reason.
                 let sent = (user.openid.clone(), SystemTime::now());
                 books.sent_to_log_in.lock().unwrap().push(sent);
             } else if stored != known {
