@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::store::redis::format::sealed;
 use crate::store::{CredentialKind, CredentialSlot};
 
-/// The state of a user's tokens.
+/// The state of a user's tokens, as the lists and reports show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenState {
     /// The access token is valid and not due for renewal.
@@ -69,7 +69,7 @@ pub struct UserReport {
     pub openid: Option<String>,
     /// The granted scope.
     pub scope: Option<String>,
-    /// The ids of the keys that sealed the values; empty for plain values.
+    /// The ids of the sealing keys of the stored values. Empty if the values are plain.
     pub sealed_with: Vec<String>,
 }
 

@@ -73,7 +73,7 @@ pub async fn migrate(
 }
 
 impl Migration<'_> {
-    /// Copies the records of the account and of all users.
+    /// Copies the records of the account and of all users, and retries busy records at the end.
     async fn copy_all(&self, summary: &mut Summary, progress: ProgressFn<'_>) -> Result<(), Error> {
         let mut busy = Vec::new();
         for kind in account_kinds() {
@@ -130,7 +130,7 @@ impl Migration<'_> {
     /// 5. The target has another type or is sealed with an unknown key: unreadable.
     /// 6. The target equals the source: unchanged, or a copy if the target's key expires too early.
     /// 7. The target expires later than the source: newer.
-    /// 8. Everything else: a copy. It also replaces a target that is no valid record.
+    /// 8. Everything else: a copy, which also replaces a target that is no valid record.
     fn decide(&self, slot: &CredentialSlot, facts: &RecordFacts) -> CopyDecision {
         let (store, now) = (&self.store.0, self.store.0.clock.now());
         let [source, target] = self.locations(slot);

@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::store::CredentialKind;
 use crate::store::redis::connection::errors::ErrorClass;
 
-/// Maximum number of concurrent reads on a Cluster. More of them would only wait in the nodes, and
+/// Maximum number of concurrent reads on a Cluster. More reads would only wait in the nodes, and
 /// delay the commands of services.
 const MAX_CONCURRENT_READS: usize = 64;
 

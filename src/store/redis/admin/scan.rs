@@ -44,6 +44,7 @@ enum ScanStage {
 /// The servers whose keys are scanned, one after another.
 #[derive(Default)]
 enum ScanServers {
+    /// The servers are not determined yet.
     #[default]
     Unknown,
     /// One server holds all keys.

@@ -71,7 +71,7 @@ pub struct Summary {
     pub still_busy: u64,
 }
 
-/// A callback for the progress of a task.
+/// A callback that receives the numbers of a task after each step.
 pub type ProgressFn<'a> = &'a mut (dyn FnMut(&Summary) + Send);
 
 /// The result of the work of a task on one record. Each result has a counter in [`Summary`], whose
@@ -90,7 +90,7 @@ pub(super) enum RecordOutcome {
 }
 
 impl Summary {
-    /// Counts an outcome. Returns `true` if the record has to be retried.
+    /// Adds one to the counter of an outcome. Returns `true` if the record has to be retried.
     pub(super) fn count(&mut self, outcome: &RecordOutcome) -> bool {
         match outcome {
             RecordOutcome::Written => self.written += 1,
@@ -115,7 +115,7 @@ impl Summary {
         self.unreadable.saturating_sub(self.not_utf8)
     }
 
-    /// Counts records whose names are not UTF-8.
+    /// Counts records whose names are not UTF-8 as read and as unreadable.
     pub(super) fn count_not_utf8(&mut self, not_utf8: u64) {
         self.scanned += not_utf8;
         self.unreadable += not_utf8;
@@ -123,7 +123,7 @@ impl Summary {
     }
 }
 
-/// The change of one key, and the value that it must still hold.
+/// The change of one key, and the value that the key must still hold.
 pub(super) struct KeyChange<'a> {
     pub(super) key: &'a RedisKey<'a>,
     /// The value at the last read. The change applies only while the key holds this value.
@@ -221,14 +221,14 @@ pub(super) async fn retry_busy<T>(
 }
 
 /// Returns the kinds of credentials that the account itself owns. The account has one record of
-/// each.
+/// each kind.
 pub(super) fn account_kinds() -> impl Iterator<Item = CredentialKind> {
     let kinds = CredentialKind::ALL.into_iter();
     kinds.filter(|kind| kind.belongs_to_account())
 }
 
 /// Returns the layouts in which a kind of credential has a location. Records of snapshot users are
-/// not part of the published layout. They have the same location in every layout of the store.
+/// not part of the published layout, and have the same location in every layout of the store.
 pub(super) fn layouts_of(kind: CredentialKind) -> &'static [Layout] {
     match kind {
         CredentialKind::User | CredentialKind::AccountToken | CredentialKind::JsapiTicket => {
@@ -241,9 +241,9 @@ pub(super) fn layouts_of(kind: CredentialKind) -> &'static [Layout] {
 /// The result of [`RedisStore::apply_changes`].
 pub(super) enum ApplyResult {
     Applied,
-    /// Another process holds a lease.
+    /// Nothing was written, because another process holds a lease.
     Busy,
-    /// A key no longer holds the expected value.
+    /// Nothing was written, because a key no longer holds the expected value.
     Conflict,
 }
 

@@ -1,7 +1,7 @@
 //! A connection to a Redis Cluster, which is replaced when replies stay away.
 //!
-//! The client library follows moved slots and drops nodes that close their connections. It does not
-//! notice a node that keeps its connections open and does not reply. The library continues to send
+//! The client library follows moved slots and drops nodes that close their connections. The library
+//! does not notice a node that keeps its connections open and does not reply. It continues to send
 //! commands to that node after a replica has taken over. So a timeout requests a new connection,
 //! which reads the list of nodes again.
 //!
@@ -9,9 +9,9 @@
 //!
 //! - *In use*: commands use the current connection. A timeout, or an error that is not a server's
 //!   reply, requests a replacement.
-//! - *Replacing*: commands still use the current connection. The task opens a new one within
-//!   [`RECONNECT_TIMEOUT`], and later commands use that one. If that fails, the current connection
-//!   stays in use. A request during this state starts another replacement after
+//! - *Replacing*: commands still use the current connection. The task opens a new connection within
+//!   [`RECONNECT_TIMEOUT`], and the next commands use the new connection. If the attempt fails, the
+//!   current connection stays in use. A request during this state starts another replacement after
 //!   [`RECONNECT_DELAY`].
 
 use std::sync::Arc;
@@ -39,8 +39,8 @@ use crate::store::redis::hash_tag::hash_tag_range;
 /// within the timeout, the older login may be kept until WeChat rejects its token.
 const MAX_RETRIES: u32 = 12;
 
-/// Minimum and maximum delay before a retry, in milliseconds. Both are short, so that a command can
-/// be retried several times within its timeout.
+/// Minimum and maximum delay before a retry, in milliseconds. The delays are short, so that a
+/// command can be retried several times within its timeout.
 const RETRY_DELAY_MS: (u64, u64) = (10, 200);
 
 /// Minimum time between two attempts to replace the connection, however many commands fail.
@@ -77,7 +77,8 @@ pub(in crate::store::redis) fn circuit_index(key: &[u8], circuit_count: usize) -
     usize::from(key_slot(key)) * circuit_count / usize::from(SLOT_COUNT)
 }
 
-/// Returns the slot of a key: CRC-16/XMODEM of its hash tag, or of the whole key without one.
+/// Returns the slot of a key, from the CRC-16/XMODEM of its hash tag. A key without a hash tag
+/// counts as a whole.
 fn key_slot(key: &[u8]) -> u16 {
     let tag = hash_tag_range(key).and_then(|range| key.get(range));
     let mut crc = 0u16;
@@ -91,7 +92,7 @@ fn key_slot(key: &[u8]) -> u16 {
 }
 
 impl ClusterNodes {
-    /// Connects, and starts the task that replaces the connection.
+    /// Connects to the Cluster, and starts the task that replaces the connection.
     pub(in crate::store::redis) async fn connect(
         seeds: Vec<ConnectionAddr>,
         connector: Connector,
@@ -102,7 +103,7 @@ impl ClusterNodes {
             let info = seed.clone().into_connection_info()?;
             infos.push(info.set_redis_settings(connector.connection_info.clone()));
         }
-        // Half of the timeout for each node leaves time for another node.
+        // One node may use half of the timeout, so that time is left for another node.
         let node_timeout = connector.timeout / 2;
         let mut builder = ClusterClientBuilder::new(infos)
             .connection_timeout(node_timeout)

@@ -1,8 +1,8 @@
 //! Checks of a Cluster before the client library connects: the nodes, their slots and addresses.
 //!
-//! The library's own error only says that it found no connection. It reveals neither a wrong
-//! password nor that the nodes announce addresses which this process cannot reach. These checks
-//! return an error with the cause and the remedy.
+//! The library's own error says only that the library has found no connection. The error reveals
+//! neither a wrong password nor that the nodes announce addresses which this process cannot reach.
+//! These checks return an error with the cause and the remedy.
 
 use redis::{ConnectionAddr, RedisError, Value};
 use tokio::task::JoinSet;
@@ -13,7 +13,8 @@ use crate::store::redis::connection::errors::{ErrorClass, describe_error};
 use crate::store::redis::connection::start_up::connect_error;
 use crate::store::redis::connection::url::format_address;
 
-/// Maximum number of addresses in one error message. A Cluster may have hundreds of nodes.
+/// Maximum number of addresses in one error message: six, because a Cluster may have hundreds of
+/// nodes.
 const MAX_NAMED_NODES: usize = 6;
 
 /// Queries the nodes of the URL for the slots of the Cluster, one by one until one replies. Checks

@@ -1,9 +1,9 @@
 //! Handshake with a server: RESP3 first, then RESP2 if the server rejects it.
 //!
 //! Redis before version 6 and many proxies do not support `HELLO`. Each product rejects it with
-//! another message, and some close the connection. So no messages are compared: after any error
-//! that is not about the user or password, the handshake is repeated without `HELLO` and `CLIENT
-//! SETINFO`.
+//! another message, and some close the connection. So no messages are compared. The handshake is
+//! repeated without `HELLO` and `CLIENT SETINFO`, unless the error shows another cause, such as a
+//! wrong password or a busy server.
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, ConnectionAddr, ProtocolVersion, RedisError, RedisResult};

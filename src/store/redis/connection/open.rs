@@ -45,7 +45,8 @@ impl ConnectOptions<'_> {
         })
     }
 
-    /// Connects, and checks that Redis replies. An error names the host names that do not resolve.
+    /// Opens the connection, and checks that Redis replies. If Redis is unreachable, the error
+    /// names the host names that do not resolve.
     pub(in crate::store::redis) async fn connect(&self) -> Result<Connection, Error> {
         match self.open().await {
             Err(error) if error.kind() == ErrorKind::StoreUnavailable => {

@@ -6,17 +6,17 @@
 //!
 //! # States
 //!
-//! - *Connected*, and not `lost`: commands use the connection. The task waits for a request to
-//!   check or for the next regular query. `mark_lost` and the disconnect message of RESP3 set
-//!   `lost`.
+//! - *Connected*, and not `lost`: commands use the connection. The task waits until a check is
+//!   requested or the next regular query is due. `mark_lost` and the disconnect message of RESP3
+//!   set `lost`.
 //! - *Connected*, and `lost`: commands wait for the next state. The task queries the Sentinels
 //!   every [`RETRY_DELAY`].
 //! - *Disconnected*: the task has found no primary. Commands fail at once. The task queries the
 //!   Sentinels every [`RETRY_DELAY`], and connects as soon as a primary can be reached.
 //!
 //! If a connected primary does not reply to `PING`, the task queries the Sentinels every
-//! [`RETRY_DELAY`] until the primary replies or another one takes over. After [`UNANSWERED_LIMIT`]
-//! the task replaces the connection to the same primary.
+//! [`RETRY_DELAY`] until the primary replies or another server takes over. After
+//! [`UNANSWERED_LIMIT`] the task replaces the connection to the same primary.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -43,8 +43,8 @@ use crate::store::redis::connection::url::format_address;
 /// a primary that is cut off from the other servers still replies.
 const SENTINEL_POLL_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Minimum time between two queries of the Sentinels. It limits the number of queries while many
-/// commands fail.
+/// Minimum time between two queries of the Sentinels. The minimum limits the number of queries
+/// while many commands fail.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// A connection to the current primary. Clones share the connection.
@@ -173,7 +173,8 @@ impl SentinelConnection {
         active.connection.send_packed_command(command).await
     }
 
-    /// Sends a pipeline, and does not send it again if a replica has rejected it.
+    /// Sends a pipeline. A pipeline that a replica has rejected is not sent again, but the next
+    /// command waits for the new primary.
     pub(in crate::store::redis) async fn commands(
         &self,
         commands: &Pipeline,

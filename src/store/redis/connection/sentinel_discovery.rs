@@ -1,4 +1,4 @@
-//! Queries to the Sentinels: which server is the primary of a group.
+//! Queries to the Sentinels, which name the server that is the primary of a group.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -88,8 +88,9 @@ impl Sentinels {
 
     /// Returns the primary of the newest configuration that any Sentinel reports.
     ///
-    /// All Sentinels are queried at once, so that an unreachable one adds no delay. Their
-    /// configuration epochs are compared, so that the reply of an outdated Sentinel does not count.
+    /// All Sentinels are queried at once, so that an unreachable Sentinel adds no delay. The
+    /// configuration epochs of the replies are compared, so that the reply of an outdated Sentinel
+    /// does not count.
     pub(in crate::store::redis) async fn find_primary(&self) -> Result<NamedPrimary, Error> {
         let mut queries = JoinSet::new();
         for sentinel in &self.members {
@@ -199,7 +200,8 @@ impl Sentinels {
         unreachable_error(&format!("a Sentinel of {shown}"), error)
     }
 
-    /// Describes the groups that the Sentinels watch, for an operator who has mistyped a name.
+    /// Describes the groups that the first Sentinel to reply watches, for an operator who has
+    /// mistyped a name.
     async fn describe_groups(&self) -> String {
         for sentinel in &self.members {
             let mut query = redis::cmd("SENTINEL");

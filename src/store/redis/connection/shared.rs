@@ -138,7 +138,8 @@ impl Connection {
     /// Checks that Redis replies to `PING`. On a Cluster, reads `key` from its node instead.
     pub(in crate::store::redis) async fn ping(&mut self, key: &str) -> RedisResult<()> {
         if self.is_cluster() {
-            // The client library would send PING to all nodes, and fail if one of them is down.
+            // On a Cluster, the client library would send PING to all nodes, and fail if one of
+            // them is down.
             return Cmd::get(key).exec_async(self).await;
         }
         let reply: Value = redis::cmd("PING").query_async(self).await?;

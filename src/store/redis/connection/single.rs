@@ -35,13 +35,13 @@ use crate::store::redis::connection::errors::indicates_replica;
 /// Time after which a connection whose handshake was rejected is replaced.
 ///
 /// Redis rejects a handshake if the password has changed or the user is disabled, for example. The
-/// client library's manager reconnects only after a connection broke. It would return the same
-/// rejection until the process ends.
+/// client library's manager reconnects only after a connection broke. After a rejected handshake,
+/// the manager would return the same rejection until the process ends.
 const HANDSHAKE_RETRY_DELAY: Duration = Duration::from_millis(250);
 
 /// Minimum age of a connection that is replaced because its server is a replica. Until the address
-/// leads to the new primary, new connections reach the old one. The minimum age limits the number
-/// of new connections.
+/// leads to the new primary, new connections still reach the old primary. The minimum age limits
+/// the number of new connections.
 const MIN_SWITCH_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Time between two checks of the server's role. The checks are needed because a replica rejects
@@ -93,7 +93,8 @@ struct Current {
 }
 
 impl Current {
-    /// Returns `true` if the next command must use a new connection.
+    /// Returns `true` if the state of the connection requires a new connection for the next
+    /// command.
     fn must_be_replaced(&self, now: Instant) -> bool {
         let has_lasted = |since: Option<Instant>, limit| {
             since.is_some_and(|since| now.duration_since(since) >= limit)
@@ -145,7 +146,7 @@ fn manager_config(command_timeout: Duration) -> ConnectionManagerConfig {
 }
 
 impl SingleConnection {
-    /// Connects, and starts the task that checks the server's role.
+    /// Connects to the address, and starts the task that checks the server's role.
     pub(in crate::store::redis) async fn connect(
         address: ConnectionAddr,
         connector: Connector,
@@ -209,7 +210,8 @@ impl SingleConnection {
         self.inner.command(command).await
     }
 
-    /// Sends a pipeline, and does not send it again if a replica has rejected it.
+    /// Sends a pipeline. A pipeline that a replica has rejected is not sent again, but the next
+    /// command may use a new connection.
     pub(in crate::store::redis) async fn commands(
         &self,
         commands: &Pipeline,

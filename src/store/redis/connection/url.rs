@@ -167,7 +167,7 @@ impl RedisUrl {
 }
 
 impl<'a> ServerList<'a> {
-    /// Splits the part of a URL that follows `://`.
+    /// Splits the part of a URL after `://` into user, hosts, path and parameters.
     fn split(rest: &'a str, tls: bool) -> Result<Self, Error> {
         let (authority, path) = match rest.find(['/', '?']) {
             Some(index) => rest.split_at(index),

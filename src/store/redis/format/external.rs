@@ -31,7 +31,7 @@ pub(crate) fn read_token(value: &[u8], format: ExternalFormat) -> Result<AccessT
     };
     let by_serializer = DecodeError::from_serializer(value);
     let read = extract_token(value, form);
-    // The serializer of the value helps the operator more than the position of the error.
+    // An error that names the serializer helps the operator more than the error of the parser.
     let token = read.map_err(|why| by_serializer.unwrap_or(why))?;
     if token.is_empty() {
         return Err(DecodeError::EmptyToken);
@@ -172,7 +172,7 @@ fn igbinary_scalar<'a>(rest: &mut &'a [u8], texts: &mut Vec<&'a [u8]>) -> Option
     let skipped = match kind {
         // Null, false and true have no further bytes.
         0x00 | 0x04 | 0x05 => 0,
-        // Integers of one to eight bytes, and a float of eight bytes (0x0c).
+        // Integers have one, two, four or eight further bytes, and a float (0x0c) has eight.
         0x06 | 0x07 => 1,
         0x08 | 0x09 => 2,
         0x0a | 0x0b => 4,

@@ -1,7 +1,7 @@
 //! The values of the published layout: `ACCESS_TOKEN#MS` and `REFRESH_TOKEN#MS`.
 //!
-//! A Spring Boot service also reads these values. It splits a value on `#` and uses the first two
-//! parts, the second as a `long`. This crate appends its own parts after them.
+//! A Spring Boot service also reads these values. The service splits a value on `#` and uses the
+//! first two parts, the second as a `long`. This crate appends its own parts after them.
 
 use std::time::Duration;
 
@@ -74,7 +74,7 @@ fn split_token(value: &[u8]) -> Result<(&str, Timestamp, Parts<'_>), DecodeError
         let at = parts.next().ok_or(DecodeError::MissingTime)?;
         Ok((parse_secret(token)?, parse_time(at)?, parts))
     };
-    // The serializer of the value helps the operator more than the position of the error.
+    // An error that names the serializer helps the operator more than the error of the parser.
     read().map_err(|why| DecodeError::from_serializer(value).unwrap_or(why))
 }
 

@@ -75,8 +75,8 @@ impl std::str::FromStr for SealingMode {
 
 /// The keys that encrypt values in Redis. The first key encrypts; all keys decrypt.
 ///
-/// Requires the feature `sealing`. It is off by default, because a Spring Boot service that shares
-/// the Redis cannot read sealed values and asks its users to log in.
+/// Requires the feature `sealing`. The feature is off by default, because a Spring Boot service
+/// that shares the Redis cannot read sealed values. Such a service asks its users to log in.
 ///
 /// # Introducing sealing
 ///

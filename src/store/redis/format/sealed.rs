@@ -2,8 +2,8 @@
 //!
 //! No plain value has this format, because a plain value starts with a token or with the number of
 //! its format. The published Spring Boot service splits a value on `#` and uses the first two
-//! parts. It finds an empty token that expired in 1970, and asks for a login. Versions of this
-//! crate without sealing do the same.
+//! parts. The service finds an empty token that expired in 1970, and asks for a login. Versions of
+//! this crate without sealing also ask for a login.
 //!
 //! `s1` is the algorithm, `KEY` is the id of the key, and `BODY` is nonce, ciphertext and tag.
 
@@ -51,7 +51,7 @@ impl fmt::Debug for SealingKeyId {
     }
 }
 
-/// The context to which a sealed value is bound.
+/// The context to which a sealed value is bound. A value with another context cannot be decrypted.
 #[derive(Debug, Clone, Copy)]
 #[cfg_attr(
     not(feature = "sealing"),

@@ -16,8 +16,8 @@ pub(crate) const SERIALIZATION_MAGIC: [u8; 4] = [0xac, 0xed, 0x00, 0x05];
 pub(crate) const SERIALIZER_REMEDY: &str = "let the Java service use StringRedisTemplate, or set \
      RedisSerializer.string() for keys, hash keys and hash values";
 
-/// The reason why a stored value cannot be decoded. Does not contain the value, which may be a
-/// secret.
+/// The reason why a stored value cannot be decoded. The reason does not contain the value, which
+/// may be a secret.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DecodeError {
     #[error("it is not UTF-8")]
@@ -68,7 +68,7 @@ impl DecodeError {
         }
     }
 
-    /// Returns `true` if the error comes from an unsupported serializer of another service. All
+    /// Returns `true` if an unsupported serializer of another service has written the value. All
     /// values of that service then cause the same error.
     pub(crate) fn is_from_serializer(self) -> bool {
         match self {

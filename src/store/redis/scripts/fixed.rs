@@ -72,7 +72,8 @@ return deleted
     });
 
 /// Writes the time at which a user logged out everywhere. `ARGV`: time and TTL in milliseconds. If
-/// the stored time is not earlier, writes one millisecond after it. Older versions stored seconds.
+/// the stored time is not earlier, writes the stored time plus one millisecond. Converts a stored
+/// time in seconds, which an older version wrote.
 pub(in crate::store::redis) static SET_REVOKED_AT: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"

@@ -1,4 +1,4 @@
-//! Replies of the scripts of a slot.
+//! The reply of the scripts that acquire a lease or write values.
 
 use redis::FromRedisValue;
 

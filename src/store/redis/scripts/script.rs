@@ -1,4 +1,4 @@
-//! The text of a script and its hash.
+//! A Lua script: its text and its hash.
 
 use sha1::{Digest, Sha1};
 

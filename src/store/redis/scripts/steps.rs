@@ -10,7 +10,7 @@
 
 use std::ops::Range;
 
-/// A script that works on all keys of a slot.
+/// A script that works on all keys of a slot in one atomic step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in super::super) enum Step {
     /// Acquires the lease if the values are the expected ones (one renewal).
