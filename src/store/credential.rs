@@ -66,8 +66,8 @@ pub enum ReadOutcome {
 
 /// The unique name of the holder of a lease.
 ///
-/// A holder may acquire a lease that it already has. This makes a retry safe when the store granted
-/// the lease but its reply was lost.
+/// A holder may acquire a lease that it already has. A retry is therefore safe if the store granted
+/// the lease but the reply was lost.
 #[derive(Clone, PartialEq, Eq)]
 pub struct LeaseOwner(Box<str>);
 

@@ -17,8 +17,8 @@ use crate::clock::Timestamp;
 use crate::credential::{AccessToken, Lifetime, Record};
 
 /// Interval between two events [`Event::Synced`], which confirm that a subscriber has missed no
-/// invalidation: two seconds. A listener on Redis sends heartbeats at this interval. Within two
-/// intervals, it notices that its subscription no longer delivers messages.
+/// invalidation: two seconds. A listener on Redis sends heartbeats at this interval. If its
+/// subscription no longer delivers messages, the listener notices this within about two intervals.
 pub(crate) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Number of events that a publisher keeps for slow subscribers: 4,096. A subscriber that is

@@ -143,7 +143,7 @@ pub trait CredentialWriter: CredentialReader {
 
     /// Deletes `expected`, writes a tombstone that names its refresh token, and releases the lease,
     /// in one atomic step. Deletes nothing if the slot holds other values. Every later write to the
-    /// slot removes the tombstone.
+    /// slot removes or replaces the tombstone.
     fn commit_deletion<'a>(
         &'a self,
         slot: &'a CredentialSlot,

@@ -125,7 +125,7 @@ impl RedisStoreBuilder {
         }
     }
 
-    /// Sets the layout of users' tokens. Default: [`Layout::Hashes`].
+    /// Sets the layout of credentials in Redis. Default: [`Layout::Hashes`].
     pub fn layout(mut self, layout: Layout) -> Self {
         self.layout = layout;
         self
@@ -149,10 +149,10 @@ impl RedisStoreBuilder {
     /// 4. `.layout(Keys)`: the hashes can be deleted.
     ///
     /// A migration in the other direction exchanges the names. Each step can be reverted to the
-    /// previous one. Processes of two consecutive steps can run together for any time. They hold
-    /// the leases of both layouts, so each token is renewed once. They write both copies together,
-    /// so no copy becomes stale. Step 1 and the old layout read the same copy, and so do step 3 and
-    /// the new layout.
+    /// previous one. Processes of two consecutive steps can run together for any time. A process
+    /// with a dual write holds the leases of both layouts, so each token is renewed once. Such a
+    /// process writes both copies in one atomic step, so neither copy is older than the other. Step
+    /// 1 and the old layout read the same copy, and so do step 3 and the new layout.
     ///
     /// A Spring Boot service can only use the hashes. A dual write is not possible on a Redis
     /// Cluster, because the two layouts are in different slots.
@@ -290,7 +290,7 @@ impl RedisStoreBuilder {
     /// [`health`](crate::health()) reports the reason.
     ///
     /// # Errors
-    /// The same errors as [`RedisStore::connect`].
+    /// Returns the errors of [`RedisStore::connect`].
     pub async fn connect(self) -> Result<RedisStore, Error> {
         let url = RedisUrl::parse(&self.url)?;
         let address = url.display_servers();

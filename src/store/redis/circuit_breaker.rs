@@ -1,5 +1,5 @@
 //! Circuit breaker for Redis commands: fails fast while Redis is unreachable, limits the commands
-//! in flight, and turns errors of Redis into errors with a remedy.
+//! in flight, and adds a remedy to errors of Redis.
 //!
 //! # States of a circuit
 //!
@@ -201,7 +201,7 @@ impl CircuitBreaker {
         started_at: Instant,
         after: Duration,
     ) -> Error {
-        // If another command has succeeded meanwhile, only this one command was slow.
+        // If another command has succeeded since then, only the command that timed out was slow.
         let started = duration_millis(started_at.saturating_duration_since(self.created_at));
         if self
             .circuit(circuit)
@@ -293,9 +293,10 @@ impl CircuitBreaker {
             .saturating_add(duration_millis(OPEN_DURATION))
             .max(1);
         let circuit = self.circuit(circuit);
-        // `open_until` comes before `is_open`: `record_success` resets `open_until` only after it
-        // has seen `is_open`. In the other order, a success in between would reset it too early
-        // and leave a closed circuit that rejects commands.
+        // `open_until` is stored before `is_open`, because `record_success` resets `open_until`
+        // only after it has seen `is_open`. In the reverse order, a success between the two stores
+        // would reset `open_until` too early. The circuit would then count as closed, but reject
+        // commands.
         circuit.open_until.store(until, Ordering::Relaxed);
         if !circuit.is_open.swap(true, Ordering::Relaxed)
             && self.open_count.fetch_add(1, Ordering::Relaxed) == 0

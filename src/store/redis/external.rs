@@ -86,7 +86,8 @@ impl ExternalToken {
     /// it.
     ///
     /// Versions before commit 179d469 (2023-11-07) let the key expire 200 seconds before the token.
-    /// This preset does not use those 200 seconds.
+    /// With this constructor, the token of such a version still counts as expired when the key
+    /// expires.
     ///
     /// Source: `WxMpRedisConfigImpl.updateAccessToken`, commit 3e48dc7 (2025-01-24).
     pub fn wx_java() -> Self {

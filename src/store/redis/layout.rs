@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use memchr::memchr;
 use serde::Deserialize;
 
-/// The arrangement of users' tokens in Redis.
+/// The arrangement of credentials in Redis.
 ///
 /// ```
 /// use tower_wechat::redis::Layout;
@@ -21,11 +21,12 @@ use serde::Deserialize;
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Layout {
-    /// The published Spring Boot layout: two hashes with a field for each user. A Java service and
-    /// this crate can share it.
+    /// The published Spring Boot layout: two hashes with a field for each user, and one string key
+    /// for each credential of the account. A Java service and this crate can share the data.
     #[default]
     Hashes,
-    /// One key with a TTL for each user, for large deployments and Redis Cluster.
+    /// One key with a TTL for each user and for each credential of the account. For large
+    /// deployments and Redis Cluster.
     Keys,
 }
 

@@ -1,7 +1,7 @@
 //! Publication of invalidations: by the script of a write, or by a separate `PUBLISH` after the
 //! write.
 //!
-//! [`PublishState`](super::publish_state::PublishState) selects the way.
+//! [`PublishState`](super::publish_state::PublishState) decides whether scripts publish.
 
 use redis::RedisError;
 

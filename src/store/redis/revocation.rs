@@ -32,8 +32,8 @@ pub(super) fn may_lack_revocation(slot: &CredentialSlot, record: &RecordView<'_>
 }
 
 impl RedisStore {
-    /// Reads the time at which a user last logged out everywhere. Returns an outer `None` after
-    /// `max_wait`.
+    /// Reads the time at which a user last logged out everywhere. Returns the outer `None` if Redis
+    /// has not replied within `max_wait`.
     pub(super) async fn read_revoked_at_within(
         &self,
         key: &CredentialKey,

@@ -27,8 +27,8 @@ const SAMPLE_FIELDS: usize = 20;
 
 impl RedisStore {
     /// Searches for serialized names after a user was not found, and logs an error for the first
-    /// such name. Does nothing for other formats, and within [`SEARCH_INTERVAL`] of the last
-    /// search.
+    /// such name. Does nothing if the location is no pair of hash fields, or if the last search
+    /// began within [`SEARCH_INTERVAL`].
     pub(super) async fn search_java_names(&self, location: &Location<'_>, slot: &CredentialSlot) {
         if location.format != ValueFormat::UserPair
             || !self.0.sealer.may_search_java_names(SEARCH_INTERVAL)

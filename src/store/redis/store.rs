@@ -48,11 +48,11 @@ use crate::store::{CredentialSlot, InvalidationSource, Store, Subscription};
 /// replicas then rejects writes.
 ///
 /// The store sends a command to a second server only if the first server replied that it did not
-/// run the command: `READONLY` from a replica, or `MOVED`, `ASK` or `TRYAGAIN` for a slot on
-/// another node. In a Cluster, the Redis library also repeats a command whose connection ended,
-/// within the timeout. A repeated lease or commit finds its own result. A repeated use of a quota
-/// counts twice. A repeated login may replace a newer login of the same user, until WeChat rejects
-/// its token.
+/// run the command. Such a reply is `READONLY` from a replica, or `MOVED`, `ASK` or `TRYAGAIN` for
+/// a slot on another node. In a Cluster, the Redis library also repeats a command whose connection
+/// ended, within the timeout. A repeated lease or commit finds its own result. A repeated use of a
+/// quota counts twice. A repeated login may replace a newer login of the same user, until WeChat
+/// rejects its token.
 ///
 /// ```no_run
 /// use tower_wechat::redis::Layout;

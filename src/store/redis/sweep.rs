@@ -48,15 +48,15 @@ pub struct SweepReport {
 impl RedisStore {
     /// Removes the expired tokens of an account's users from the hashes of [`Layout::Hashes`].
     ///
-    /// A refresh token counts as expired 31 days after the later of two times: its own stored time,
-    /// and that of the user's access token. An expired access token is removed if there is no
-    /// refresh token.
+    /// A refresh token counts as expired 31 days after the later of two times: its stored time, and
+    /// the renewal point of the user's access token. An expired access token is removed if there is
+    /// no refresh token.
     ///
     /// The sweep reads about 500 fields in one step and waits for `pause` between two steps, so
     /// that other commands are not delayed. The sweep keeps a field that another process changes
-    /// between the read and the removal. It also keeps values that it cannot decode, because they
-    /// may belong to another service. It does nothing in [`Layout::Keys`], where Redis expires the
-    /// keys.
+    /// between the read and the removal. The sweep also keeps values that cannot be decoded,
+    /// because such a value may belong to another service. In [`Layout::Keys`] the sweep does
+    /// nothing, because Redis expires the keys there.
     ///
     /// # Errors
     /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply.

@@ -222,7 +222,7 @@ async fn a_tombstone_expires_and_holds_no_token() {
         let [key] = keys.as_slice() else {
             panic!("{keys:?}");
         };
-        // The TTL covers the longest TTL of a copy in the other layout.
+        // The TTL of the tombstone is 32 days, the longest TTL of a copy in the other layout.
         let (ttl, day): (u64, u64) = (connection.pttl(key).unwrap(), 24 * 3_600_000);
         assert!((31 * day..=33 * day).contains(&ttl), "{ttl}");
         let value: String = connection.get(key).unwrap();

@@ -48,8 +48,8 @@ pub(in crate::store::redis) struct ListenerConfig {
 ///   repeats until an operator changes something is logged once and followed by
 ///   [`REJECTED_RETRY_DELAY`].
 /// - *Live*: subscribed; `is_live` is set, and subscribers got [`Event::Subscribed`]. The listener
-///   forwards messages and sends heartbeats. It returns to *waiting* when the connection ends, when
-///   a heartbeat does not come back, or when commands go to another server.
+///   forwards messages and sends heartbeats. The listener returns to *waiting* when the connection
+///   ends, when a heartbeat does not come back, or when commands go to another server.
 pub(super) struct ChannelListener {
     app: AppId,
     config: ListenerConfig,

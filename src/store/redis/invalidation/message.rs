@@ -6,7 +6,7 @@ use crate::store::{CredentialKey, CredentialKind, LeaseOwner, RecordVersion};
 /// ignored.
 const MAX_MESSAGE_LEN: usize = 1_024;
 
-/// A message on a channel.
+/// A message on the invalidation channel of an account.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Message<'a> {
     Invalidation {
