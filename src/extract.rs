@@ -11,7 +11,7 @@ use crate::identity::RequestHead;
 use crate::jssdk::JsConfig;
 use crate::layer::{AnonymousRequest, Rejection, WechatAccount, WechatUser};
 
-/// The rejection of a handler that takes a [`WechatUser`], for a request without one.
+/// The rejection of a handler that takes a [`WechatUser`], for a request without a user.
 ///
 /// The layer renders it as under [`Policy::Required`](crate::Policy::Required): with
 /// [`WechatLayer::reject`](crate::WechatLayer::reject), and with a redirect to the login or the

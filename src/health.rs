@@ -142,8 +142,8 @@ impl Health {
 /// the cache.
 ///
 /// Each command takes at most the store's timeout (1 second). A result is reused for one second,
-/// unless reads failed. The check does not call WeChat, because an outage of WeChat must not
-/// restart processes.
+/// unless the check's first command, a read, failed. The check does not call WeChat, because an
+/// outage of WeChat must not restart processes.
 ///
 /// ```
 /// use axum::Json;

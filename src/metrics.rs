@@ -34,7 +34,8 @@ pub(crate) enum RequestOutcome {
     Rejected,
 }
 
-/// Counters of requests, created once so that a request costs one addition.
+/// Counters of requests, one for each [`RequestOutcome`]. They are created once, so that counting a
+/// request costs one addition.
 #[derive(Clone)]
 pub(crate) struct RequestCounters {
     #[cfg(feature = "metrics")]
@@ -250,7 +251,8 @@ impl Drop for CachedGauge {
     }
 }
 
-/// Sets the gauge of the time at which a credential of the account expires.
+/// Sets the gauge of the time at which a credential of the account expires. The Unix epoch means
+/// that this process has not loaded the credential yet.
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
 pub(crate) fn set_expiry(app: &AppId, kind: &'static str, at: Timestamp) {
     #[cfg(feature = "metrics")]

@@ -38,6 +38,7 @@ pub enum Policy {
     /// expired while WeChat or the store fails. A request waits for its token for one second at
     /// most.
     ///
-    /// A handler that takes a [`WechatUser`] rejects such a request as the layer would have.
+    /// A handler that takes a [`WechatUser`] rejects such a request as the layer does under
+    /// `Required`.
     Optional,
 }

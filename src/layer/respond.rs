@@ -14,7 +14,7 @@ use crate::metrics::RequestOutcome;
 use crate::navigation::{is_form_submission, is_navigation};
 
 impl<I, R> Shared<I, R> {
-    /// Counts a request that does not reach its handler, and returns its response.
+    /// Counts a request that does not reach its handler, and renders its rejection as a response.
     pub(super) fn reject<B>(&self, rejection: Rejection, head: &RequestHead<'_>) -> Response<B>
     where
         R: Reject<B>,
@@ -157,7 +157,8 @@ impl<I, R> Shared<I, R> {
             }
         };
         let headers = response.headers_mut();
-        // Some web views cache redirects. A cached redirect with a code would repeat a code that is spent.
+        // Some web views cache redirects. A cached redirect would start a login with an old
+        // `state`, which may have expired.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(PRAGMA, HeaderValue::from_static("no-cache"));
         for cookie in reply.set_cookies {

@@ -152,8 +152,8 @@ impl<S, I, R> WechatService<S, I, R> {
         }
     }
 
-    /// Returns a response of the layer's own. The inner service was polled ready and is not called, so its
-    /// reservation is released.
+    /// Returns a response that the layer made itself. The inner service was polled ready and is not
+    /// called, so its reservation is released.
     fn respond_without_inner<ReqBody>(
         &mut self,
         response: S::Response,
@@ -165,8 +165,9 @@ impl<S, I, R> WechatService<S, I, R> {
         ResponseFuture::ready(response)
     }
 
-    /// Releases what the inner service has reserved in `poll_ready`, such as a permit of a concurrency
-    /// limit. This service may be idle from now on, as the service of a connection is between requests.
+    /// Releases what the inner service has reserved in `poll_ready`, such as a permit of a
+    /// concurrency limit. This service may be idle for long after that, as the service of a
+    /// connection is between requests.
     fn release_inner(&mut self)
     where
         S: Clone,
@@ -277,8 +278,8 @@ impl<S, I, R> WechatService<S, I, R> {
         S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
         R: Reject<ResBody>,
     {
-        // Other requests may need the reservation while this one waits for its token. The future polls a
-        // clone of the inner service once the token is there.
+        // Other requests may need the reservation while this request waits for its token. The
+        // future polls a clone of the inner service once the token is loaded.
         self.release_inner();
         let IdentifiedUser {
             id,

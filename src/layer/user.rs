@@ -125,8 +125,8 @@ pub(super) fn has_passed_layer(extensions: &Extensions) -> bool {
 }
 
 impl WechatUser {
-    /// Returns the user of a request, for handlers without axum that require one. axum handlers take a
-    /// [`WechatUser`] as an argument instead.
+    /// Returns the user of a request, for handlers without axum that require a user. axum handlers
+    /// take a [`WechatUser`] as an argument instead.
     ///
     /// # Errors
     /// Returns the rejection of a request without a user. The handler returns its
