@@ -36,7 +36,7 @@ pub(super) enum Backend {
     Cluster(ClusterNodes),
 }
 
-/// A watcher that reports when a connection starts to send its commands to another server.
+/// Reports when the connection of a store starts to send its commands to another server.
 pub(in crate::store::redis) struct ServerChanges(Option<watch::Receiver<u64>>);
 
 impl ServerChanges {

@@ -42,7 +42,8 @@ pub(in crate::store::redis) fn named_primary_error(
 }
 
 /// Returns the error for a server that replied and rejected the connection. Returns `None` for I/O
-/// errors and timeouts. `who` names the server at the start of the message.
+/// errors, for timeouts, and if no node of a Cluster was reached. `who` names the server at the
+/// start of the message.
 fn server_rejection_error(who: &str, error: &RedisError) -> Option<Error> {
     let message = describe_error(error);
     if rejects_credentials(error) {
