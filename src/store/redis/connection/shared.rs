@@ -36,7 +36,8 @@ pub(super) enum Backend {
     Cluster(ClusterNodes),
 }
 
-/// Reports when the connection of a store starts to send its commands to another server.
+/// A watcher that reports when the connection of a store starts to send its commands to another
+/// server.
 pub(in crate::store::redis) struct ServerChanges(Option<watch::Receiver<u64>>);
 
 impl ServerChanges {
