@@ -4,13 +4,14 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue};
 use memchr::memchr;
 
-/// Maximum length of a session cookie's value. Longer values were not issued by this crate. The
-/// login cookies, which may be longer, are read by [`text_after_prefix`].
+/// Maximum length of a session cookie's value: 1,024 bytes. Longer values were not issued by this
+/// crate. The login cookies, which may be longer, are read by [`text_after_prefix`].
 const MAX_VALUE_BYTES: usize = 1_024;
 
-/// Maximum number of cookies with one name that are read. Browsers send several cookies of one name
-/// if they were set for different paths or domains. Other hosts of the domain can put their cookies
-/// first. A header of 64 KiB has no room for more sessions of this crate's length.
+/// Maximum number of cookies with one name that are read: 1,024. Browsers send several cookies of
+/// one name if they were set for different paths or domains. Other hosts of the domain can put
+/// their cookies in front of this application's cookie. A header of 64 KiB has no room for more
+/// sessions of this crate's length.
 const MAX_SAME_NAME: usize = 1_024;
 
 /// Returns the values of the cookies with this name, in the order of the request. Skips values
@@ -25,8 +26,8 @@ pub(super) fn values_named<'a>(
         .take(MAX_SAME_NAME)
 }
 
-/// Returns the cookies that start with `prefix`, name and value together, without the prefix. Skips
-/// cookies that are not UTF-8.
+/// Finds the cookies whose `NAME=VALUE` starts with `prefix`, and returns the text after the prefix
+/// of each. Skips texts that are not UTF-8.
 pub(crate) fn text_after_prefix<'a>(
     headers: &'a HeaderMap,
     prefix: &str,
@@ -34,10 +35,12 @@ pub(crate) fn text_after_prefix<'a>(
     bytes_after_prefix(headers, prefix).filter_map(|rest| std::str::from_utf8(rest).ok())
 }
 
-/// Returns the cookies that start with `prefix`, without the prefix.
+/// Finds the cookies whose `NAME=VALUE` starts with `prefix`, and returns the bytes after the
+/// prefix of each.
 ///
 /// The function compares prefixes, because parsing all cookies would cost three times as much.
-/// Other cookies may contain any bytes: browsers send the cookies of Chinese pages unencoded.
+/// Cookies of other applications may contain any bytes: browsers send the cookies of Chinese pages
+/// unencoded.
 fn bytes_after_prefix<'a>(headers: &'a HeaderMap, prefix: &str) -> impl Iterator<Item = &'a [u8]> {
     headers
         .get_all(COOKIE)

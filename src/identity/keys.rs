@@ -1,4 +1,4 @@
-//! Keys of cookies, and the keys that are derived from them for each purpose.
+//! Keys that sign cookies, and the derivation of a separate key for each purpose.
 
 use std::fmt;
 
@@ -144,7 +144,7 @@ mod tests {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
 
-    /// HMAC as RFC 2104 defines it, computed step by step.
+    /// Returns the HMAC-SHA256 of a message, computed step by step as RFC 2104 defines it.
     fn hmac(key: &[u8], message: &[u8]) -> [u8; 32] {
         use sha2::Digest;
         let mut block = [0; 64];

@@ -86,7 +86,7 @@ impl<'a> RequestHead<'a> {
         self.uri
     }
 
-    /// Returns the head of a request that was taken apart.
+    /// Returns the head of a request from the request's `Parts`.
     #[cfg(feature = "axum")]
     pub(crate) fn from_parts(parts: &'a http::request::Parts) -> Self {
         let http::request::Parts {

@@ -3,7 +3,7 @@
 //! `USER.ISSUED.FLAGS-AGE-LOGOUT`, with numbers in base 36:
 //!
 //! - `USER` is the percent-encoded id of the user.
-//! - `ISSUED` is when the session was issued, in seconds.
+//! - `ISSUED` is the time when the session was issued, in seconds since the Unix epoch.
 //! - `FLAGS` is empty, or has `s` for a snapshot page's virtual user and `v` for a declined scope.
 //! - `AGE` is the number of seconds from the login to `ISSUED`.
 //! - `LOGOUT` is a time in milliseconds, usually that of the user's last logout everywhere before

@@ -23,7 +23,7 @@ impl SessionCookie {
     /// value, or if the session has ended.
     ///
     /// The checks that need no MAC come first, because a request can carry many other values in
-    /// front of the right one.
+    /// front of the valid one.
     pub(super) fn verify<'a>(
         &self,
         value: &'a [u8],
