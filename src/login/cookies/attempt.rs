@@ -47,7 +47,8 @@ pub(crate) enum AttemptStatus {
         at: u64,
         fingerprint: CodeFingerprint,
     },
-    /// The login was retried. `at` is that time in seconds since the Unix epoch.
+    /// The login counts as a retry: another login has begun, or the browser has kept its session.
+    /// `at` is that time in seconds since the Unix epoch.
     Retried { at: u64 },
 }
 
@@ -85,7 +86,7 @@ impl LoginAttempt {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct HistoryEntry {
     pub(super) login_id: u64,
-    /// The second in which the login ended, or in which it began if it is open.
+    /// The time at which the login ended, or began if it is open, in seconds since the Unix epoch.
     pub(super) at: u64,
     pub(super) scope: Scope,
     pub(super) status: AttemptStatus,

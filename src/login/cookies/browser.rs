@@ -12,8 +12,8 @@ use crate::login::state::LoginState;
 /// lengths keep all login cookies together below 4 KiB.
 pub(super) const SLOT_PAGE_BYTES: [usize; 6] = [MAX_RETURN_TO_BYTES, 1_024, 40, 40, 40, 40];
 
-/// Maximum number of logins in the history. This many logins within [`LOOP_WINDOW_SECONDS`] are a
-/// loop, so their detection needs no longer history.
+/// Maximum number of logins in the history: ten. This many logins within [`LOOP_WINDOW_SECONDS`]
+/// are a loop, so the detection of loops needs no longer history.
 pub(in crate::login) const MAX_HISTORY_ENTRIES: usize = 10;
 
 /// Window in which logins and retries count towards a loop: 60 seconds.
@@ -99,8 +99,8 @@ impl BrowserLogins {
     /// open ones. The history keeps the ids of evicted open logins, which then lead to the start
     /// page.
     ///
-    /// The login goes into an empty slot, if there is one, and otherwise shares the smallest slot
-    /// that has room.
+    /// The login goes into an empty slot other than the largest, if the page fits, and otherwise
+    /// shares the smallest slot that has room.
     pub(crate) fn add_attempt(&mut self, attempt: LoginAttempt) {
         let length = attempt.return_to.as_str().len();
         // The largest slot is reserved for pages that fit nowhere else, while other slots have
@@ -115,8 +115,8 @@ impl BrowserLogins {
                 .rev()
                 .find(has_room)
                 .unwrap_or_else(|| self.choose_slot_to_evict(length)),
-            // The slot is random, because tabs that begin together overwrite each other's cookie
-            // of one slot. With random slots, such tabs seldom have the same one.
+            // The slot is random, because tabs that begin together overwrite each other's cookie of
+            // one slot. With random slots, such tabs seldom get the same slot.
             count => empty_slots[fastrand::usize(..count)],
         };
         self.evict_until_fits(slot, length);
@@ -124,7 +124,8 @@ impl BrowserLogins {
         self.slot_changed[slot] = true;
     }
 
-    /// Returns the used bytes of a slot, with a further page of `added_length` if there is one.
+    /// Returns the number of bytes that the logins of a slot use, with a further page of
+    /// `added_length` if there is one.
     fn used_bytes(&self, slot: usize, added_length: Option<usize>) -> usize {
         let lengths = self.slots[slot]
             .iter()

@@ -54,7 +54,8 @@ impl LoginCookies {
             bytes.push(scope_to_flag(attempt.scope) | attempt.repeats.min(LOW_BITS));
             let page = attempt.return_to.as_str();
             bytes.extend((page.len() as u16).to_be_bytes());
-            // A semicolon would end the cookie. Pages never contain a circumflex.
+            // A semicolon would end the cookie, so the cookie has a circumflex instead, which no
+            // page contains.
             pages.extend(
                 page.chars()
                     .map(|character| if character == ';' { '^' } else { character }),
@@ -183,7 +184,8 @@ fn scope_from_flag(flag: u8) -> Scope {
     }
 }
 
-/// Returns the bytes whose MAC a cookie contains: its name, and all parts of its value.
+/// Returns the input of a cookie's MAC: the cookie's name, the length of its binary part, the
+/// binary part, and the pages.
 fn mac_input(name: &str, bytes: &[u8], pages: &str) -> Vec<u8> {
     let length = (bytes.len() as u32).to_be_bytes();
     [name.as_bytes(), b"=", &length, bytes, pages.as_bytes()].concat()

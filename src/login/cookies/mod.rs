@@ -12,8 +12,9 @@
 //!
 //! `TAG` is derived from the AppID and the callback's path, so that several accounts can share a
 //! host. With https the names begin with `__Host-`: no other host of the domain can set such a
-//! cookie. The history is separate from the slots to keep the reply to a callback small. Its
-//! `Location` already contains the page, and proxies accept at most 4 KiB of headers by default.
+//! cookie. The history is separate from the slots to keep the reply to a callback small. The
+//! `Location` of that reply already contains the page, and proxies accept at most 4 KiB of headers
+//! by default.
 
 mod attempt;
 mod browser;
@@ -45,7 +46,7 @@ const MAX_COOKIES_READ: usize = 128;
 /// Without a session, the login is retried.
 const DUPLICATE_SECONDS: u64 = 600;
 
-/// Writes and reads the cookies of one account's logins.
+/// Writer and reader of the login cookies of one account.
 #[derive(Clone)]
 pub(crate) struct LoginCookies {
     macs: Vec<KeyedMac>,
@@ -56,7 +57,7 @@ pub(crate) struct LoginCookies {
 }
 
 impl LoginCookies {
-    /// Creates the cookies of logins whose callback has this public path.
+    /// Creates the writer and reader for logins whose callback has this public path.
     pub(crate) fn new(
         app: &AppId,
         keys: &CookieKeys,

@@ -42,7 +42,7 @@ fn attempt(path: &str, now: Timestamp) -> LoginAttempt {
     }
 }
 
-/// The cookies of a browser.
+/// The cookies that a browser has stored.
 #[derive(Clone, Default)]
 struct Jar(std::collections::BTreeMap<String, String>);
 
@@ -212,7 +212,7 @@ fn long_and_many_short_pages_are_kept() {
     }
 }
 
-/// The slot of a login is random while several are empty, so that the test runs many times.
+/// The slot of a login is random while several slots are empty, so the test runs many times.
 #[test]
 fn newest_tabs_keep_their_pages() {
     let cookies = login_cookies("wx1", 1);
