@@ -16,7 +16,7 @@
 //!
 //! ## Exchanging
 //!
-//! One exchange runs for all copies of the callback. It spends the code.
+//! One exchange runs for all copies of the callback, and spends the code.
 //!
 //! - The code would reduce the scope that the user has granted: *Retrying*, before the code is
 //!   spent.
@@ -115,7 +115,8 @@ impl LoginHandler {
         }))
     }
 
-    /// Exchanges the code, and returns the reply for the outcome.
+    /// Exchanges the code, and returns the reply for the outcome. Retries the login instead if the
+    /// code would reduce a granted scope.
     fn finish_login(
         self,
         exchange: Exchange,

@@ -14,8 +14,8 @@ use crate::login::scope::Scope;
 use crate::login::state::unix_seconds;
 use crate::metrics;
 
-/// Maximum number of logins of one browser within a minute. Several tabs may log in at once; a
-/// higher number is a loop of logins that have no effect.
+/// Maximum number of logins of one browser within a minute: ten. Several tabs may log in at once,
+/// and a higher number is a loop of logins that have no effect.
 const MAX_LOGINS_PER_WINDOW: usize = MAX_HISTORY_ENTRIES;
 
 impl LoginHandler {
@@ -76,7 +76,7 @@ impl LoginHandler {
     }
 
     /// Logs that a login has replaced a foreign session. Only completed logins cause this line,
-    /// because any client can send such a cookie.
+    /// because any client can send a foreign session cookie.
     fn log_replaced_session(&self) {
         if let Some(more) = self.0.log_limiter.allow_line("foreign_session") {
             tracing::warn!(

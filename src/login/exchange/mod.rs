@@ -5,11 +5,11 @@
 //!
 //! ## Waiting for a permit
 //!
-//! [`ExchangeLimiter`] limits the exchanges of this process. Nothing is written, and the code is
-//! unspent.
+//! [`ExchangeLimiter`] limits the exchanges of this login handler. Nothing is written, and the code
+//! is unspent.
 //!
 //! - A permit is available in time: *Admitting*.
-//! - Timeout: *Finished* with a failure.
+//! - No permit is available in time: *Finished* with a failure.
 //!
 //! ## Admitting
 //!
@@ -32,7 +32,7 @@
 //!
 //! ## Calling WeChat
 //!
-//! The call spends the code. From here on the task ignores the timeout of its callback.
+//! The call spends the code. From this call on, the task ignores the timeout of its callback.
 //!
 //! - WeChat returns tokens: *Storing*.
 //! - WeChat rejects the code or fails: *Finished* with that outcome.
@@ -102,10 +102,10 @@ const INVALID_CODE_ERRCODE: i64 = 40_029;
 /// lost). After that, the user has to log in again.
 const STORE_RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// First delay between two reads of the outcome, and between two writes of the tokens.
+/// First delay between two reads of the outcome, and between two writes of the tokens: 20 ms.
 const INITIAL_DELAY: Duration = Duration::from_millis(20);
 
-/// Maximum delay between two reads of the outcome, and between two writes of the tokens.
+/// Maximum delay between two reads of the outcome, and between two writes of the tokens: 250 ms.
 const MAX_DELAY: Duration = Duration::from_millis(250);
 
 /// The exchange of one code.
@@ -300,7 +300,8 @@ impl Exchange {
         outcome
     }
 
-    /// Logs a rejected code with a rate limit, because any client can invent codes.
+    /// Logs that WeChat did not exchange a code. The line has a rate limit, because any client can
+    /// invent codes.
     fn log_rejected_code(&self, error: &Error) {
         let app = &self.code_key.app;
         if error.kind() == ErrorKind::WechatConfig {

@@ -22,7 +22,8 @@ pub(in crate::login) const TRANSIENT_FAILURE_LIFETIME: Duration = Duration::from
 pub(crate) enum ExchangeOutcome {
     /// The code has signed this user in.
     SignedIn(SignedInUser),
-    /// WeChat rejects the code because it is spent or expired. The login is retried.
+    /// WeChat rejects the code as spent, expired or invalid. The login is retried, unless the
+    /// browser has a session.
     CodeSpent,
     /// The login has failed, and the user gets a failure page.
     Failed(LoginFailure),

@@ -1,4 +1,4 @@
-//! Limits of logins: codes of one login, logins of one user, and exchanges of one process.
+//! Limits of logins: codes of one login, logins of one user, and exchanges of one login handler.
 
 pub(super) mod codes;
 pub(super) mod exchanges;
