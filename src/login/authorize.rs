@@ -71,7 +71,8 @@ mod tests {
         }
     }
 
-    /// The examples of WeChat's guide to web authorization (网页授权), character by character.
+    /// URLs equal the examples of WeChat's guide to web authorization (网页授权), character by
+    /// character.
     #[test]
     fn matches_wechats_documented_examples() {
         let base = request(

@@ -38,7 +38,7 @@ impl Login {
     /// them. If a proxy serves the application below a path, the public URL includes that path:
     /// `https://example.com/h5`. All addresses that the login sends to browsers then lie below that
     /// path. The proxy may strip the path before it passes a request on, or keep it. If the proxy
-    /// strips the path, the application must not have routes that begin with it.
+    /// strips the path, the application must not have routes that begin with that path.
     pub fn builder(public_url: impl AsRef<str>, keys: CookieKeys) -> LoginBuilder {
         let public_url = PublicUrl::parse(public_url.as_ref());
         LoginBuilder(public_url.map(|public_url| LoginSettings::new(public_url, keys)))
@@ -97,7 +97,7 @@ impl LoginBuilder {
 
     /// Sets the path to which WeChat sends users back. Default: `/wechat/callback`.
     ///
-    /// `build` fails if this is not a plain path, or if the public URL ends with it.
+    /// `build` fails if `path` is not a plain path, or if it is also the path of the public URL.
     pub fn callback_path(self, path: &str) -> Self {
         self.try_set(|settings| {
             settings.callback_path = parse_path(path)?;
@@ -107,7 +107,7 @@ impl LoginBuilder {
 
     /// Sets the path that begins a login. Default: `/wechat/login`.
     ///
-    /// `build` fails if this is not a plain path, or if the public URL ends with it.
+    /// `build` fails if `path` is not a plain path, or if it is also the path of the public URL.
     pub fn login_path(self, path: &str) -> Self {
         self.try_set(|settings| {
             settings.login_path = parse_path(path)?;
@@ -210,9 +210,9 @@ impl LoginBuilder {
         self.set(|settings| settings.state_lifetime = lifetime)
     }
 
-    /// Sets how long a session lasts after it was issued. The layer issues it again when half of
-    /// that time has passed. The session of a snapshot page's virtual user lasts two hours at most.
-    /// Default: 30 days.
+    /// Sets how long a session lasts after it was issued. The layer issues a session again when
+    /// half of that time has passed. The session of a snapshot page's virtual user lasts two hours
+    /// at most. Default: 30 days.
     pub fn session_lifetime(self, lifetime: Duration) -> Self {
         self.set(|settings| settings.session_lifetime = Some(lifetime))
     }
@@ -239,8 +239,9 @@ impl LoginBuilder {
     /// before the user gets an error page. Default: 2.
     ///
     /// A login is repeated if WeChat rejects its code, or if its code would reduce what the user
-    /// has granted. It is also repeated if a reloaded callback has lost its session. Values above
-    /// 10 count as 10, because the login cookies of a browser contain its last 10 logins.
+    /// has granted. A login is also repeated if its callback is reloaded after the browser has lost
+    /// the session. Values above 10 count as 10, because the login cookies of a browser contain its
+    /// last 10 logins.
     pub fn max_retries(self, retries: usize) -> Self {
         self.set(|settings| settings.max_retries = retries)
     }
@@ -251,12 +252,12 @@ impl LoginBuilder {
         self.set(|settings| settings.exchange_timeout = timeout)
     }
 
-    /// Adds a file by which WeChat verifies that a domain is yours. The layer serves it at the root
-    /// of the public URL. Default: no files.
+    /// Adds a file by which WeChat verifies that a domain is yours. The layer serves the file at
+    /// the root of the public URL. Default: no files.
     ///
-    /// mp.weixin.qq.com offers the file, `MP_verify_….txt`, when you set 网页授权域名 or
-    /// JS接口安全域名. Everybody can read it, signed in or not. Each call adds one file; a call with
-    /// the same name replaces that file.
+    /// mp.weixin.qq.com offers the file, `MP_verify_….txt`, when you set 网页授权域名 or JS接口安全域名. All
+    /// clients can read the file, even if they are not signed in. Each call adds one file; a call
+    /// with the same name replaces that file.
     ///
     /// The name consists of letters, digits, `-` and `_`, and ends with `.txt`. The content is one
     /// word. `build` fails for any other name or content.

@@ -18,8 +18,8 @@ use crate::identity::{Identify, Identity, RequestHead};
 use crate::users::GrantedScope;
 
 impl LoginHandler {
-    /// Returns the user of the browser's session. Ignores virtual users of snapshot pages, whose
-    /// grants do not last.
+    /// Returns the id of the user of the browser's session. Ignores virtual users of snapshot
+    /// pages, whose grants do not last.
     pub(super) fn session_user_id(&self, head: &RequestHead<'_>) -> Option<Box<str>> {
         match self.0.session_cookie.identify(head) {
             Identity::User(user) if !user.session.snapshot => Some(user.id.into()),
@@ -68,7 +68,7 @@ impl LoginHandler {
         attempt: &LoginAttempt,
         context: &CallbackContext,
     ) -> bool {
-        // A login without the state cookie is not retried.
+        // A login without the state cookie cannot be retried, so its code is exchanged in any case.
         let (Scope::Base, true, Some(user)) = (
             attempt.scope,
             context.has_state_cookie,

@@ -1,4 +1,4 @@
-//! The handler of a login for the users of one account: its parts, and the replies that all other
+//! The handler of a login for the users of one account: its parts, and the replies that several
 //! files of the login use.
 
 use std::fmt;
@@ -27,8 +27,8 @@ use crate::log_limiter::LogLimiter;
 use crate::metrics;
 use crate::users::UserTokens;
 
-/// Maximum number of unspent codes of one login that are bound to it. Each binding is a write to
-/// the store, and a client can invent any number of codes.
+/// Maximum number of unspent codes of one login that the store binds to that login: eight. Each
+/// binding is a write to the store, and a client can invent any number of codes.
 const MAX_UNSPENT_CODES: usize = 8;
 
 /// Handler of a [`Login`](super::Login) for the users of one account. Clones share their limits and
@@ -100,14 +100,14 @@ impl LoginHandler {
             || self.verification_file(path).is_some()
     }
 
-    /// Returns `true` if a path is that of the callback.
+    /// Returns `true` if a request's path is the callback path.
     pub(super) fn is_callback_path(&self, path: &str) -> bool {
         self.0
             .settings
             .is_own_path(path, &self.0.settings.callback_path)
     }
 
-    /// Returns `true` if a path is the one that begins a login.
+    /// Returns `true` if a request's path is the login path.
     fn is_login_path(&self, path: &str) -> bool {
         self.0
             .settings

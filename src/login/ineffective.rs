@@ -9,12 +9,12 @@ use crate::identity::{Identify, Identity, RequestHead};
 use crate::metrics;
 use crate::navigation::{Initiator, initiator};
 
-/// Number of logins of one browser within a minute, without effect, after which its page loads are
-/// no longer redirected to WeChat.
+/// Number of logins of one browser within a minute, without effect, after which the browser's page
+/// loads are not redirected to WeChat.
 const INEFFECTIVE_LOGINS: usize = 3;
 
-/// Maximum time between a login and the page load to which it leads, in seconds. A person who signs
-/// out and in again takes longer.
+/// Maximum time between a login and the page load to which the login leads: five seconds. A person
+/// who signs out and in again takes longer.
 const FOLLOW_UP_SECONDS: u64 = 5;
 
 impl LoginHandler {

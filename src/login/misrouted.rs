@@ -17,8 +17,8 @@ use crate::store::LoginCodeKey;
 
 /// Number of page loads that repeat a login within a minute, without a callback, after which the
 /// login may count as a loop. After that number, the browser has visited WeChat up to three times.
-/// The first visit is for the page that it requested, and two are for the page to which a proxy
-/// diverts the callback.
+/// The first visit is for the page that the browser requested, and two are for the page to which a
+/// proxy diverts the callback.
 pub(super) const MAX_MISSED_CALLBACKS: u8 = 2;
 
 /// Number of repeats after which the login counts as a loop regardless of the request's headers. No

@@ -36,7 +36,7 @@ impl FailurePage {
         )
     }
 
-    /// Returns the failure in one English sentence, for programs.
+    /// Returns the title and the reason of the failure in English, for rejections and JSON errors.
     pub(crate) fn message(&self) -> String {
         let PageText {
             title, sentence, ..

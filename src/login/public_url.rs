@@ -21,7 +21,7 @@ pub(crate) struct PublicUrl {
 }
 
 impl PublicUrl {
-    /// Reads a public URL.
+    /// Parses a public URL.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): `url` is no `http` or `https`
@@ -184,7 +184,7 @@ fn check_path_prefix(prefix: &str) -> Result<(), Error> {
     )))
 }
 
-/// Returns `true` for characters that a plain path may contain.
+/// Returns `true` if a plain path may contain this character.
 fn is_plain_path_char(character: char) -> bool {
     character.is_ascii_alphanumeric() || "/-_.~".contains(character)
 }

@@ -35,8 +35,8 @@ pub(super) struct LoginLink {
 impl LoginLink {
     /// Parses a query. If a link does not encode its `return_to`, as in `return_to=/a?x=1&y=2`, the
     /// parameters behind the first `&` belong to the page. An encoded `return_to` has neither a
-    /// question mark nor an equals sign, so that parameters that others add (WeChat adds `from`)
-    /// are ignored.
+    /// question mark nor an equals sign, so that parameters that other programs add (WeChat adds
+    /// `from`) are ignored.
     pub(super) fn parse(query: &str) -> Self {
         let mut link = Self::default();
         let mut is_unencoded = false;
@@ -108,7 +108,7 @@ pub(crate) fn parse_code_and_state(
     Ok((code, state.filter(|state: &String| !state.is_empty())))
 }
 
-/// Encodes a text as a value in a query.
+/// Percent-encodes a text for use as a value in a query.
 pub(crate) fn encode_query_value(text: &str) -> impl std::fmt::Display + '_ {
     utf8_percent_encode(text, URI_COMPONENT)
 }

@@ -5,9 +5,9 @@ use std::fmt;
 
 use super::public_url::PublicUrl;
 
-/// Maximum length of a page: of its percent-encoded path, query and fragment, in bytes. The page
-/// must fit into a cookie on the way to WeChat, and into a `Location` on the way back. By default,
-/// nginx accepts at most 4,096 bytes of headers from an application.
+/// Maximum length of a page: 2,048 bytes of percent-encoded path, query and fragment. The page must
+/// fit into a cookie on the way to WeChat, and into a `Location` on the way back. By default, nginx
+/// accepts at most 4,096 bytes of headers from an application.
 pub(super) const MAX_RETURN_TO_BYTES: usize = 2_048;
 
 /// A path of the application's own origin, with its query: a page to which a login leads.
@@ -27,7 +27,7 @@ pub(crate) struct ReturnTo(Box<str>);
 /// Reason for which a login does not lead to the requested page.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ReturnToError {
-    /// The page is longer than [`MAX_RETURN_TO_BYTES`].
+    /// The page is longer than 2,048 bytes ([`MAX_RETURN_TO_BYTES`]).
     TooLong,
     /// The page is no path of the application's own origin, or some browser would leave that
     /// origin.
@@ -135,7 +135,7 @@ fn encode_like_browsers(path: &[u8]) -> Option<Cow<'_, str>> {
     if path.iter().any(control) || std::str::from_utf8(path).is_ok_and(controls_beyond_ascii) {
         return None;
     }
-    // The circumflex is encoded, because login cookies contain it in place of a semicolon.
+    // The circumflex is encoded, because login cookies contain `^` in place of each semicolon.
     let stays = |byte: u8| byte.is_ascii_graphic() && !b"\"<>^".contains(&byte);
     if path.iter().all(|byte| stays(*byte)) {
         return std::str::from_utf8(path).ok().map(Cow::Borrowed);

@@ -75,7 +75,7 @@ impl LoginHandler {
         self.begin_with_granted_scope(scope, return_to, head, bound_user)
     }
 
-    /// Logs that a link to the login did not encode its page.
+    /// Logs that a link to the login did not encode its `return_to`.
     fn log_unencoded_return_to(&self, page: Option<&ReturnTo>) {
         if let Some(more) = self.0.log_limiter.allow_line("unencoded") {
             let path = page.map_or("", ReturnTo::path);

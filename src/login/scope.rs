@@ -2,7 +2,8 @@
 
 use crate::credential::{SCOPE_BASE, SCOPE_USER_INFO};
 
-/// Scope that WeChat asks a user to grant, as its guide to web authorization (网页授权) defines it.
+/// Scope that WeChat asks a user to grant, as WeChat's guide to web authorization (网页授权) defines
+/// it.
 ///
 /// ```
 /// use tower_wechat::Scope;
@@ -16,10 +17,10 @@ use crate::credential::{SCOPE_BASE, SCOPE_USER_INFO};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Scope {
-    /// `snsapi_base`: the user's openid. WeChat grants it without asking the user.
+    /// `snsapi_base`: the user's openid. WeChat grants this scope without asking the user.
     Base,
-    /// `snsapi_userinfo`: the nickname and the avatar too. WeChat asks the user, except for a user
-    /// who comes from the account's own chat or menu.
+    /// `snsapi_userinfo`: the user's openid, nickname and avatar. WeChat asks the user, except for
+    /// a user who comes from the account's own chat or menu.
     #[default]
     UserInfo,
 }

@@ -163,8 +163,8 @@ impl LoginSettings {
         below(plain(path)) == below(plain(own))
     }
 
-    /// Returns `true` if a proxy may have made `path` from the callback path, by removing segments
-    /// from its front or by adding some.
+    /// Returns `true` if a proxy may have made `path` from the callback path, by removing or adding
+    /// segments at the front.
     pub(super) fn resembles_callback_path(&self, path: &str) -> bool {
         let callback = self.public_url.public_path(&self.callback_path);
         let path = path.trim_matches('/');
@@ -173,8 +173,8 @@ impl LoginSettings {
                 || ends_with_segments(path, self.callback_path.trim_matches('/')))
     }
 
-    /// Returns the path and query that begin a login, which leads back to `page`, or to the start
-    /// page for `None`.
+    /// Returns the path and query of a login that leads back to `page`, or to the start page for
+    /// `None`.
     pub(super) fn login_url(&self, page: Option<&ReturnTo>, scope: Option<Scope>) -> String {
         let start_page = || ReturnTo::start_page(&self.public_url);
         let page = page.cloned().unwrap_or_else(start_page);
@@ -215,7 +215,7 @@ pub(super) fn parse_path(path: &str) -> Result<String, Error> {
     Ok(path.to_owned())
 }
 
-/// Returns `true` if a path ends with these segments, in any letter case.
+/// Returns `true` if a path ends with the whole segments in `segments`, in any letter case.
 fn ends_with_segments(path: &str, segments: &str) -> bool {
     let front = path.len().checked_sub(segments.len());
     let Some((front, back)) = front.and_then(|at| path.split_at_checked(at)) else {

@@ -18,9 +18,9 @@ use crate::users::UserTokens;
 /// - redirects page loads without a user to WeChat's authorize page, and answers all other requests
 ///   without a user with 401 and a `login_url`;
 /// - answers `/wechat/callback`, to which WeChat sends users back. The layer checks that this
-///   browser began the login, and exchanges the code once even if copies of the request arrive. It
-///   stores the user's tokens, sets the session cookie and redirects the browser to the requested
-///   page;
+///   browser began the login, and exchanges the code once even if copies of the request arrive. The
+///   layer then stores the user's tokens, sets the session cookie and redirects the browser to the
+///   requested page;
 /// - answers `/wechat/login?return_to=PATH`, which begins a login from a link or a script;
 /// - serves the [files](super::LoginBuilder::verification_file) by which WeChat verifies your domain.
 ///
@@ -73,7 +73,7 @@ use crate::users::UserTokens;
 /// - A user who opens a link to the callback of an attacker's login acts in the attacker's name
 ///   without noticing.
 /// - A person who learns the URL of a callback within ten minutes obtains the session of its user.
-/// - The user arrives at the start page, because the cookie also contains the requested page.
+/// - The user arrives at the start page, because the lost cookie also contained the requested page.
 ///
 /// # Logout
 ///

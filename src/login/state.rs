@@ -76,7 +76,7 @@ impl StateSigner {
         encode_hex(message.iter().chain(&tag))
     }
 
-    /// Verifies the value of the parameter `state`.
+    /// Verifies the value of the parameter `state`, and returns its content.
     pub(crate) fn verify(&self, text: &str, now: Timestamp) -> Result<LoginState, StateError> {
         let bytes = decode_hex(text).ok_or(StateError::Forged)?;
         let (message, tag) = bytes.split_at(12);
@@ -114,7 +114,7 @@ impl LoginState {
         bytes
     }
 
-    /// Reads the result of [`to_bytes`](Self::to_bytes).
+    /// Parses the bytes that [`to_bytes`](Self::to_bytes) has returned.
     pub(super) fn from_bytes(bytes: &[u8]) -> Self {
         let (id, issued_at) = bytes.split_at_checked(8).unwrap_or((bytes, &[]));
         Self {
