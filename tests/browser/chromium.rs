@@ -1,7 +1,7 @@
 //! A headless Chromium with WeChat's user agent, controlled over its DevTools pipe.
 //!
-//! The protocol is JSON with a NUL after each message; the browser reads it from descriptor 3 and
-//! answers on descriptor 4.
+//! The protocol is JSON with a NUL after each message. The browser reads commands from descriptor 3
+//! and writes replies and events to descriptor 4.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 
-/// Device that shows a page.
+/// The device that a tab emulates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Screen {
     /// WeChat on an iPhone.
@@ -36,7 +36,8 @@ impl Screen {
         }
     }
 
-    /// Returns the screen's size in CSS pixels, and other parameters of the emulation.
+    /// Returns parameters of the emulation: the screen's size in CSS pixels, its scale, and whether
+    /// it is a phone.
     fn metrics(self) -> Value {
         match self {
             Self::Phone => {
@@ -49,7 +50,7 @@ impl Screen {
     }
 }
 
-/// Maximum time for any step in this file, on a busy machine.
+/// Maximum time for a step, 30 s, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct Chromium {
@@ -67,7 +68,8 @@ struct Link {
 struct State {
     last: u64,
     waiting: HashMap<u64, oneshot::Sender<Value>>,
-    /// Every URL that was asked for, by session, redirects included.
+    /// All URLs that each tab has requested, in order, with those of redirects. The key is the
+    /// tab's session id.
     asked: HashMap<String, Vec<String>>,
 }
 
@@ -102,7 +104,8 @@ impl Chromium {
             "--disable-sync",
             "--disable-dev-shm-usage",
             "--hide-scrollbars",
-            // Hosts of tests, with certificates that tests have made.
+            // Hosts below `example.test` lead to this machine, and self-signed certificates of
+            // tests are accepted.
             "--host-resolver-rules=MAP *.example.test 127.0.0.1",
             "--ignore-certificate-errors",
             "--remote-debugging-pipe",
@@ -148,12 +151,12 @@ impl Chromium {
         }
     }
 
-    /// Opens a tab of a phone's size, in WeChat.
+    /// Opens a tab that emulates WeChat on a phone.
     pub async fn tab(&self) -> Tab {
         self.tab_on(Screen::Phone).await
     }
 
-    /// Opens a tab of a screen's size, in WeChat.
+    /// Opens a tab that emulates WeChat on this device.
     pub async fn tab_on(&self, screen: Screen) -> Tab {
         let target = self
             .link
@@ -243,7 +246,7 @@ impl Tab {
         self.ask("Page.navigate", json!({ "url": url })).await;
     }
 
-    /// Returns the value of a JavaScript expression.
+    /// Runs a JavaScript expression in the tab and returns its value.
     pub async fn value(&self, expression: &str) -> Value {
         let params =
             json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
@@ -265,7 +268,7 @@ impl Tab {
             .to_owned()
     }
 
-    /// Waits until a JavaScript expression is true on the page that is open by then.
+    /// Waits until a JavaScript expression is true. The tab may load other pages meanwhile.
     pub async fn until(&self, expression: &str) {
         let give_up = tokio::time::Instant::now() + PATIENCE;
         while self.value(expression).await != true {
@@ -289,7 +292,7 @@ impl Tab {
         .await;
     }
 
-    /// Makes a tap on the element of a selector.
+    /// Waits until the element exists and is enabled, and clicks on its centre.
     pub async fn press(&self, selector: &str) {
         let quoted = Value::from(selector);
         self.until(&format!(
@@ -309,7 +312,7 @@ impl Tab {
         }
     }
 
-    /// Sends a key that has no character.
+    /// Presses a key: `Tab` or `Enter`.
     pub async fn key(&self, name: &str) {
         let (code, text) = match name {
             "Tab" => (9, ""),
@@ -332,7 +335,8 @@ impl Tab {
         }
     }
 
-    /// Returns the cookies that the browser would send to a URL, HttpOnly ones too.
+    /// Returns the names and values of the cookies that the browser would send to a URL, with
+    /// HttpOnly ones.
     pub async fn cookies(&self, url: &str) -> Vec<(String, String)> {
         let params = json!({ "urls": [url] });
         let found = self.ask("Network.getCookies", params).await;
@@ -355,7 +359,8 @@ impl Tab {
         self.ask("Page.reload", json!({})).await;
     }
 
-    /// Returns the last requested URL that contains a text, redirects included.
+    /// Returns the last URL that the tab has requested and that contains `part`. Redirects count
+    /// too.
     pub fn last_asked(&self, part: &str) -> String {
         let state = self.link.state.lock().unwrap();
         let asked = state.asked.get(&self.session).cloned().unwrap_or_default();
@@ -375,7 +380,7 @@ impl Tab {
         .await;
     }
 
-    /// Writes a picture of the whole page to the build's temporary folder.
+    /// Saves a picture of the whole page in the build's temporary folder, and returns its path.
     pub async fn picture(&self, name: &str) -> PathBuf {
         let params = json!({ "format": "png", "captureBeyondViewport": true });
         let data = self.ask("Page.captureScreenshot", params).await;

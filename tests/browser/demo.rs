@@ -13,12 +13,12 @@ pub struct Demo {
 }
 
 impl Demo {
-    /// Starts a demo whose WeChat asks for consent.
+    /// Starts a demo. Its WeChat asks the user for consent.
     pub async fn start() -> Self {
         Self::with(&[]).await
     }
 
-    /// Starts such a demo with further variables.
+    /// Starts a demo with further variables. Its WeChat asks the user for consent.
     pub async fn with(variables: &[(&str, &str)]) -> Self {
         let sim = Simulator::start().await.unwrap();
         sim.settings(|settings| settings.auto_approve = false);
@@ -55,7 +55,7 @@ async fn program() -> std::path::PathBuf {
         .await
         .unwrap();
     assert!(built.success(), "the demo does not build");
-    // Tests lie in `deps`, examples beside that.
+    // The test program is in `deps`, and examples are in `examples` beside it.
     let test = std::env::current_exe().unwrap();
     test.ancestors()
         .nth(2)

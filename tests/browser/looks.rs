@@ -5,7 +5,8 @@ use crate::chromium::{Chromium, Screen, Tab};
 use crate::demo::Demo;
 use crate::sign_in;
 
-/// Texts whose contrast with what lies behind them is less than WCAG's 4.5 (3 for large ones).
+/// JavaScript that returns the texts with too little contrast: below 4.5, or 3 for large text, as
+/// WCAG says.
 const FAINT: &str = r#"(() => {
   const rgb = text => text.match(/[\d.]+/g).map(Number);
   const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
@@ -33,7 +34,8 @@ const FAINT: &str = r#"(() => {
   return found.join('; ');
 })()"#;
 
-/// Controls that have no name, are too small for a thumb, or cannot be reached by the keyboard.
+/// JavaScript that returns the controls without a name, lower than 44 pixels, or out of reach of
+/// the keyboard.
 const OUT_OF_REACH: &str = r#"[...document.querySelectorAll('a, button, summary, input')]
   .filter(e => e.getClientRects().length)
   .filter(e => {
@@ -42,8 +44,8 @@ const OUT_OF_REACH: &str = r#"[...document.querySelectorAll('a, button, summary,
   })
   .map(e => e.outerHTML).join('; ')"#;
 
-/// Texts that stand on each other, that leave the box they stand in, or the window; and controls
-/// that cover each other.
+/// JavaScript that returns what is misplaced: texts that overlap or leave their box or the window,
+/// and controls that overlap.
 const IN_DISORDER: &str = r#"(() => {
   const found = [];
   const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -84,8 +86,8 @@ const IN_DISORDER: &str = r#"(() => {
   return found.join('; ');
 })()"#;
 
-/// The names of all controls, in the order in which they are read: the head of the page, then its
-/// columns, each by lines and from left to right.
+/// JavaScript that returns the names of all controls in reading order: first the head of the page,
+/// then each column from top to bottom and from left to right.
 const READ: &str = r#"(() => {
   const head = document.querySelector('header').getBoundingClientRect().bottom;
   const columns = innerWidth > 800 ? innerWidth / 2 : Infinity;
@@ -99,7 +101,8 @@ const READ: &str = r#"(() => {
     .map(e => e.name);
 })()"#;
 
-/// The name of the control that has the focus, and what is wrong with how that is shown.
+/// JavaScript that returns the name of the control with the focus, and what is wrong: no visible
+/// outline, or outside of the window.
 const FOCUSED: &str = r#"(() => {
   const e = document.activeElement, style = getComputedStyle(e);
   if (e === document.body) return ['', ''];
@@ -111,11 +114,12 @@ const FOCUSED: &str = r#"(() => {
 
 const LANGUAGES: [(&str, &str); 2] = [("zh-CN", "立即续期"), ("en", "Renew now")];
 
-/// Checks the properties that every page has, in the light and the dark scheme.
+/// Checks contrast, controls and positions, in the light and in the dark scheme, and saves
+/// pictures.
 async fn is_well_made(tab: &Tab, place: &str) {
     for dark in [false, true] {
         tab.dark(dark).await;
-        // Colours fade over.
+        // A change of the scheme fades the colours, so this waits for the end of all animations.
         tab.until("document.getAnimations().every(one => one.playState !== 'running')")
             .await;
         let place = format!("{place}, {}", if dark { "dark" } else { "light" });
@@ -138,7 +142,8 @@ async fn is_well_made_on(screen: Screen) {
         let lang = tab.value("document.documentElement.lang").await;
         assert_eq!(lang, language);
         is_well_made(&tab, &format!("page, {screen}, {language}")).await;
-        // All that can be opened is open, and something has happened.
+        // Opens the details and causes an entry in the log, so that all parts of the page are
+        // visible.
         tab.press("summary").await;
         tab.until("/\\b[0-9a-f]{40}\\b/.test(document.querySelector('details').innerText)")
             .await;
@@ -171,7 +176,7 @@ async fn pages_are_accessible_on_a_desktop() {
     is_well_made_on(Screen::Desktop).await;
 }
 
-/// Runs through the page by Tab: the focus follows the reading order and is always visible.
+/// Presses Tab through the whole page. The focus follows the reading order and is always visible.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_keyboard_reaches_everything_in_reading_order() {
     let demo = Demo::start().await;
@@ -186,7 +191,7 @@ async fn the_keyboard_reaches_everything_in_reading_order() {
         }
         for (_, text) in LANGUAGES {
             tab.shows(text).await;
-            // Tab goes on from where the focus was: a page that is new begins at its beginning.
+            // After a reload, Tab begins at the start of the page and not at the last focus.
             tab.value("window.old = true").await;
             tab.reload().await;
             tab.until("!window.old && document.readyState === 'complete'")
@@ -209,7 +214,7 @@ async fn the_keyboard_reaches_everything_in_reading_order() {
     }
 }
 
-/// Runs every control by keyboard. The focus stays on the page.
+/// Operates the controls by keyboard. The focus stays on the control, or moves to the next link.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_keyboard_operates_every_control() {
     let demo = Demo::start().await;
@@ -229,7 +234,7 @@ async fn the_keyboard_operates_every_control() {
     tab.until("document.querySelector('details').open").await;
     focus("[data-logout='/logout']").await;
     tab.shows("已退出登录").await;
-    // Enter now follows the next link.
+    // After the logout the focus is on the link of the new page.
     tab.until("document.activeElement.matches('main a')").await;
     tab.key("Enter").await;
     tab.shows("申请使用").await;

@@ -1,6 +1,7 @@
-//! The demo in a real browser: headless Chromium with WeChat's user agent and a phone's viewport.
+//! Tests of the demo in a real browser: headless Chromium that emulates WeChat on a phone or a
+//! desktop.
 //!
-//! Needs `apt-get install chromium fonts-noto-cjk`. Pictures of what it shows are kept in the
+//! They need `apt-get install chromium fonts-noto-cjk`. Pictures of the pages are saved in the
 //! build's `tmp` folder.
 
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
@@ -28,7 +29,7 @@ use demo::Demo;
 
 const EXCHANGE: &str = "/sns/oauth2/access_token";
 
-/// Loads a page of the demo and allows the login on WeChat's page.
+/// Opens a page of the demo, consents on WeChat's page, and waits for the demo's page.
 async fn sign_in(tab: &Tab, url: &str) {
     tab.open(url).await;
     tab.shows("申请使用").await;
@@ -52,7 +53,7 @@ async fn a_first_visit_returns_to_its_page_with_the_query() {
     tab.shows("Renew now").await;
     tab.picture("page-english-dark").await;
 
-    // The clock runs.
+    // The time on the page changes by itself.
     let before = tab
         .value("document.querySelector('#time').textContent")
         .await;
@@ -70,7 +71,7 @@ async fn reload_back_button_and_two_tabs_work() {
     sign_in(&tab, &page).await;
     let callback = tab.last_asked("/wechat/callback?code=");
 
-    // The callback once more, as a reload or an old link brings it.
+    // Opens the callback again, as a reload or an old link does.
     for _ in 0..2 {
         tab.open(&callback).await;
         tab.until(&format!(
@@ -80,7 +81,8 @@ async fn reload_back_button_and_two_tabs_work() {
     }
     assert_eq!(demo.sim.calls_to(EXCHANGE), 1);
 
-    // Back to WeChat's page, and forward by its button: another code for the same state.
+    // The user goes back to WeChat's page and consents again, so that WeChat issues a second code
+    // for the same state.
     let again = browser.tab().await;
     again
         .open(&format!("{}/wechat/login?return_to=%2F%3Fc%3Dd", demo.url))
@@ -96,7 +98,7 @@ async fn reload_back_button_and_two_tabs_work() {
         .await;
     assert_eq!(demo.sim.calls_to(EXCHANGE), 2);
 
-    // Opens two tabs of a browser that has no session.
+    // Two tabs of another browser, which has no session.
     let fresh = Chromium::start();
     let (first, second) = (fresh.tab().await, fresh.tab().await);
     first.open(&format!("{}/?tab=1", demo.url)).await;
@@ -140,7 +142,7 @@ async fn the_buttons_renew_report_and_log_out() {
     let browser = Chromium::start();
     let tab = browser.tab().await;
     sign_in(&tab, &demo.url).await;
-    // WeChat's clock runs ahead: there, and only there, the token has expired.
+    // At WeChat the token has expired, and by the demo's clock it has not.
     demo.sim.advance(Duration::from_secs(7_200));
     tab.press("#renew").await;
     tab.shows("已续期：换了新令牌").await;
@@ -175,7 +177,8 @@ async fn the_js_sdk_card_shows_the_signature_of_this_page() {
     tab.picture("js-sdk").await;
 }
 
-/// Loads a page that sends its URL encoded or not, before and after a share.
+/// A page sends its own URL, encoded or not. After a share, the URL has several parameters, and an
+/// unencoded one is rejected.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shared_page_with_an_unencoded_url_gets_an_error() {
     let demo = Demo::start().await;
@@ -202,8 +205,8 @@ async fn a_shared_page_with_an_unencoded_url_gets_an_error() {
     }
 }
 
-/// Browsers do not send a `Strict` cookie with a navigation from another site, such as WeChat's
-/// page.
+/// The session cookie of the example must be `Lax`. A browser does not send a `Strict` cookie when
+/// it comes from WeChat's page.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_examples_session_survives_the_redirect() {
     let simulator = tower_wechat::simulator::Simulator::start().await.unwrap();
@@ -213,7 +216,7 @@ async fn the_examples_session_survives_the_redirect() {
     let browser = Chromium::start();
     let tab = browser.tab().await;
     tab.open(&format!("{origin}/sign-in")).await;
-    // The page from which the browser comes back is one of 127.0.0.1, and not of localhost.
+    // WeChat's page is at 127.0.0.1 and the example at localhost, which are different sites.
     tab.press("#allow").await;
     tab.shows("hello o").await;
     tab.until("location.pathname === '/me'").await;

@@ -1,4 +1,4 @@
-//! Tests of the demo behind nginx, in a browser that keeps cookies and follows redirects.
+//! Tests of the demo behind nginx, in a real browser.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use crate::sign_in;
 
 const AUTHORIZE: &str = "/connect/oauth2/authorize";
 
-/// Returns a free address. Each test in this program gets another one.
+/// Returns a free address for nginx.
 fn address() -> String {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().to_string()
@@ -30,7 +30,7 @@ async fn a_browser_returns_to_its_page_below_a_prefix() {
         sign_in(&tab, &asked).await;
         let shown = tab.url().await;
         assert_eq!(shown, url::Url::parse(&asked).unwrap().as_str());
-        // The page's own requests find their way below the prefix.
+        // The page's own requests are sent below the prefix.
         tab.press("summary").await;
         tab.until("/\\b[0-9a-f]{40}\\b/.test(document.querySelector('details').innerText)")
             .await;
@@ -41,8 +41,8 @@ async fn a_browser_returns_to_its_page_below_a_prefix() {
     }
 }
 
-/// The browser sends Referer and Sec-Fetch headers, by which the login distinguishes a loop from a
-/// reload.
+/// A proxy sends the callback to the start page. The login recognizes the loop by the browser's
+/// Referer and Sec-Fetch headers, and ends it on a page.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_drops_the_callback_causes_no_loop() {
     let browser = Chromium::start();
@@ -74,7 +74,7 @@ async fn a_reload_by_hand_is_not_taken_for_a_loop() {
     for reload in 0..6 {
         tab.open(&demo.url).await;
         tab.shows("申请使用").await;
-        // Two at once, and then as fast as hands are.
+        // The first two loads follow at once, and each further one after two seconds.
         if reload > 0 {
             tokio::time::sleep(Duration::from_secs(2)).await;
         }
@@ -101,7 +101,8 @@ async fn many_tabs_with_long_urls_lock_no_user_out() {
         tab.shows("申请使用").await;
         tabs.push(tab);
     }
-    // The newest two find their pages, and one whose place they took is signed in all the same.
+    // The two newest logins return to their pages. An older one, whose page is no longer stored,
+    // returns to the start page.
     for number in [7, 6] {
         tabs[number].press("#allow").await;
         tabs[number]

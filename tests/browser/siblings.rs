@@ -1,4 +1,4 @@
-//! Tests of cookies that another host of the domain can set, under https and http.
+//! Tests of a sibling host that sets cookies for the whole domain, under https and http.
 
 use tower_wechat::simulator::SimulatedUser;
 
@@ -15,7 +15,8 @@ fn port() -> u16 {
     listener.local_addr().unwrap().port()
 }
 
-/// The demo at h5.example.test, and a sibling host that sets the cookie named in its address.
+/// The demo at h5.example.test, and the host evil.example.test, whose page `/plant` sets a cookie
+/// for the domain.
 struct Site {
     demo: Demo,
     https: bool,
@@ -67,7 +68,7 @@ impl Site {
         format!("{scheme}://{host}.example.test:{}{path}", self.port)
     }
 
-    /// Sets the user who answers WeChat's consent page from now on.
+    /// Sets the user who logs in next at WeChat.
     fn user(&self, openid: &str) {
         self.demo.sim.add_user(SimulatedUser::new(openid));
     }
@@ -79,7 +80,8 @@ impl Site {
         assert_eq!(self.who(tab).await, openid);
     }
 
-    /// Returns the user that the demo sees for this browser, or the demo's error.
+    /// Returns the id of the user who is logged in to the demo in this tab, or the code of the
+    /// demo's error.
     async fn who(&self, tab: &Tab) -> String {
         tab.open(&self.url("h5", "/healthz")).await;
         tab.until("document.readyState === 'complete' && location.pathname === '/healthz'")
@@ -102,7 +104,7 @@ impl Drop for Site {
     }
 }
 
-/// Starts a login of the attacker, and returns its cookies and its callback.
+/// Starts a login of the attacker. Returns its cookies, and a callback with the attacker's code.
 async fn attackers_login(site: &Site, tab: &Tab) -> (Vec<(String, String)>, String) {
     site.demo
         .sim
@@ -141,7 +143,7 @@ async fn a_sibling_host_sets_no_session_under_https() {
     let (login, callback) = attackers_login(&site, &attacker).await;
     assert!(!login.is_empty());
 
-    // The browser has no session of its own.
+    // The victim's browser has no session, and does not accept the attacker's.
     for name in ["wechat_session", "__Host-wechat_session"] {
         site.plant(&victim, &format!("{name}={session}")).await;
     }
@@ -158,7 +160,7 @@ async fn a_sibling_host_sets_no_session_under_https() {
         .await;
     assert_eq!(site.who(&victim).await, "login_required");
 
-    // And one that is.
+    // The victim is logged in, and stays logged in despite the attacker's cookies.
     site.sign_in(&victim, VICTIM).await;
     for number in 0..6 {
         site.plant(&victim, &format!("wechat_session={session}{number}"))
@@ -172,7 +174,8 @@ async fn a_sibling_host_sets_no_session_under_https() {
     assert_eq!(site.who(&victim).await, VICTIM);
 }
 
-/// Over HTTP the sibling can log users out, because browsers allow it to. It cannot do more.
+/// Over HTTP the sibling host can log a user out, because browsers accept its cookies. It cannot
+/// log the user in as the attacker.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sibling_host_takes_over_no_session_under_http() {
     let site = Site::start(false).await;

@@ -1,5 +1,5 @@
-//! Tests of a page that calls a service of another origin: the headers that the browser sends, and
-//! its preflights.
+//! Tests of a page that calls a service of another origin: its URL in the `Referer`, and the
+//! browser's preflights.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -24,7 +24,8 @@ async fn served(app: Router) -> String {
     url
 }
 
-/// Runs a request of the page, and returns its status and body, or 0 where the browser refuses.
+/// Returns JavaScript that sends a request. Its value is the status and the body, or 0 if the
+/// browser blocks the request.
 fn fetching(call: &str) -> String {
     format!(
         "fetch({call}).then(async answer => [answer.status, await answer.text()], \
@@ -66,7 +67,8 @@ async fn a_page_of_another_origin_sends_its_url() {
         let signature = jssdk::sign(ticket.ticket().expose(), nonce, at, &page);
         assert_eq!(config["signature"], signature);
     };
-    // The browser cuts the Referer on its way to another origin, and only there.
+    // For another origin the browser sends only the origin as `Referer`. The request is rejected,
+    // and names the remedy.
     let cut = tab.value(&fetching(&format!("'{api}/config'"))).await;
     assert_eq!(cut[0], 400, "{cut}");
     assert!(cut[1].as_str().unwrap().contains("encodeURIComponent"));
@@ -100,14 +102,15 @@ async fn a_preflight_does_not_reach_the_handler() {
     let tab = browser.tab().await;
     tab.open(&pages).await;
     tab.shows("a page").await;
-    // A header of the page's own makes the browser ask first.
+    // A request with a header of the page's own, for which the browser sends a preflight first.
     let ask = async |api: &str| {
         let call = format!("'{api}/', {{ method: 'POST', headers: {{ 'x-own': '1' }} }}");
         tab.value(&fetching(&call)).await[0].clone()
     };
     assert_eq!(ask(&refusing).await, 0, "the browser gives up");
     assert_eq!(ask(&outside).await, 401);
-    // The preflight passes; what is asked for then is refused without the headers of CORS.
+    // The preflight passes. The layer rejects the request itself without CORS headers, so that the
+    // browser blocks the response.
     assert_eq!(ask(&inside).await, 0);
     assert_eq!(reached.load(Ordering::SeqCst), 0);
 }

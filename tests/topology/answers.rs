@@ -1,4 +1,5 @@
-//! Tests of temporary and lasting error replies of Redis: their effect on users and on `/healthz`.
+//! Tests of error replies of Redis, temporary and lasting: which users are served, and what
+//! `/healthz` reports.
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::support::http_client::{Answer, Asked};
 use crate::support::proxy::Proxy;
 use crate::support::redis_server::RedisServer;
 
-/// Maximum time until normal operation resumes after the cause has ended.
+/// Maximum time until all requests succeed after the end of a fault, 5 s.
 const RECOVERY: Duration = Duration::from_secs(5);
 
 async fn healthz(demo: &DemoProcess) -> Answer {
@@ -26,7 +27,8 @@ fn run(server: &mut Connection, words: &[&str]) {
     let _: redis::Value = redis::cmd(words[0]).arg(&words[1..]).query(server).unwrap();
 }
 
-/// The demo behaves the same for each reason for which a server serves reads and rejects writes.
+/// A server serves reads and rejects writes, for one of six reasons. The demo serves stored tokens
+/// and names the reason in `/healthz`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_only_server_is_not_ready_and_serves_tokens() {
     for layout in Layout::BOTH {
@@ -98,8 +100,7 @@ async fn a_read_only_server_is_not_ready_and_serves_tokens() {
             let refused = demo.me("oExpired").await;
             refused.is_rejected(503, "store_unavailable");
             assert_eq!(demo.me("oReader").await.status, 200, "{reason}");
-            // A process that starts now serves the same users, and its health check reports the
-            // same.
+            // A process that starts meanwhile serves the same users and reports the same.
             if reason != "does not let this user" {
                 let another = harness.demo().await;
                 assert_eq!(another.me("oReader").await.status, 200, "{reason}");
@@ -115,7 +116,7 @@ async fn a_read_only_server_is_not_ready_and_serves_tokens() {
     }
 }
 
-/// However many clients call the health check, Redis receives one command each second.
+/// 300 health checks cost Redis one command each second, and not one for each check.
 #[tokio::test(flavor = "multi_thread")]
 async fn health_checks_cost_one_command_a_second() {
     let harness = Harness::new(Layout::Keys).await;
@@ -131,11 +132,11 @@ async fn health_checks_cost_one_command_a_second() {
     assert!(asked <= seconds, "{asked} times in {seconds} s");
 }
 
-/// A script that runs until it is killed. Meanwhile Redis replies `BUSY` to other commands.
+/// A Lua script that runs until it is killed. Redis replies `BUSY` to other commands meanwhile.
 struct Endless {
     thread: std::thread::JoinHandle<()>,
-    /// The connection that kills the script. It is opened before the script runs, because a busy
-    /// server may reject the handshake of a new connection.
+    /// The connection that kills the script. It is opened before, because a busy server may reject
+    /// new connections.
     operator: Connection,
 }
 
@@ -183,10 +184,9 @@ async fn an_endless_script_is_not_taken_for_lost_rights() {
     eventually("it listens", Duration::from_secs(5), async || listens()).await;
 
     let endless = Endless::begin(&harness.redis).await;
-    // Within this time Redis rejects the demo's next heartbeat and its next subscription.
+    // During this time Redis rejects the demo's next heartbeat and its next subscription.
     tokio::time::sleep(Duration::from_secs(3)).await;
-    // No command is sent between two rejected ones, so a health check has no newer reason to
-    // report.
+    // Redis has rejected every command since, so the health check reports the script.
     eventually("the reason", Duration::from_secs(5), async || {
         let health = healthz(&demo).await;
         assert_eq!(health.status, 503, "{health:?}");
@@ -219,7 +219,8 @@ async fn an_endless_script_is_not_taken_for_lost_rights() {
     assert!(!demo.log().contains("+subscribe"), "{}", demo.log());
 }
 
-/// A missing password affects every command, so the demo subscribes again when commands succeed.
+/// Redis rejects all commands while a password is set. The demo subscribes again after the password
+/// is removed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_set_later_does_not_end_the_subscription() {
     let harness = Harness::new(Layout::Keys).await;
@@ -247,7 +248,7 @@ async fn a_password_set_later_does_not_end_the_subscription() {
     assert!(!demo.log().contains("+subscribe"), "{}", demo.log());
 }
 
-/// A script without an end interrupts the heartbeats, and does not end the subscription.
+/// A script blocks Redis for five seconds. The heartbeats continue afterwards.
 #[tokio::test(flavor = "multi_thread")]
 async fn heartbeats_continue_after_an_endless_script() {
     let server = RedisServer::with_options(&["--lua-time-limit", "50"]);
@@ -272,7 +273,7 @@ async fn heartbeats_continue_after_an_endless_script() {
     .await;
 }
 
-/// A server with too many connections is unavailable for a while; its configuration is valid.
+/// A server with too many connections counts as unavailable, and not as configured wrongly.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_is_full_of_connections() {
     let server = RedisServer::start();
@@ -280,8 +281,8 @@ async fn a_server_that_is_full_of_connections() {
     let users = UserTokens::new(WechatClient::new("wx0", "secret").unwrap(), store);
     let mut operator = server.connection();
     run(&mut operator, &["CONFIG", "SET", "maxclients", "1"]);
-    // The server may reset the connection before the client reads the error reply. The error
-    // contains this text in both cases.
+    // The server may close the connection before the client reads the error. The error contains
+    // this text in both cases.
     let full = RedisStore::builder(&server.url());
     refused(full, ErrorKind::StoreUnavailable, &["Redis at "]).await;
     run(
@@ -296,8 +297,8 @@ async fn a_server_that_is_full_of_connections() {
     eventually("ready", RECOVERY, async || users.health().await.is_ok()).await;
 }
 
-/// A server is not ready if its user lacks a right that logins need, or if a configured key has
-/// another type.
+/// The demo is not ready if its Redis user lacks a right that logins need, or if one of its keys
+/// has another type.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_without_logins_is_not_ready() {
     for layout in Layout::BOTH {

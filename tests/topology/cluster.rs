@@ -1,4 +1,4 @@
-//! Tests of three primaries with a replica each, when slots move and nodes fail.
+//! Tests of a Cluster of three primaries with a replica each, while slots move and nodes fail.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::support::redis_cluster::RedisCluster;
 
 const A_WHILE: Duration = Duration::from_millis(1_500);
 
-/// The hash layout in one slot.
+/// Names for the hash layout with a hash tag, so that all keys are in one slot.
 fn tagged() -> RedisNames {
     let mut names = RedisNames::default();
     names.user_access_token = "{wechat}.user.wxUserAccessToken".into();
@@ -19,7 +19,7 @@ fn tagged() -> RedisNames {
     names
 }
 
-/// Returns the set-up of a store in a layout, and one of its keys.
+/// Returns the configuration of a store in this layout, and one of the store's keys.
 fn store(cluster: &RedisCluster, layout: Layout) -> (RedisStoreBuilder, &'static str) {
     let builder = RedisStore::builder(&cluster.url("")).layout(layout);
     match layout {
@@ -32,7 +32,7 @@ async fn slots_move(layout: Layout) {
     let cluster = Arc::new(RedisCluster::start().await);
     let (builder, key) = store(&cluster, layout);
     let harness = LoadHarness::start(builder).await;
-    // The hash layout lies in one slot, so that one has to be among those that move: all do.
+    // The hash layout uses one slot. All slots of its node move, so that this slot is among them.
     let slots = if layout == Layout::Keys { 1_500 } else { 5_462 };
     let before = cluster.owner_of(key);
     harness

@@ -12,7 +12,7 @@ use crate::support::http_client::{Answer, Asked, HttpClient, fingerprint};
 use crate::support::redis_cluster::RedisCluster;
 use crate::support::sentinel_group::SentinelGroup;
 
-/// A browser that follows redirects between a demo and WeChat, and keeps the demo's cookies.
+/// An HTTP client that follows redirects between a demo and WeChat, and keeps the demo's cookies.
 struct Browser<'a> {
     demo: &'a DemoProcess,
     wechat: HttpClient,
@@ -47,7 +47,8 @@ impl<'a> Browser<'a> {
         answer
     }
 
-    /// Opens the page and goes wherever it is sent. Answers the last status.
+    /// Opens the start page and follows redirects, through WeChat, to the end. Returns the last
+    /// status.
     async fn open(&mut self) -> u16 {
         let (mut at, mut status) = ("/".to_owned(), 0);
         for _ in 0..8 {
@@ -70,7 +71,8 @@ impl<'a> Browser<'a> {
     }
 }
 
-/// A login, a renewal, trouble, a renewal, and another login, in two demos.
+/// Runs two demos on this Redis. A login and a renewal work before and after `trouble`, and both
+/// demos see the results.
 async fn serves(url: &str, trouble: impl AsyncFnOnce()) {
     let wechat = Simulator::start().await.unwrap();
     let key = base64_of_64_bytes();
@@ -105,10 +107,10 @@ async fn serves(url: &str, trouble: impl AsyncFnOnce()) {
     trouble().await;
     assert_eq!(elsewhere.me().await.field("user_id"), user);
 
-    // A token that WeChat refuses is renewed, in a store that is another server by now.
+    // WeChat rejects the user's token, and the demo renews it on the new primary.
     let before = token(&user);
     wechat.advance(Duration::from_secs(7_300));
-    // Cached users were served all the while; this one needs Redis.
+    // Cached users do not need Redis. This user does, and is served after the fail-over.
     eventually("a renewal", Duration::from_secs(60), async || {
         let info = browser.get("/api/userinfo").await;
         info.status == 200 && info.field("openid") == user
@@ -128,7 +130,7 @@ async fn serves(url: &str, trouble: impl AsyncFnOnce()) {
 }
 
 fn base64_of_64_bytes() -> String {
-    // 64 bytes of `A` are 86 letters and two signs of padding.
+    // 86 characters and two of padding encode 64 bytes.
     format!("{}QQ==", "QUFB".repeat(21))
 }
 

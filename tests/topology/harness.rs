@@ -1,4 +1,5 @@
-//! Two processes that read, renew and log in users at once while Redis fails, and records of it.
+//! A load on two processes while Redis fails: requests, renewals and logins. It records and checks
+//! all responses.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,7 +15,7 @@ use tower_wechat::{ErrorKind, RedisStore, UserId, UserToken, UserTokens, WechatC
 const USERS: usize = 30;
 const TASKS: usize = 8;
 
-/// A lifetime so short that every user is renewed several times in a test.
+/// Lifetime of a user's token, 8 s, so that each user's token is renewed several times in a test.
 const TOKEN_LIFETIME: Duration = Duration::from_secs(8);
 
 pub struct LoadHarness {
@@ -26,9 +27,9 @@ pub struct LoadHarness {
 
 #[derive(Default)]
 struct Books {
-    /// Owner of each token in a response.
+    /// The user of each token that WeChat issued or a process returned.
     owners: Mutex<HashMap<String, usize>>,
-    /// One login of a user at a time, as in a browser.
+    /// One lock for each user, so that a user has one login at a time.
     logging_in: Vec<tokio::sync::Mutex<()>>,
     requests: AtomicU64,
     unavailable: AtomicU64,
@@ -49,7 +50,7 @@ fn openid(user: usize) -> String {
 }
 
 impl LoadHarness {
-    /// Starts two processes on this Redis, with users who are logged in.
+    /// Starts two processes on this Redis, and logs all users in.
     pub async fn start(redis: RedisStoreBuilder) -> Self {
         let wechat = Simulator::start().await.unwrap();
         wechat.settings(|settings| {
@@ -92,7 +93,7 @@ impl LoadHarness {
             .build()
     }
 
-    /// Runs the load while something happens.
+    /// Runs the load until `happens` ends, and returns its output.
     pub async fn during<T>(&self, happens: impl Future<Output = T>) -> T {
         let mut running = JoinSet::new();
         for at in 0..TASKS {
@@ -109,7 +110,7 @@ impl LoadHarness {
         out
     }
 
-    /// Waits until both processes have served every user once without an error.
+    /// Waits until each user gets a token or has to log in, without any other error in between.
     pub async fn serves_again(&self) {
         let at_once = async || {
             for user in 0..USERS {
@@ -125,8 +126,8 @@ impl LoadHarness {
         crate::support::eventually("all is well again", Duration::from_secs(60), at_once).await;
     }
 
-    /// Checks after the fault that every user gets a token that is valid at WeChat, after at most one
-    /// report and one login, from a process with an empty cache. Prints the row of the fault table.
+    /// Checks after a fault that a new process serves each user with a token that WeChat accepts.
+    /// Reports and logins on the way are counted. Prints the numbers of the test.
     pub async fn balances(&self, fault: &str) {
         let fresh = self.process().await;
         let renewals = || self.wechat.calls_to("/sns/oauth2/refresh_token");
@@ -143,8 +144,8 @@ impl LoadHarness {
                         if self.is_alive(user, &token) {
                             break;
                         }
-                        // A pair that another login replaced at WeChat: its access token is not
-                        // due, so it stays for other callers, and who reported it logs in.
+                        // Another login has revoked this pair at WeChat. A report asks for a login,
+                        // and the pair stays for other callers because it is not due.
                         let (id, dead) = (id(user), token.access_token());
                         match fresh.report_invalid(&id, dead).await {
                             Err(error) if error.kind() == ErrorKind::LoginRequired => {
@@ -181,8 +182,8 @@ impl LoadHarness {
             count(&books.logins_again) + again,
             self.wechat.calls(),
         );
-        // While there are two primaries, a process on each, their users' logins replace each other
-        // at WeChat: as fast as the callers of this test log in again, for as long as that takes.
+        // If two processes use different primaries, the logins at one revoke the pairs at the
+        // other. The number of logins has only this loose bound.
         let logins = count(&books.logins_again) + again;
         assert!(
             2 * logins < count(&books.requests),
@@ -280,8 +281,8 @@ async fn run(wechat: &Simulator, users: &UserTokens, books: &Books, seed: usize)
         let known = wechat.current_pair(&openid(user));
         let alive = known.is_some_and(|pair| pair.access_token == token.access_token().expose());
         if !alive {
-            // A handler would learn it from WeChat. A login whose pair is on its way to Redis
-            // finishes first: it has revoked the old pair at WeChat.
+            // A handler gets WeChat's rejection of the token and reports it. A login that is under
+            // way ends first, because it has revoked the stored pair.
             let login = books.logging_in[user].lock().await;
             let asked = Instant::now();
             let healed = users.report_invalid(&id(user), token.access_token()).await;

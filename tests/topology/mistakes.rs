@@ -1,4 +1,4 @@
-//! Tests of wrong set-ups: the start fails with one sentence that has the cause and the remedy.
+//! Tests of wrong set-ups: the start fails with one sentence that names the cause and the remedy.
 
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,14 @@ use crate::support::redis_cluster::RedisCluster;
 use crate::support::redis_server::RedisServer;
 use crate::support::sentinel_group::SentinelGroup;
 
-/// Time for a failed start: connecting fails after 3 s. The rest is for slow machines.
+/// Maximum time for a failed start, 20 s. A connection attempt takes 3 s; the rest is for slow
+/// machines.
 const SOON: Duration = Duration::from_secs(20);
 
 pub const SECRET: &str = "s3cret-of-redis";
 
-/// The library refuses, and its sentence holds all of `says` and no password.
+/// Checks that the store does not connect, and that the error is one line with all of `says` and
+/// without a secret.
 pub async fn refused(builder: RedisStoreBuilder, kind: ErrorKind, says: &[&str]) {
     let started = Instant::now();
     let error = builder.connect().await.expect_err("a mistake");
@@ -33,7 +35,7 @@ pub async fn refused(builder: RedisStoreBuilder, kind: ErrorKind, says: &[&str])
     assert!(!said.contains(SECRET), "{said}");
 }
 
-/// And so does the demo, which ends.
+/// Checks that the demo exits with one line that contains all of `says`.
 pub async fn demo_refuses(url: &str, says: &[&str]) {
     let ended = DemoProcess::start_in_vain(&variables(&[("REDIS_URL", url)])).await;
     assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
@@ -57,7 +59,7 @@ async fn a_group_unknown_to_the_sentinels() {
     ];
     refused(to(&url), ErrorKind::Configuration, &says).await;
     demo_refuses(&url, &says).await;
-    // A plain URL at a Sentinel.
+    // A `redis://` URL leads to a Sentinel.
     let plain = format!("redis://{}/", group.sentinels[0].address());
     refused(
         to(&plain),
@@ -138,7 +140,7 @@ async fn an_unreachable_cluster_or_one_with_a_password() {
     let says = ["rejected the user or password"];
     let keys = to(&url(SECRET)).layout(Layout::Keys);
     refused(keys, ErrorKind::Configuration, &says).await;
-    // A node of no Cluster yet.
+    // The node has not joined a Cluster.
     let keys = to(&url("right")).layout(Layout::Keys);
     refused(keys, ErrorKind::Configuration, &["serves no slots"]).await;
 }
@@ -161,7 +163,7 @@ async fn a_plain_url_or_a_wrong_layout_on_a_cluster() {
     demo_refuses(&url, &["share a hash tag", "REDIS_LAYOUT=keys"]).await;
 }
 
-/// The address is not in the URL: whose it is has to be said.
+/// The URL does not contain the unreachable address. The error says that a Sentinel named it.
 #[tokio::test]
 async fn a_sentinel_that_names_an_unreachable_server() {
     let port = free_port();
@@ -178,7 +180,7 @@ async fn a_sentinel_that_names_an_unreachable_server() {
     demo_refuses(&url, &says).await;
 }
 
-/// Such as in the middle of a fail-over.
+/// During a fail-over a Sentinel may name a server that is a replica.
 #[tokio::test]
 async fn a_sentinel_that_names_a_replica() {
     let nowhere = free_port().to_string();
@@ -238,7 +240,7 @@ async fn ipv6_addresses_of_all_topologies() {
     }
 }
 
-/// Without the addresses of its nodes, a client finds no slot.
+/// The nodes announce no addresses, so that a client cannot find the node of a slot.
 #[tokio::test]
 async fn a_cluster_that_hides_the_addresses_of_its_nodes() {
     for kind in ["unknown-endpoint", "hostname"] {
@@ -259,7 +261,7 @@ async fn a_cluster_that_hides_the_addresses_of_its_nodes() {
     }
 }
 
-/// The crate does not remove the value of another system's key.
+/// Another system owns the key. The error does not recommend its removal.
 #[tokio::test]
 async fn a_followed_key_of_another_type_is_kept() {
     let redis = RedisServer::start();
@@ -285,7 +287,8 @@ async fn a_followed_key_of_another_type_is_kept() {
     assert!(!said.contains("remove"), "{said}");
 }
 
-/// A proof is worth nothing where a server may be cut off from those that count.
+/// `exclusive_writer` relies on heartbeats through one server, so it is rejected with Sentinels and
+/// with a Cluster.
 #[tokio::test]
 async fn an_exclusive_writer_on_several_servers() {
     for url in [
@@ -302,7 +305,7 @@ async fn an_exclusive_writer_on_several_servers() {
     }
 }
 
-/// A connection error does not show whether a name failed to resolve or a server is down.
+/// The error says that a host name does not resolve, and not only that a connection failed.
 #[tokio::test(flavor = "multi_thread")]
 async fn host_names_that_do_not_resolve() {
     for url in [
@@ -317,7 +320,7 @@ async fn host_names_that_do_not_resolve() {
             demo_refuses(&url, &says).await;
         }
     }
-    // One of two: the other one may be all that is wrong.
+    // Of two addresses, one is unreachable and the other does not resolve. The error names both.
     let nobody = free_port();
     for scheme in ["redis+cluster", "redis+sentinel"] {
         let url = format!("{scheme}://127.0.0.1:{nobody},nowhere.invalid/main");
@@ -341,7 +344,7 @@ async fn host_names_that_do_not_resolve() {
     }
 }
 
-/// The addresses are not in the URL: whose they are has to be said.
+/// The URL does not contain the unreachable address. The error says that the Cluster announced it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_with_unreachable_node_addresses() {
     let nobody = free_port().to_string();
@@ -373,7 +376,8 @@ async fn a_cluster_with_unreachable_node_addresses() {
     }
 }
 
-/// Answers what is said to it with these bytes, and closes the connection.
+/// Starts a server that sends these bytes in response to the first bytes of a client, and then
+/// closes the connection.
 async fn something_else(says: &'static [u8]) -> std::net::SocketAddr {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -409,7 +413,7 @@ async fn a_server_that_is_not_redis() {
             ErrorKind::Configuration,
             "does not speak the protocol of Redis",
         ),
-        // Looks like Redis' protocol, and answers no question.
+        // Replies in the form of Redis' protocol that answer no command.
         (
             b"+OK POP3 ready\r\n+OK\r\n+OK\r\n+OK\r\n+OK\r\n",
             ErrorKind::Configuration,

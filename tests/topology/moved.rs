@@ -1,5 +1,5 @@
-//! Tests of an address that switches to another server, as a name, a virtual IP or the endpoint of
-//! a managed Redis. The old primary becomes a replica and keeps its connections.
+//! Tests of an address that begins to lead to another server, as a virtual IP or the endpoint of a
+//! managed Redis does. The former primary becomes a replica and keeps its connections.
 
 use std::time::{Duration, Instant};
 
@@ -15,10 +15,10 @@ use crate::support::http_client::{Answer, Asked};
 use crate::support::proxy::Proxy;
 use crate::support::redis_server::RedisServer;
 
-/// The promise is 5 s.
+/// Maximum time until users are served after the address has moved, 5 s.
 const SERVED_WITHIN: Duration = Duration::from_secs(5);
 
-/// A primary, its replica, and the address that leads to the one or the other.
+/// A primary, its replica, and an address that leads to one of them.
 struct Pair {
     first: RedisServer,
     second: RedisServer,
@@ -54,7 +54,8 @@ impl Pair {
         format!("redis://{}/", self.endpoint.address())
     }
 
-    /// Both change their parts. The address still leads to the first one.
+    /// Makes the replica the primary, and the primary a replica of it. The address still leads to
+    /// the former primary.
     fn swap(&self) {
         let copied: u64 = redis::cmd("WAIT")
             .arg(&[1, 5_000])
@@ -113,7 +114,8 @@ async fn moves(layout: Layout) {
     .await;
 
     pair.swap();
-    // Only reads arrive, and no other signal shows that writes are rejected.
+    // This demo gets only requests that read. The health check itself finds out that writes are
+    // rejected.
     eventually("not ready", Duration::from_secs(5), async || {
         assert_eq!(busy.me("oReader").await.status, 200);
         healthz(&busy).await.status == 503
@@ -141,8 +143,8 @@ async fn moves(layout: Layout) {
         began.elapsed()
     );
     assert_eq!(busy.me("oWaiting").await.status, 200);
-    // A process that got no requests meanwhile serves the user at once, and has subscribed at the
-    // new primary.
+    // The other demo got no requests meanwhile. It has subscribed at the new primary and serves its
+    // users at once.
     eventually("both listen there", SERVED_WITHIN, async || {
         listeners(&pair.second, &app) == 2 && listeners(&pair.first, &app) == 0
     })
@@ -179,7 +181,8 @@ async fn another_server_takes_over_behind_the_address_keys() {
     moves(Layout::Keys).await;
 }
 
-/// A follower writes nothing, so nothing of it is refused: it asks.
+/// The process only reads a token of another system, so no rejected write shows that the server has
+/// changed. It still leaves the former primary.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_leaves_a_former_primary() {
     let pair = Pair::start().await;
@@ -200,10 +203,10 @@ async fn a_follower_leaves_a_former_primary() {
         accounts.get().await.unwrap().access_token().expose(),
         "of-the-first"
     );
-    // It has been seen as the primary.
+    // Time in which the process sees that the first server is a primary.
     tokio::time::sleep(Duration::from_secs(1)).await;
     pair.swap();
-    // The old one does not even follow the new one.
+    // The former primary does not replicate the new one, and keeps the old token.
     follow(&pair.first, &["127.0.0.1", &free_port().to_string()]);
     set(&pair.second, "of-the-second");
     pair.lead_to_the_second();

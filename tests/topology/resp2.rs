@@ -13,7 +13,7 @@ use crate::support::free_port;
 use crate::support::old_proxy::{Manner, OldProxy};
 use crate::support::redis_server::RedisServer;
 
-/// Responses of products to `HELLO 3`, and others that are possible.
+/// Replies to `HELLO 3`: those of known products, and others that are possible.
 const MANNERS: &[Manner] = &[
     Manner::Says("ERR unknown command 'HELLO'"),
     Manner::Says("ERR unknown command `hello`, with args beginning with: `3`, "),
@@ -38,7 +38,7 @@ async fn sign_in(users: &UserTokens, token: &str) {
     users.store(&user, &grant).await.unwrap();
 }
 
-/// Checks that two processes work and receive each other's invalidations.
+/// Checks that two processes share a user's tokens and receive each other's invalidations.
 async fn works(builder: &RedisStoreBuilder, what: &str) {
     let one = users(builder.clone().connect().await.expect(what));
     let other = users(builder.clone().connect().await.expect(what));
@@ -132,7 +132,7 @@ async fn the_nodes_of_a_cluster_may_be_old() {
     works(&builder, &url).await;
 }
 
-/// With an old server too, a wrong password is reported as such.
+/// A wrong password is reported as such, whatever the server replies to `HELLO`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_is_reported_on_resp2() {
     let server = RedisServer::with_options(&["--requirepass", "right"]);
@@ -154,7 +154,8 @@ async fn a_wrong_password_is_reported_on_resp2() {
     assert_eq!(proxy.received("AUTH"), 0, "it is not tried twice");
 }
 
-/// A proxy may look at the password before it looks at the command.
+/// A proxy rejects `HELLO` without a password. The store then authenticates with `AUTH` and uses
+/// RESP2.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_requires_auth_first() {
     let server = RedisServer::with_options(&["--requirepass", "word"]);
@@ -178,7 +179,7 @@ async fn a_server_that_always_hangs_up_may_speak_tls() {
     .await;
 }
 
-/// Behind an address that stands there may be an older server one day.
+/// The address begins to lead to a server with RESP2 only. The store reconnects in RESP2.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_downgraded_to_resp2_works_again() {
     use crate::support::proxy::Proxy;

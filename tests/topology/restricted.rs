@@ -11,7 +11,7 @@ use crate::support::eventually;
 use crate::support::free_port;
 use crate::support::redis_server::RedisServer;
 
-/// Returns the guide's list of commands for one server.
+/// Returns the commands that the Redis guide lists for one server.
 fn commands() -> Vec<String> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/redis.md");
     let guide = std::fs::read_to_string(path).unwrap();

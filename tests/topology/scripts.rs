@@ -1,5 +1,5 @@
-//! Tests of servers and proxies with rules for scripts: some reject `PUBLISH` in a script, and some
-//! inspect its text.
+//! Tests of servers and proxies with rules for scripts: some do not allow `PUBLISH` in a script,
+//! and some inspect its text.
 
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use crate::support::eventually;
 use crate::support::old_proxy::{Manner, OldProxy};
 use crate::support::redis_server::RedisServer;
 
-/// Much shorter than `cache_ttl`, which is a minute.
+/// Maximum time for an invalidation, 5 s. Without one, the cache would change only after
+/// `cache_ttl`, a minute.
 const SOON: Duration = Duration::from_secs(5);
 
 fn user() -> UserId {
@@ -30,7 +31,7 @@ async fn sign_in(users: &UserTokens, token: &str) {
     users.store(&user(), &grant).await.unwrap();
 }
 
-/// One store sees at once what another one writes and deletes.
+/// Checks that one process soon sees what another one writes and deletes.
 async fn invalidations_arrive(builder: &RedisStoreBuilder, what: &str) {
     let (one, other) = (users(builder).await, users(builder).await);
     sign_in(&one, "first").await;
@@ -55,7 +56,7 @@ async fn invalidations_arrive(builder: &RedisStoreBuilder, what: &str) {
     one.health().await.unwrap();
 }
 
-/// Reads one layout and writes the other too, or does not.
+/// Returns stores that read one layout, with and without writes to the other one.
 fn each_layout(url: &str) -> [(RedisStoreBuilder, String); 4] {
     let builder = RedisStore::builder(url);
     [
@@ -74,7 +75,7 @@ fn each_layout(url: &str) -> [(RedisStoreBuilder, String); 4] {
     })
 }
 
-/// The server runs the script, which cannot call `PUBLISH`.
+/// Scripts on this server cannot call `PUBLISH`, so the store publishes by a separate command.
 #[tokio::test(flavor = "multi_thread")]
 async fn invalidation_works_if_scripts_may_not_publish() {
     let server = RedisServer::with_options(&["--rename-command", "PUBLISH", "XPUBLSH"]);
@@ -84,7 +85,8 @@ async fn invalidation_works_if_scripts_may_not_publish() {
     }
 }
 
-/// The proxy refuses a text that publishes, or that does not name its keys literally.
+/// The proxy rejects scripts that publish or that do not name their keys literally. Invalidations
+/// still arrive.
 #[tokio::test(flavor = "multi_thread")]
 async fn invalidation_works_if_scripts_are_inspected() {
     let server = RedisServer::start();
@@ -95,7 +97,7 @@ async fn invalidation_works_if_scripts_are_inspected() {
     assert!(proxy.received("refused") > 0, "it has looked at texts");
 }
 
-/// If scripts may publish, no separate command publishes.
+/// If scripts may publish, the store does not publish by separate commands.
 #[tokio::test(flavor = "multi_thread")]
 async fn scripts_that_may_publish_are_one_round_trip() {
     let server = RedisServer::start();
@@ -106,7 +108,7 @@ async fn scripts_that_may_publish_are_one_round_trip() {
         sign_in(&users, &format!("token-{n}")).await;
     }
     assert!(server.calls("publish") >= 50);
-    // The proofs of a store come every two seconds.
+    // Heartbeats are separate commands, one every two seconds.
     let apart = proxy.received("PUBLISH");
     assert!(apart < 25, "{apart}");
 }

@@ -98,8 +98,8 @@ async fn a_manual_failover_under_load() {
     harness.balances("Sentinel, primary changed by hand").await;
 }
 
-/// Tests that the service continues without Sentinels, and that the Sentinels that come back lead
-/// it to a new primary.
+/// Tests that the service continues without Sentinels. When two of them are back, they lead it to a
+/// new primary.
 #[tokio::test(flavor = "multi_thread")]
 async fn sentinels_are_killed_under_load() {
     let mut group = SentinelGroup::start().await;
@@ -116,8 +116,7 @@ async fn sentinels_are_killed_under_load() {
     let url = group.url("");
     let refused = RedisStore::connect(&url).await.unwrap_err();
     assert!(refused.to_string().contains("no Sentinel of"), "{refused}");
-    // Two of three Sentinels are back, so that they can agree on a new primary. The first one in
-    // the URL is still down.
+    // Two of three Sentinels can agree on a new primary. The first one in the URL stays down.
     group.sentinels[1].run();
     group.sentinels[2].run();
     let old = group.primary();
@@ -134,8 +133,8 @@ async fn sentinels_are_killed_under_load() {
         .await;
 }
 
-/// Two servers and a Sentinel that is reconfigured by hand, so that no connection to the old
-/// primary is closed.
+/// Two servers and a Sentinel that the test reconfigures. No connection to the former primary is
+/// closed.
 struct SentinelHarness {
     first: RedisServer,
     second: RedisServer,
@@ -162,7 +161,8 @@ impl SentinelHarness {
         builder.connect().await.unwrap()
     }
 
-    /// Makes the second server the primary.
+    /// Makes the second server the primary, and makes the Sentinel name it. The first server stays
+    /// as it is.
     fn switch(&self) {
         let ask = |server: &RedisServer, words: &[&str]| {
             let () = redis::cmd(words[0])
@@ -208,8 +208,8 @@ fn users_of(store: RedisStore) -> UserTokens {
     UserTokens::new(WechatClient::new("wx0", "secret").unwrap(), store)
 }
 
-/// Tests a write that a server rejects because it has become a replica. The server has executed
-/// nothing, so the store sends the command to the new primary, and the caller gets no error.
+/// The first server becomes a replica and rejects a write without executing it. The store sends the
+/// command to the new primary, and the caller gets no error.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_write_rejected_by_a_replica_goes_to_the_primary() {
     let harness = SentinelHarness::start();
@@ -225,8 +225,8 @@ async fn a_write_rejected_by_a_replica_goes_to_the_primary() {
     users.health().await.unwrap();
 }
 
-/// Tests that the store leaves a primary that is cut off from the other servers and still replies.
-/// The store queries the Sentinels every few seconds.
+/// The first server stays a primary, and the Sentinel names another one. The store asks the
+/// Sentinel every few seconds and leaves the first server.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_isolated_primary_is_left_within_seconds() {
     let harness = SentinelHarness::start();

@@ -8,7 +8,8 @@ use crate::support::certificates::Certificates;
 use crate::support::free_port;
 use crate::support::redis_server::RedisServer;
 
-/// A server with TLS and a plain port beside it.
+/// Starts a server with a TLS port and a plain port. `shows` names its certificate, and `wants_one`
+/// says whether clients need one. Returns the server and its `rediss://` URL.
 fn server(certificates: &Certificates, shows: &str, wants_one: bool) -> (RedisServer, String) {
     let port = free_port().to_string();
     let mut options = vec!["--tls-port".to_owned(), port.clone()];
@@ -86,7 +87,7 @@ async fn invalid_certificates() {
     refused(plain, wrong, &["rediss://"]).await;
 }
 
-/// Sentinels and servers that speak nothing but TLS with those they know.
+/// A Sentinel and a server whose TLS ports require a client certificate.
 #[tokio::test(flavor = "multi_thread")]
 async fn sentinels_over_tls() {
     let ours = Certificates::new();
@@ -112,7 +113,7 @@ async fn sentinels_over_tls() {
     drop((server, sentinel));
 }
 
-/// A node that serves all slots alone is a Cluster, too.
+/// Connects with a client certificate to a Cluster of one node that serves all slots.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_over_tls() {
     let ours = Certificates::new();
@@ -139,7 +140,7 @@ async fn a_cluster_over_tls() {
         .unwrap();
     let url = format!("rediss+cluster://127.0.0.1:{port}");
     let connected = async || known(&url, &ours).layout(Layout::Keys).connect().await;
-    // The node takes a moment to see that it has all slots.
+    // The node needs a moment until it reports the Cluster as ready.
     crate::support::eventually(
         "the Cluster is up",
         std::time::Duration::from_secs(30),

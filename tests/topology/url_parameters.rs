@@ -1,4 +1,4 @@
-//! Tests of parameters in the URLs of Redis.
+//! Tests of parameters in URLs of Redis, such as `?db=2`.
 
 use redis::Commands;
 use tower_wechat::ErrorKind;
@@ -32,7 +32,7 @@ async fn a_database_that_is_named_as_a_parameter() {
     }
 }
 
-/// Whatever parameters follow, a wrong URL does not lead to database 0 unnoticed.
+/// A URL with wrong or contradictory parameters is rejected. Otherwise it would lead to database 0.
 #[tokio::test]
 async fn urls_with_unknown_parameters() {
     let nobody = free_port();
