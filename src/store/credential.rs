@@ -29,8 +29,8 @@ pub struct CredentialSlot {
     pub margin: Duration,
 }
 
-/// The raw values that a slot held when it was read. A commit compares the slot with them and
-/// writes only if they are still there (newest wins).
+/// The raw values that a slot held when a caller read the slot. A commit writes only if the slot
+/// still holds these values (newest wins).
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Expected(pub(super) Vec<Option<Zeroizing<Vec<u8>>>>);
 

@@ -67,8 +67,8 @@ pub trait CredentialReader: fmt::Debug + Send + Sync + 'static {
     /// Reads the record of a slot.
     fn load<'a>(&'a self, slot: &'a CredentialSlot) -> BoxFuture<'a, Result<StoredRecord, Error>>;
 
-    /// Reads the record of a slot and passes it to `visit` without copying it. Returns the record
-    /// if `visit` rejects it. Stops waiting after `timeout`.
+    /// Reads the record of a slot and passes a view of the record to `visit`. Returns the record if
+    /// `visit` rejects it. Stops waiting after `timeout`.
     fn read_with<'a>(
         &'a self,
         slot: &'a CredentialSlot,
@@ -127,7 +127,8 @@ pub trait CredentialWriter: CredentialReader {
     ) -> BoxFuture<'a, Result<LeaseResult, Error>>;
 
     /// Replaces `expected` with `record` and releases the lease, in one atomic step. An empty
-    /// record deletes `expected`. Writes nothing if the slot holds other values (newest wins).
+    /// record deletes `expected`. Writes nothing if the slot holds other values (newest wins), or
+    /// another owner holds the lease.
     ///
     /// There is one exception. If a tombstone names the refresh token that `record` replaces, the
     /// store also writes into an empty slot, and while another owner holds the lease. WeChat has
@@ -142,8 +143,8 @@ pub trait CredentialWriter: CredentialReader {
     ) -> BoxFuture<'a, Result<CommitResult, Error>>;
 
     /// Deletes `expected`, writes a tombstone that names its refresh token, and releases the lease,
-    /// in one atomic step. Deletes nothing if the slot holds other values. Every later write to the
-    /// slot removes or replaces the tombstone.
+    /// in one atomic step. Deletes nothing if the slot holds other values, or another owner holds
+    /// the lease. Every later write to the slot removes or replaces the tombstone.
     fn commit_deletion<'a>(
         &'a self,
         slot: &'a CredentialSlot,

@@ -13,7 +13,8 @@ pub(crate) async fn connect_store(options: &Options) -> Result<RedisStore, CliEr
         .ok_or("which Redis? Set REDIS_URL or --redis-url, such as redis://127.0.0.1/")?;
     let mut layout = options.source_layout()?;
     if let Command::Migrate { to, .. } = &options.command {
-        // A migration reads the layout that it does not write.
+        // The store of a migration reads the source layout, which is the layout that `--to` does
+        // not name.
         layout = match to {
             TargetLayout::Hashes => Layout::Keys,
             TargetLayout::Keys => Layout::Hashes,

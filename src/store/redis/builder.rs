@@ -132,8 +132,8 @@ impl RedisStoreBuilder {
     }
 
     /// Sets a second layout, in which the store also writes each record, in the same atomic step.
-    /// The store does not read from it. This allows a migration between layouts without downtime.
-    /// Default: none.
+    /// The store does not read from the second layout. A dual write allows a migration between
+    /// layouts without downtime. Default: none.
     ///
     /// # Migration without lost logins
     ///
@@ -171,7 +171,7 @@ impl RedisStoreBuilder {
         self
     }
 
-    /// Sets the names of keys and hashes. Default: the published ones.
+    /// Sets the names of keys and hashes. Default: the names of the published service.
     pub fn names(mut self, names: RedisNames) -> Self {
         self.names = names;
         self
@@ -223,12 +223,13 @@ impl RedisStoreBuilder {
     /// messages arrive again. A lost message therefore makes no token staler than `cache_ttl`. **A
     /// token that an operator deletes or replaces by hand is served until it is due for renewal.**
     ///
-    /// Only a single server supports `true`; [`connect`](Self::connect) rejects it with Sentinel
-    /// and Cluster. There, a server that is cut off from the others would still return heartbeats.
+    /// Only a single server supports `true`; [`connect`](Self::connect) rejects `true` with
+    /// Sentinel and Cluster. There, a server that is cut off from the others would still return
+    /// heartbeats.
     ///
     /// An ACL user needs `+subscribe +publish` and a pattern for the channel, such as `&wechat:*`.
-    /// Without them, the store logs one line, and `cache_ttl` applies. Do not use `true` if any
-    /// process lacks the permission to publish.
+    /// Without these permissions, the store logs one line, and `cache_ttl` applies. Do not use
+    /// `true` if any process lacks the permission to publish.
     ///
     /// ```no_run
     /// use tower_wechat::redis::Layout;

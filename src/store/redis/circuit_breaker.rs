@@ -4,8 +4,8 @@
 //! # States of a circuit
 //!
 //! - *Closed*: commands run. A connection error or a reply of the class [`ErrorClass::Busy`] opens
-//!   the circuit. A timeout opens it unless another command has succeeded since the start of the
-//!   command that timed out.
+//!   the circuit. A timeout opens the circuit unless another command has succeeded since the start
+//!   of the command that timed out.
 //! - *Open*: [`CircuitBreaker::check`] rejects new commands for [`OPEN_DURATION`]. The success of a
 //!   command in flight closes the circuit.
 //! - *Probing*: [`OPEN_DURATION`] has passed. All commands run again. The first success closes the
@@ -40,8 +40,8 @@ const OPEN_DURATION: Duration = Duration::from_millis(250);
 /// Redis.
 const MAX_IN_FLIGHT: usize = 128;
 
-/// Maximum time to wait for a permit: four times the timeout of one command. The wait may be longer
-/// than one timeout, because several commands may use the same permit before the waiting command.
+/// Maximum time to wait for a permit, in timeouts of one command: four. The wait may be longer than
+/// one timeout, because several commands may use the same permit before the waiting command.
 const QUEUE_FACTOR: u32 = 4;
 
 /// Minimum time between two log lines for error replies: ten seconds, because every request may get

@@ -192,8 +192,8 @@ impl ExternalToken {
         Self::new(ExternalFormat::Php, key)
     }
 
-    /// Sets the key of the token. `{appid}` in it stands for the AppID, and `{secret}` for the
-    /// AppSecret of [`easy_wechat_6_15`](Self::easy_wechat_6_15).
+    /// Sets the key of the token. In the key, `{appid}` stands for the AppID, and `{secret}` for
+    /// the AppSecret of [`easy_wechat_6_15`](Self::easy_wechat_6_15).
     #[must_use]
     pub fn key(mut self, key: impl Into<String>) -> Self {
         self.key = key.into();
@@ -207,8 +207,8 @@ impl ExternalToken {
         self
     }
 
-    /// Sets the key of the expiry, whose value is a JSON number of seconds since the Unix epoch.
-    /// `{appid}` in it stands for the AppID. Default: none.
+    /// Sets the key of the expiry, whose value is a JSON number of seconds since the Unix epoch. In
+    /// the key, `{appid}` stands for the AppID. Default: none.
     #[must_use]
     pub fn expires_at_key(mut self, key: impl Into<String>) -> Self {
         self.expires_at_key = Some(key.into());

@@ -22,7 +22,7 @@ const KEY_TTL: Duration = Duration::from_secs(60);
 const SCRIPT_REJECTED: &str = "Redis refuses a script of ours: this user lacks the right to a command in it, \
                        or the server has rules for scripts";
 
-/// The hashes that contain credentials of one kind.
+/// The hashes that a store reads, and the hashes that it writes, for credentials of one kind.
 struct Hashes {
     read: Vec<String>,
     written: Vec<String>,

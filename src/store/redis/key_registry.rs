@@ -1,5 +1,5 @@
 //! The registry of sealing keys in use: a hash whose fields are the ids of sealing keys. The value
-//! of a field is the time of its first use.
+//! of a field is the time at which a process first registered the key.
 //!
 //! Every process reads the registry when it connects. A process that lacks one of the keys would
 //! not find the tokens of some users, so its start-up fails.

@@ -25,8 +25,8 @@ pub enum Layout {
     /// for each credential of the account. A Java service and this crate can share the data.
     #[default]
     Hashes,
-    /// One key with a TTL for each user and for each credential of the account. For large
-    /// deployments and Redis Cluster.
+    /// One key with a TTL for each user and for each credential of the account. This layout suits
+    /// large deployments and Redis Cluster.
     Keys,
 }
 

@@ -37,12 +37,13 @@ impl<'a> Deref for RedisKeys<'a> {
 /// The text format of the values of a credential.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ValueFormat {
-    /// Two hash fields of a user: `TOKEN#MS` for the access token, and the refresh token with the
-    /// details.
+    /// Two hash fields of a user: the access token in the format of [`Token`](Self::Token), and the
+    /// refresh token with the user's details.
     UserPair,
     /// One string that contains the whole record.
     Record,
-    /// One string `TOKEN#MS`, in which `MS` is the renewal point in milliseconds.
+    /// One string: the token and its renewal point in milliseconds (`TOKEN#MS`), and sometimes the
+    /// expiry.
     Token,
 }
 

@@ -47,7 +47,7 @@ impl RedisStore {
         Ok(reading.await?.map(|stored| stored.map(parse_revoked_at)))
     }
 
-    /// Reads the time at which a user last logged out everywhere.
+    /// Reads the time at which a user last logged out everywhere, without a limit by the caller.
     pub(super) async fn read_revoked_at(
         &self,
         key: &CredentialKey,

@@ -122,9 +122,11 @@ impl RedisStore {
     /// Three limits bound the time of a call:
     ///
     /// - The wait for a permit of the circuit breaker, which has its own maximum.
-    /// - The command timeout, which starts with the permit. Its expiry is a failure of the server.
-    /// - `max_wait`, which starts with the call and includes the wait for the permit. Its expiry
-    ///   says nothing about the server, so the circuit breaker does not count it.
+    /// - The command timeout, which starts with the permit. A command that reaches this limit
+    ///   counts as a failure of the server.
+    /// - `max_wait`, which starts with the call and includes the wait for the permit. A call that
+    ///   reaches this limit says nothing about the server, so the circuit breaker does not count
+    ///   the call.
     pub(super) async fn run_command_within<T>(
         &self,
         key: &[u8],

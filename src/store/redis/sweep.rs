@@ -20,7 +20,7 @@ const SCAN_COUNT: usize = 500;
 /// margin that is too long only delays the removal of a token.
 const MAX_MARGIN: Duration = Duration::from_secs(24 * 3_600);
 
-/// The result of a sweep.
+/// The numbers of fields that a sweep has read and removed.
 ///
 /// ```
 /// use std::time::Duration;
@@ -48,9 +48,9 @@ pub struct SweepReport {
 impl RedisStore {
     /// Removes the expired tokens of an account's users from the hashes of [`Layout::Hashes`].
     ///
-    /// A refresh token counts as expired 31 days after the later of two times: its stored time, and
-    /// the renewal point of the user's access token. An expired access token is removed if there is
-    /// no refresh token.
+    /// A refresh token counts as expired 31 days after the later of two times: its stored time and
+    /// the access token's renewal point. An expired access token is removed if there is no refresh
+    /// token.
     ///
     /// The sweep reads about 500 fields in one step and waits for `pause` between two steps, so
     /// that other commands are not delayed. The sweep keeps a field that another process changes
@@ -66,7 +66,7 @@ impl RedisStore {
             .await
     }
 
-    /// Sweeps as [`sweep`](Self::sweep), and calls `progress` after each step. A dry run only
+    /// Does what [`sweep`](Self::sweep) does, and calls `progress` after each step. A dry run only
     /// counts the fields.
     pub(super) async fn sweep_with_progress(
         &self,

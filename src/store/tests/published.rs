@@ -59,7 +59,8 @@ async fn the_key_of_a_user_expires_and_is_small() {
         .unwrap();
     let mut connection = server.connection();
     let ttl: i64 = connection.ttl("wechat:wx1:user:oA").unwrap();
-    // The remaining day of the refresh token, and one more day in which renewals still try it.
+    // The key lives for the remaining day of the refresh token, and for one more day in which
+    // renewals still send that token.
     assert!((2 * 86_400 - 5..=2 * 86_400).contains(&ttl), "{ttl}");
     let bytes: u64 = ::redis::cmd("MEMORY")
         .arg("USAGE")

@@ -78,8 +78,9 @@ async fn sealed_stores_write_no_plain_token() {
     }
     let values = all_values(&server);
     let sealed = values.iter().filter(|value| value.starts_with("#0#s1#"));
-    // In the hashes: two values of a user, an account token and a ticket. In the keys: a record, an
-    // account token and a ticket. A snapshot user has the same key in both layouts.
+    // The hash layout has four sealed values: two of a user, an account token and a ticket. The key
+    // layout has three: a record, an account token and a ticket. Both layouts share the key of a
+    // snapshot user.
     assert_eq!(sealed.count(), 4 + 3 + 1);
     for value in &values {
         assert!(

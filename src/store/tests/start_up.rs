@@ -3,7 +3,7 @@
 use super::*;
 use crate::error::{Error, ErrorKind};
 
-/// An ACL user with the commands that the Redis guide lists can do everything that a store does.
+/// An ACL user with only the commands that the Redis guide lists can run the operations of a store.
 #[tokio::test]
 async fn the_documented_acl_commands_are_enough() {
     const COMMANDS: &str = "+get +set +del +incr +pexpire +hget +hset +hdel +hmget +hscan \

@@ -60,7 +60,7 @@ pub(super) struct ChannelListener {
     /// `true` after the listener has logged an error reply that repeats until an operator changes
     /// something.
     rejection_logged: AtomicBool,
-    /// The number and the sending time of the last heartbeat. `None` if that heartbeat has come
+    /// The number and the sending time of the pending heartbeat, which was sent and has not come
     /// back.
     pending_heartbeat: Mutex<Option<(u64, Instant)>>,
 }
