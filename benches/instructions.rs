@@ -5,7 +5,7 @@
 //! processor's SHA-256 instructions, so hashes are counted as in software.
 //!
 //! `cargo bench --bench instructions -- CASE REQUESTS` runs one case without valgrind, for other
-//! tools. It sends `REQUESTS` rounded down to a multiple of 64.
+//! tools. Cases with Redis round `REQUESTS` down to a multiple of 64.
 
 mod fixtures;
 #[path = "../tests/support/mod.rs"]
@@ -33,13 +33,14 @@ use fixtures::{
 };
 use support::redis_server::RedisServer;
 
-/// The number of users. All are in memory or in Redis before the first request.
+/// Number of users: 200. All users are in memory or in Redis before the first request.
 const USERS: usize = 200;
 
-/// Time for a command of Redis. Programs are slow under valgrind.
+/// Maximum time for a command of Redis: 30 seconds, because programs are slow under valgrind.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Cases, each with the case that it is compared with.
+/// The names of the cases. The second name is the case whose instructions are subtracted in the
+/// column of added instructions.
 const CASES: [(&str, Option<&str>); 7] = [
     ("bare", None),
     ("extension", Some("bare")),
@@ -51,7 +52,7 @@ const CASES: [(&str, Option<&str>); 7] = [
 ];
 
 fn main() {
-    // `cargo bench` adds the word --bench.
+    // `cargo bench` adds `--bench` to the arguments.
     let words: Vec<String> = std::env::args()
         .skip(1)
         .filter(|word| word != "--bench")
@@ -66,7 +67,7 @@ fn main() {
     }
 }
 
-/// Counts every case and prints a table.
+/// Counts the instructions of every case and prints a table.
 fn print_table() {
     let server = RedisServer::start();
     println!("{:<18} {:>14} {:>10}", "", "instructions", "added");
@@ -91,7 +92,8 @@ fn instructions_per_request(case: &str, server: &RedisServer) -> u64 {
     (many - few) / (MANY - FEW) as u64
 }
 
-/// Returns all instructions of a run, from the last line of callgrind.
+/// Runs one case under callgrind. Returns the number of all instructions of the run, which
+/// callgrind prints at the end.
 fn count_instructions(case: &str, requests: usize, server: &RedisServer) -> u64 {
     let this = std::env::current_exe().expect("this program");
     let output = Command::new("valgrind")
@@ -146,7 +148,8 @@ fn run_case_against(case: &str, requests: usize, url: &str) {
     }
 }
 
-/// Returns WeChat's reply for the user with this number: a pair with a scope.
+/// Returns WeChat's response for the user with this number: an access token, a refresh token and a
+/// scope.
 fn token_response(at: usize) -> UserTokenResponse {
     fixtures::token_response(at)
         .refresh_token(user_token(at))
@@ -212,7 +215,7 @@ fn run_cached(runtime: &Runtime, case: &str, requests: usize) {
     }
 }
 
-/// Polls each call once, which is enough for a cached user.
+/// Sends the requests in turn. Polls each call once, which completes the call of a cached user.
 fn poll_requests<S>(mut service: S, made: &[Request<Body>], requests: usize)
 where
     S: Service<Request<Body>, Response = Response<Full<Bytes>>, Error = Infallible>,

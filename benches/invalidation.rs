@@ -1,8 +1,9 @@
 //! Time from a write in one process to its effect in another: `cargo bench --bench invalidation`.
 //!
-//! Two `UserTokens`, each with its own cache and connections, share a redis-server. The time runs from
-//! the beginning of a write in one of them until the other no longer serves its cached token. Cached
-//! tokens are valid for an hour, so that only the invalidation message can remove them.
+//! Two `UserTokens`, each with its own cache and connections, share a redis-server or a memory
+//! store. The time runs from the beginning of a write by the first until the second no longer
+//! serves its cached token. Cached tokens are valid for an hour, so that only the invalidation
+//! message can remove them.
 
 mod fixtures;
 #[path = "../tests/support/mod.rs"]
@@ -55,7 +56,7 @@ async fn measure(store: &str, ours: UserTokensBuilder, theirs: UserTokensBuilder
     let (ours, theirs) = (ours.cache_ttl(HOUR).build(), theirs.cache_ttl(HOUR).build());
     let user = UserId::new("o6_bmjrPTlm6_2sgVt7hMZOPfL2M").expect("an id");
     let (mut logins, mut deletions) = (Vec::new(), Vec::new());
-    // The first hundred rounds do not count: connections are opened and scripts are loaded.
+    // The first hundred rounds do not count, because they open connections and load scripts.
     for round in 0..ROUNDS + 100 {
         let response = UserTokenResponse::new(format!("83_{round:0107}")).expires_in(7_200);
         for deletes in [false, true] {
@@ -78,7 +79,7 @@ async fn measure(store: &str, ours: UserTokensBuilder, theirs: UserTokensBuilder
                 let list = if deletes { &mut deletions } else { &mut logins };
                 list.push(began.elapsed());
             }
-            // Stores a token again, so that the next login replaces one.
+            // Stores a token again, so that the login of the next round replaces a token.
             if deletes {
                 ours.store(&user, &response).await.expect("stored");
                 while theirs.get(&user).await.is_err() {

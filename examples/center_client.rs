@@ -72,14 +72,15 @@ fn read_variable(name: &str) -> Option<String> {
     Some(value).filter(|value| !value.is_empty())
 }
 
-/// Returns the fingerprint and the lifetime of the token, never the token itself.
+/// Returns the fingerprint and the remaining lifetime of the account's token. The token itself
+/// stays in this process.
 async fn token(State(tickets): State<Tickets>) -> Result<String, Error> {
     let token = tickets.accounts().get().await?;
     let (print, left) = (token.access_token().fingerprint(), token.expires_in());
     Ok(format!("{print} for {} s", left.as_secs()))
 }
 
-/// Returns the argument of `wx.config`.
+/// Returns the signed argument of `wx.config` for the page that the request names.
 async fn js_config(State(tickets): State<Tickets>, request: Uri) -> Result<Json<JsConfig>, Error> {
     tickets.js_config(&page_url(&request)?).await.map(Json)
 }

@@ -51,7 +51,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     axum::serve(listener, app)
         .with_graceful_shutdown(stop)
         .await?;
-    // Waits until new tokens are in the store.
+    // Waits at most ten seconds until the tokens of renewals in progress are in the store.
     users.shutdown(Duration::from_secs(10)).await;
     Ok(())
 }

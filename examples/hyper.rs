@@ -23,7 +23,8 @@ use tower_wechat::{
 async fn hello(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     match WechatUser::required(&request) {
         Ok(user) => Ok(Response::new(Full::from(format!("hello {}", user.id())))),
-        // The layer replaces this response: with a redirect to the login, for a page load.
+        // The layer replaces the response of the rejection. A page load gets a redirect to the
+        // login.
         Err(rejection) => Ok(rejection.response().map(Full::new)),
     }
 }
@@ -54,8 +55,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         tokio::select! {
             accepted = listener.accept() => {
                 let Ok((stream, _)) = accepted else {
-                    // The client has disconnected, or the process has too many open files. Waits
-                    // before the next attempt, so that the loop does not use a whole processor.
+                    // The client has disconnected, or the process has too many open files. The loop
+                    // waits before the next attempt and thus does not use a whole processor.
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 };
@@ -68,7 +69,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     }
     let _ = tokio::time::timeout(Duration::from_secs(10), shutdown.shutdown()).await;
-    // Waits until new tokens are in the store.
+    // Waits at most ten seconds until the tokens of renewals in progress are in the store.
     users.shutdown(Duration::from_secs(10)).await;
     Ok(())
 }

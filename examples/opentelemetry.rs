@@ -49,8 +49,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let app = Router::new()
         .route("/", get(hello))
         .layer(WechatLayer::new(users.clone()).login(login))
-        // Outside of the login layer, so that its spans are children of this span. The default span of
-        // tower-http contains the whole URI, and the query of a callback contains a code.
+        // The trace layer is outside of the login layer, so that the spans of the login layer are
+        // children of this span. The default span of tower-http contains the whole URI, and the
+        // query of a callback contains a code.
         .layer(
             TraceLayer::new_for_http().make_span_with(|request: &axum::extract::Request| {
                 tracing::info_span!(
@@ -73,7 +74,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     axum::serve(listener, app)
         .with_graceful_shutdown(stop)
         .await?;
-    // Waits until new tokens are in the store.
+    // Waits at most ten seconds until the tokens of renewals in progress are in the store.
     users.shutdown(Duration::from_secs(10)).await;
     // Exports the spans that are still in memory.
     provider.shutdown()?;

@@ -22,7 +22,8 @@ use tower_wechat::{
     CookieKeys, Login, MemoryStore, UserId, UserTokens, WechatClient, WechatLayer, WechatUser,
 };
 
-/// The user of the session, in the extensions of the request.
+/// The openid of the session's user, which `read_session` inserts into the extensions of each
+/// request. `None` if no user is signed in.
 #[derive(Clone)]
 struct SignedIn(Option<String>);
 
@@ -45,7 +46,8 @@ impl IntoResponse for SessionStoreError {
     }
 }
 
-/// Reads the session before the layer runs, because an identity cannot wait for a store.
+/// Reads the session and inserts a [`SignedIn`] into the request. This middleware runs before the
+/// layer, because an identity cannot wait for a store.
 async fn read_session(
     session: Session,
     mut request: Request,
@@ -62,7 +64,7 @@ async fn sign_in(
     session: Session,
     State(login): State<Login>,
 ) -> Result<impl IntoResponse, SessionStoreError> {
-    // A new session id for a new user, against session fixation.
+    // The session gets a new id at each login, against session fixation.
     session.cycle_id().await?;
     session.insert("openid", user.id()).await?;
     session.save().await?;
@@ -108,7 +110,8 @@ pub fn application(users: UserTokens, login: Login, sessions: impl SessionStore 
             SessionManagerLayer::new(sessions)
                 // Browsers do not send a `Strict` cookie, the default, with a redirect from WeChat.
                 .with_same_site(SameSite::Lax)
-                // Needed for http. Remove this line if browsers use https.
+                // Browsers send secure cookies over https only. Remove this line if browsers use
+                // https.
                 .with_secure(false),
         )
 }
@@ -140,7 +143,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     println!("listening on {origin}");
     serve(listener, app).with_graceful_shutdown(stop).await?;
-    // Waits until new tokens are in the store.
+    // Waits at most ten seconds until the tokens of renewals in progress are in the store.
     users.shutdown(Duration::from_secs(10)).await;
     Ok(())
 }

@@ -16,7 +16,8 @@ use tower_wechat::{
     CookieKeys, Login, MemoryStore, RedisStore, UserTokens, WechatClient, WechatLayer, WechatUser,
 };
 
-/// A block of the Java service's settings. This one is JSON; any format of serde works, such as YAML.
+/// The settings of the Java service that name the Redis keys. The text is JSON, and any format of
+/// serde works, such as YAML.
 const SETTINGS: &str = r#"{
     "wx": {
         "redisWxUserAccessToken": "user.wxUserAccessToken",
@@ -74,7 +75,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     axum::serve(listener, app)
         .with_graceful_shutdown(stop)
         .await?;
-    // Waits until new tokens are in Redis.
+    // Waits at most ten seconds until the tokens of renewals in progress are in the store.
     users.shutdown(Duration::from_secs(10)).await;
     Ok(())
 }

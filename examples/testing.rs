@@ -80,7 +80,7 @@ mod tests {
             let user = UserId::new("oLin").unwrap();
             users.store(&user, &response).await.unwrap();
 
-            // The cookie that the login sets in a browser.
+            // Issues the session cookie that a login would set in the user's browser.
             let session = SessionCookie::builder(users.app_id(), &keys).secure(false);
             let session = session.build().unwrap();
             let cookie = session.issue(&user).to_str().unwrap().to_owned();

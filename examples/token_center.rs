@@ -36,7 +36,8 @@ use tower_wechat::redis::Layout;
 use tower_wechat::simulator::Simulator;
 use tower_wechat::{AccountTokens, MemoryStore, RedisStore, Tickets, WechatClient};
 
-/// Time for requests in progress to end, and then for renewals in progress to end.
+/// Maximum time for each step of the shutdown: ten seconds for requests in progress, then ten
+/// seconds each for renewals of tickets and of tokens.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(10);
 
 type BoxError = Box<dyn Error>;
@@ -106,7 +107,8 @@ async fn run() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// Returns the client of WeChat, and the simulator that it calls if no account is configured.
+/// Returns the client of WeChat, and the simulator that the client calls if no account is
+/// configured.
 async fn wechat_client() -> Result<(WechatClient, Option<Simulator>), BoxError> {
     let (builder, simulator) = match (
         read_variable("WECHAT_APPID")?,
@@ -131,7 +133,7 @@ async fn wechat_client() -> Result<(WechatClient, Option<Simulator>), BoxError> 
     Ok((builder.build()?, simulator))
 }
 
-/// Returns the account's tokens, in Redis or in memory.
+/// Returns the account's tokens, which are in Redis if `REDIS_URL` is set and otherwise in memory.
 async fn account_tokens(wechat: WechatClient) -> Result<AccountTokens, BoxError> {
     let builder = match read_variable("REDIS_URL")? {
         None => AccountTokens::builder(wechat, MemoryStore::new()),

@@ -1,4 +1,4 @@
-//! The layer with all tokens in its cache, around a service that does nothing.
+//! Measurement of the layer with all tokens in its cache, around a service that does nothing.
 
 use std::convert::Infallible;
 use std::hint::black_box;
@@ -19,24 +19,25 @@ use super::fixtures::{
     wechat_client,
 };
 
-/// Calls of one round. Their requests are created before the time is taken, and are few enough for the
-/// processor's caches.
+/// Number of calls in one round: 4,000. The requests are created before the time is taken, and so
+/// few requests fit into the processor's caches.
 const CALLS_PER_ROUND: usize = 4_000;
 
-/// Rounds of each service.
+/// Number of rounds in which each service is measured: 41. The results are the medians of the
+/// rounds.
 const ROUNDS: usize = 41;
 
-/// The smallest acceptable ratio of the throughput of two threads to that of one.
+/// Minimum acceptable throughput of two threads, divided by the throughput of one thread: 1.8.
 const SCALING_TARGET: f64 = 1.8;
 
-/// A number of users, and the nanoseconds that the layer may add to a request.
+/// A number of cached users, with the targets: the nanoseconds that the layer may add to a request.
 pub(crate) struct CacheSize {
     pub(crate) users: usize,
     pub(crate) header_target: u32,
     pub(crate) cookie_target: u32,
 }
 
-/// The figures of one service, one for each round.
+/// The measurements of one service. Each list has one figure for each round.
 #[derive(Default)]
 struct CachedMeasurements {
     nanos: Vec<f64>,
@@ -109,7 +110,7 @@ pub(crate) fn compare(runtime: &Runtime, case: &CacheSize) {
 
 /// Returns the tokens of `count` users, all of them cached.
 fn cached_users(runtime: &Runtime, count: usize) -> UserTokens {
-    // The parts of the cache fill unevenly. With this reserve, none of them evicts a user.
+    // The parts of the cache fill unevenly. With this reserve, no part evicts a user.
     let capacity = count + count / 4;
     let users = UserTokens::builder(wechat_client(), MemoryStore::new())
         .cache_capacity(capacity)
@@ -132,7 +133,8 @@ fn cached_users(runtime: &Runtime, count: usize) -> UserTokens {
     users
 }
 
-/// Runs one round of a service, with users picked at random.
+/// Measures a service for one round with one thread and with two threads, with users picked at
+/// random.
 fn run_round<S>(
     figures: &mut CachedMeasurements,
     service: &S,
@@ -149,7 +151,8 @@ fn run_round<S>(
         let mut random = fastrand::Rng::with_seed(seed * 16 + part);
         move || make(random.usize(..users))
     };
-    // One thread is started in the same way as two, so that both have the same costs.
+    // A single thread is started in the same way as two threads, so that the costs of each thread
+    // are the same.
     let parallel = |threads: u64| {
         let together = Barrier::new(threads as usize);
         let together = &together;
@@ -177,7 +180,7 @@ fn run_round<S>(
     figures.allocations = count_allocations(service, make(0));
 }
 
-/// Returns the time of the calls after `begin` has returned.
+/// Creates the requests and runs `begin`. Returns the time that the calls then take.
 fn time_calls<S>(
     service: &S,
     mut make: impl FnMut() -> Request<Body>,
@@ -207,7 +210,8 @@ where
     counted.count_total
 }
 
-/// Polls a call once, which is enough for a cached user.
+/// Polls a call once and returns its response. Panics if the call is pending, which does not happen
+/// for a cached user.
 fn poll_ready<S>(service: &mut S, request: Request<Body>) -> S::Response
 where
     S: Service<Request<Body>, Error = Infallible>,

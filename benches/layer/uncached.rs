@@ -1,5 +1,5 @@
-//! The layer without a cache, so that every request reads Redis. It is compared with a service that sends
-//! one `HGET` over the same kind of connection.
+//! Measurement of the layer without a cache, which reads Redis at every request. The baseline is a
+//! service that sends one `HGET` for each request.
 
 use std::time::{Duration, Instant};
 
@@ -16,19 +16,21 @@ use super::support::redis_server::RedisServer;
 
 const USERS: usize = 10_000;
 
-/// Requests of one round of a service.
+/// Number of requests to a service in one round: 12,800.
 const REQUESTS_PER_ROUND: usize = 12_800;
 
-/// Time for a reply of Redis, the default of the library.
+/// Maximum time for a reply of Redis: 500 ms, which is the default of redis-rs.
 const RESPONSE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// Rounds of each service.
+/// Number of rounds in which each service is measured: 21. The results are the medians of the
+/// rounds.
 const ROUNDS: usize = 21;
 
-/// The largest acceptable ratio of processor time per request, compared with one `HGET`.
+/// Maximum acceptable processor time of the layer for each request, divided by that of one `HGET`:
+/// 1.1.
 const CPU_TARGET: f64 = 1.1;
 
-/// The figures of one service, one for each round.
+/// The measurements of one service. Each list has one figure for each round.
 #[derive(Default)]
 struct UncachedMeasurements {
     wall_micros: Vec<f64>,
@@ -76,7 +78,7 @@ pub(crate) fn compare(runtime: &Runtime) {
     }
 }
 
-/// Returns the layer over a store of this layout, without a cache.
+/// Returns the layer without a cache, over a Redis store of this layout that contains all users.
 async fn layer_service(server: &RedisServer, layout: Layout) -> impl BenchService {
     let store = RedisStore::builder(&server.url())
         .layout(layout)

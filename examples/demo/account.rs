@@ -23,7 +23,8 @@ pub fn routes(tickets: Tickets, center: Option<TokenCenter>) -> Router {
     }
 }
 
-/// Returns the fingerprint and the lifetime of the account's token, never the token itself.
+/// Returns the fingerprint and the remaining lifetime of the account's token. The token itself
+/// stays in this process.
 async fn account(State(tickets): State<Tickets>) -> Result<Json<Value>, Error> {
     let token = tickets.accounts().get().await?;
     Ok(Json(json!({
@@ -32,7 +33,8 @@ async fn account(State(tickets): State<Tickets>) -> Result<Json<Value>, Error> {
     })))
 }
 
-/// Returns the argument of `wx.config`, for a page of an allowed host.
+/// Returns the signed argument of `wx.config` for the page that the request names. The page's host
+/// must be allowed.
 async fn js_config(State(tickets): State<Tickets>, request: Uri) -> Result<Response, Error> {
     let config = tickets.js_config(&page_url(&request)?).await?;
     Ok(([(CACHE_CONTROL, "no-store")], Json(config)).into_response())

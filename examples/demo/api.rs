@@ -1,4 +1,5 @@
-//! Routes for applications, and the route of the load balancer.
+//! The JSON routes of the demo: the user, the profile, the logout, and the health check of a load
+//! balancer.
 
 use std::sync::Arc;
 
@@ -15,17 +16,18 @@ use tower_wechat::health::Health;
 use tower_wechat::simulator::Simulator;
 use tower_wechat::{Error, ErrorKind, Login, Tickets, UserToken, UserTokens, WechatUser, health};
 
-/// The objects that the routes use.
+/// The tokens, the login and the simulator that the routes share.
 #[derive(Clone)]
 pub struct AppState {
     pub users: UserTokens,
     pub tickets: Tickets,
     pub login: Login,
-    /// The simulator, if no account is configured.
+    /// The simulator of WeChat. `None` if a real account is configured.
     pub simulator: Option<Arc<Simulator>>,
 }
 
-/// The facts about the user that the layer inserted, without the token itself.
+/// The reply of `GET /api/me`: the user and the state of the user's access token, without the token
+/// itself.
 #[derive(Serialize)]
 pub struct Me {
     user_id: String,
@@ -38,7 +40,7 @@ pub struct Me {
     expires_in_secs: u64,
 }
 
-/// `GET /api/me`
+/// `GET /api/me`: returns the user that the layer has inserted into the request.
 pub async fn me(user: WechatUser) -> Json<Me> {
     Json(Me {
         user_id: user.id().to_owned(),
@@ -55,8 +57,9 @@ pub async fn me(user: WechatUser) -> Json<Me> {
 /// `GET /api/userinfo`: returns the user's profile. If WeChat rejects the token, `with_token` renews it and
 /// repeats the call once.
 ///
-/// If the user has not granted the scope of the profile, the layer asks for it. If the stored token
-/// does not contain its scope, the call to WeChat reports the lack (errcode 48001).
+/// If the user has not granted the scope of the profile, the layer asks the user for that scope. If
+/// the stored token does not contain its scope, the call to WeChat reports the lack (errcode
+/// 48001).
 pub async fn userinfo(user: WechatUser) -> Result<Json<UserInfo>, Error> {
     let wechat = user.users().wechat();
     let info = user.with_token(|token: UserToken| async move {
@@ -68,7 +71,7 @@ pub async fn userinfo(user: WechatUser) -> Result<Json<UserInfo>, Error> {
     info.await.map(Json)
 }
 
-/// The query of `POST /logout`.
+/// The query of `POST /logout`. `everywhere=true` deletes the user's tokens too.
 #[derive(Deserialize)]
 pub struct Logout {
     #[serde(default)]
@@ -96,8 +99,9 @@ pub async fn logout(
     ))
 }
 
-/// `GET /healthz`: returns 503 if the store is unavailable, because users without a cached token cannot be
-/// served then. A missing token of the account is reported in the body only: users can be served without it.
+/// `GET /healthz`: returns 503 if the store is unavailable, because users without a cached token
+/// cannot be served then. A missing token of the account appears only in the body, because users
+/// can be served without that token.
 pub async fn healthz(
     extract::State(state): extract::State<AppState>,
 ) -> (StatusCode, Json<Health>) {

@@ -34,7 +34,8 @@ use tower_wechat::{Scope, WechatLayer};
 
 use settings::Settings;
 
-/// Time for requests in progress to end, and then for renewals in progress to end.
+/// Maximum time for each step of the shutdown: nine seconds for requests in progress, then nine
+/// seconds for renewals in progress.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(9);
 
 /// Upper bounds of the histograms' buckets, in seconds. A read of a near Redis takes less than a
@@ -81,7 +82,8 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         .identity(parts.identity)
         .login(parts.login.clone())
         .account(parts.tickets.clone());
-    // A page load of a user who granted less is redirected to WeChat once, for the larger scope.
+    // A page load of a user who has granted a smaller scope is redirected to WeChat once, for the
+    // larger scope.
     let userinfo = get(api::userinfo).layer(layer.clone().require_scope(Scope::UserInfo));
     let routes = Router::new()
         .route("/", get(page::show))
@@ -92,7 +94,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         .route("/api/userinfo", userinfo)
         .route("/logout", post(api::logout))
         // The layer answers the login's paths before a route is called. This route exists so that
-        // requests to them pass through the layer.
+        // requests to the login's paths pass through the layer.
         .route("/wechat/{*path}", any(not_found));
     let lost_callbacks = layer.login_service::<axum::body::Body>();
     // The layer answers the paths of WeChat's verification files too.
@@ -119,7 +121,8 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         // A callback on a path that a proxy has changed gets an explanation. Other paths get a 404.
         .fallback_service(lost_callbacks);
 
-    // A separate task, so that the demo also starts while WeChat is unreachable.
+    // The prefetch runs in a separate task, so that the demo also starts while WeChat is
+    // unreachable.
     let tickets = parts.tickets.clone();
     let prefetching = tokio::spawn(async move {
         if let Err(error) = tickets.prefetch().await {
@@ -127,8 +130,8 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         }
     });
 
-    // The handlers exist before the line below is printed, because a script may send a signal as soon as
-    // it has read that line.
+    // The signal handlers exist before the line below is printed, because a script may send a
+    // signal as soon as it has read that line.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
 
@@ -158,7 +161,8 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Removes the path prefix of `PUBLIC_URL` from requests. Some proxies have removed it already.
+/// Returns a function that removes the path prefix of `PUBLIC_URL` from a request. A request
+/// without the prefix, which some proxies remove, is returned unchanged.
 fn strip_prefix(prefix: String) -> impl Fn(Request) -> Request + Clone {
     move |mut request| {
         let requested = request

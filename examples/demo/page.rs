@@ -1,4 +1,4 @@
-//! The page of a logged-in user, and the routes of its buttons.
+//! The page of a logged-in user, and the routes that the buttons of this page call.
 
 use std::time::Duration;
 
@@ -14,7 +14,8 @@ use tower_wechat::{Error, ErrorKind, Scope, UserToken, WechatUser};
 
 use crate::api::AppState;
 
-/// Lifetime of a new token in seconds, for the clock on the page.
+/// Lifetime of a new access token: 7,200 seconds, as at WeChat. The clock on the page shows it, and
+/// the simulator's clock is advanced by it.
 const TOKEN_LIFE: u64 = 7_200;
 
 #[derive(Template)]
@@ -26,10 +27,11 @@ struct Page<'a> {
     scope: Option<&'a str>,
     unionid: Option<&'a str>,
     snapshot: bool,
-    /// URL that asks the user for the scope of the profile, if the user has not granted it.
+    /// The URL that asks the user for the scope of the profile. `None` if the user has granted that
+    /// scope.
     grant_url: Option<String>,
     life: TokenLife,
-    /// Lifetime of a new token in seconds.
+    /// Lifetime of a new access token in seconds, which is a full turn of the clock on the page.
     whole: u64,
     /// Path prefix of `PUBLIC_URL`, without a slash at the end.
     base: String,
@@ -46,8 +48,8 @@ pub struct TokenLife {
 
 impl TokenLife {
     fn from_token(token: &UserToken, user: &WechatUser) -> Self {
-        // `WechatUser` computes the time until the expiry with the layer's clock. The lifetime of
-        // the token has no clock: it gives the margin between the renewal and the expiry.
+        // `WechatUser` computes the time until the expiry with the layer's clock. The token's times
+        // of renewal and expiry give the margin between them, for which no clock is needed.
         let expires_in = user.expires_in();
         let margin = Duration::from_millis(
             (token.lifetime().expires_at().as_millis() - token.lifetime().renew_at().as_millis())
@@ -62,7 +64,7 @@ impl TokenLife {
     }
 }
 
-/// `GET /`: renders the page.
+/// `GET /`: renders the page of the logged-in user.
 pub async fn show(
     user: WechatUser,
     extract::State(state): extract::State<AppState>,

@@ -1,4 +1,4 @@
-//! The objects that the demo serves requests with, built from its settings.
+//! Builds the parts of the demo, such as the tokens and the login, from the settings.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -17,7 +17,8 @@ use crate::settings::Settings;
 use crate::variables::BoxError;
 use crate::warnings::log_warnings;
 
-/// The objects that the demo serves requests with.
+/// The parts of the demo that serve requests: tokens, login, identity, tickets, token center and
+/// simulator.
 pub struct DemoParts {
     pub users: UserTokens,
     pub login: Login,
@@ -25,7 +26,8 @@ pub struct DemoParts {
     /// The JS-SDK tickets of the account, with the access tokens to which they belong.
     pub tickets: Tickets,
     pub center: Option<TokenCenter>,
-    /// The simulator, if no account is configured. It stops when this value is dropped.
+    /// The simulator of WeChat, which stops when it is dropped. `None` if a real account is
+    /// configured.
     pub simulator: Option<Arc<Simulator>>,
 }
 
@@ -45,8 +47,8 @@ impl Identify for DemoIdentity {
     }
 }
 
-/// Connects to Redis, starts the simulator where it is needed, and builds everything else.
-/// `address` is the address that the demo listens on.
+/// Builds the parts of the demo. Connects to Redis if it is configured, and starts the simulator if
+/// no account is configured. `address` is the address that the demo listens on.
 pub async fn connect(settings: &Settings, address: SocketAddr) -> Result<DemoParts, BoxError> {
     let (wechat, simulator) = settings.wechat.connect().await?;
     let app = wechat.app_id().clone();
@@ -74,7 +76,7 @@ pub async fn connect(settings: &Settings, address: SocketAddr) -> Result<DemoPar
         Some(url) => url.clone(),
         None => format!("http://{address}"),
     };
-    // Builds after each setting, so that an error names the variable.
+    // The login is built after each setting, so that an error names the variable of that setting.
     let check = |login: LoginBuilder, variable| match login.clone().build() {
         Ok(_) => Ok(login),
         Err(error) => Err(format!("{variable}: {error}")),
@@ -127,7 +129,7 @@ pub async fn connect(settings: &Settings, address: SocketAddr) -> Result<DemoPar
     })
 }
 
-/// Returns the users' tokens and the account's tokens, both in one store.
+/// Returns the users' tokens and the account's tokens, which share one store.
 fn build_tokens(
     settings: &Settings,
     wechat: &WechatClient,

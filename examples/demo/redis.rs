@@ -12,7 +12,8 @@ pub struct Layouts {
     pub copy: Option<Layout>,
 }
 
-/// Returns the builder of the store, with certificates and with the Sentinels' credentials.
+/// Returns the builder of the store, with the certificates and the Sentinels' credentials that
+/// environment variables name.
 pub fn build_redis(url: &str) -> Result<RedisStoreBuilder, BoxError> {
     let mut redis = RedisStore::builder(url);
     if let Some(authority) = read_named_file("REDIS_CA")? {
@@ -39,7 +40,8 @@ pub fn build_redis(url: &str) -> Result<RedisStoreBuilder, BoxError> {
     Ok(redis)
 }
 
-/// Returns the layouts of `REDIS_LAYOUT`. Default: hashes, without a copy.
+/// Returns the layouts that `REDIS_LAYOUT` names. Default: hashes, without copies in the other
+/// layout.
 pub fn read_layouts() -> Result<Layouts, BoxError> {
     let layouts = |read, copy| Layouts { read, copy };
     let choices = [
@@ -53,7 +55,8 @@ pub fn read_layouts() -> Result<Layouts, BoxError> {
     Ok(chosen.unwrap_or(layouts(Layout::Hashes, None)))
 }
 
-/// Returns the keys that encrypt values in Redis, with their mode.
+/// Returns the keys that encrypt values in Redis, with the mode of `SEALING_MODE`. Returns `None`
+/// if `SEALING_KEY` is not set.
 pub fn read_sealing_keys() -> Result<Option<SealingKeys>, BoxError> {
     let keys = match read_key("SEALING_KEY")? {
         Some(keys) => {

@@ -11,7 +11,7 @@ use crate::variables::{
 };
 use crate::wechat::WechatSettings;
 
-/// The settings of the demo.
+/// The settings of the demo, which environment variables set.
 pub struct Settings {
     pub listen: String,
     pub public_url: Option<String>,
@@ -67,7 +67,8 @@ impl Settings {
     }
 }
 
-/// Parses `NAME=CONTENT,NAME=CONTENT`.
+/// Parses the value `NAME=CONTENT,NAME=CONTENT` of `VERIFICATION_FILE` into pairs of name and
+/// content.
 fn parse_verification_files(text: Option<&str>) -> Result<Vec<(String, String)>, BoxError> {
     let files = text.into_iter().flat_map(|text| text.split(','));
     let pairs = files.map(|file| match file.split_once('=') {

@@ -10,7 +10,8 @@ use url::Url;
 
 pub type BoxError = Box<dyn std::error::Error>;
 
-/// The longest time that a variable may hold, in seconds. A larger value is in milliseconds by mistake.
+/// Maximum number of seconds in a variable: 30 days. A larger number is probably in milliseconds by
+/// mistake.
 const MAX_SECONDS: u64 = 30 * 24 * 3_600;
 
 /// Returns the value of a variable. Returns `None` if the variable is not set or blank.
@@ -70,7 +71,8 @@ pub fn read_named_file(name: &str) -> Result<Option<Vec<u8>>, BoxError> {
     }
 }
 
-/// Returns a duration of whole seconds.
+/// Returns the whole number of seconds in a variable as a duration, or `default` seconds if the
+/// variable is not set.
 pub fn read_seconds(name: &str, default: u64) -> Result<Duration, BoxError> {
     let Some(value) = read_variable(name)? else {
         return Ok(Duration::from_secs(default));

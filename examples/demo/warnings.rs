@@ -1,4 +1,4 @@
-//! Log messages at start-up about settings that work, but may not be intended.
+//! Log messages at start-up about valid settings that may not be intended.
 
 use std::net::SocketAddr;
 
@@ -19,7 +19,8 @@ pub fn log_warnings(
             "WECHAT_APPID is not set: a simulator replaces WeChat, for browsers of this machine"
         );
     }
-    // WeChat redirects users to this URL after a login, and no browser can open it.
+    // WeChat redirects users to the public URL after a login, and no browser can open `0.0.0.0` or
+    // `[::]`.
     if settings.public_url.is_none() && address.ip().is_unspecified() {
         let port = address.port();
         tracing::warn!(

@@ -37,7 +37,8 @@ impl WechatSettings {
         })
     }
 
-    /// Returns the client, and the simulator that it calls if no account is configured.
+    /// Returns the client of WeChat, and the simulator that the client calls if no account is
+    /// configured.
     pub async fn connect(&self) -> Result<(WechatClient, Option<Simulator>), BoxError> {
         let simulator = match self.account {
             Some(_) => None,
@@ -71,8 +72,8 @@ impl WechatSettings {
     }
 }
 
-/// Returns the URL of the forward proxy. A client without any other setting is built with it, so that
-/// the error names this variable.
+/// Returns the URL of the forward proxy. Checks the URL by building a client with no other setting,
+/// so that an error names `WECHAT_PROXY`.
 fn read_proxy() -> Result<Option<String>, BoxError> {
     let url = read_variable("WECHAT_PROXY")?;
     if let Some(url) = &url {
@@ -85,7 +86,8 @@ fn read_proxy() -> Result<Option<String>, BoxError> {
     Ok(url)
 }
 
-/// Starts a simulator with three users. The user that was added last is the first to log in.
+/// Starts a simulator with three users. The user that is added last is the active user, as whom a
+/// browser logs in at first.
 async fn start_simulator(asks_consent: bool) -> std::io::Result<Simulator> {
     let simulator = Simulator::start().await?;
     simulator.settings(|settings| settings.auto_approve = !asks_consent);

@@ -6,20 +6,20 @@ use std::str::FromStr;
 /// The way in which the requests to a contender name their user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum UserCredential {
-    /// `x-user-id: USER`, as a gateway sends it.
+    /// The header `x-user-id: USER`, as a gateway sends it.
     Header,
     /// The session cookie of this crate.
     LayerCookie,
-    /// `session=USER.TAG` under an HMAC-SHA256 whose key is prepared once.
+    /// A cookie `session=USER.TAG`, whose tag is an HMAC-SHA256 of the user's id.
     TaggedCookie,
-    /// The id of a session of tower-sessions.
+    /// A cookie with the id of a session of tower-sessions.
     SessionCookie,
-    /// The id of a session of tower-sessions, in a signed cookie.
+    /// A signed cookie with the id of a session of tower-sessions.
     SignedSessionCookie,
 }
 
-/// Defines the contenders from one list, in the order of the report's table. Each has a name, for the
-/// command line and results.json.
+/// Defines the contenders from one list, in the order of the report's table. Each contender has a
+/// name for the command line and results.json.
 macro_rules! contenders {
     ($($(#[$meta:meta])* $variant:ident = $name:literal,)*) => {
         /// A server that takes part in the comparison.
@@ -29,10 +29,10 @@ macro_rules! contenders {
         }
 
         impl Contender {
-            /// All contenders, in the order of the table.
+            /// All contenders, in the order of the report's table.
             pub const ALL: [Self; [$($name),*].len()] = [$(Self::$variant),*];
 
-            /// Returns the name on the command line and in results.json.
+            /// Returns the contender's name on the command line and in results.json.
             pub fn name(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)*

@@ -1,6 +1,6 @@
 //! The load generator: one thread that drives keep-alive connections of HTTP/1.1, each with one
-//! request at a time. It does as little as possible for each request, so that the servers are the
-//! bottleneck.
+//! request at a time. The generator does as little as possible for each request, so that the
+//! servers are the bottleneck.
 
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
@@ -12,7 +12,8 @@ use mio::{Events, Interest, Poll, Token};
 
 use crate::histogram::Histogram;
 
-/// Time after which a run without a response fails.
+/// Time without any response after which a run fails: 60 seconds. A run for a number of requests
+/// also sends no request after this time.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The requests of the users as bytes, with the expected body of each response.
@@ -22,8 +23,8 @@ pub struct PreparedRequests {
 }
 
 impl PreparedRequests {
-    /// Creates the requests. `named` has, for each user, the header line with the credential and
-    /// the user's id.
+    /// Creates one request for each item of `named`, which is the header line with the credential,
+    /// and the user's id.
     pub fn new(named: impl Iterator<Item = (String, String)>) -> Self {
         let mut bytes = Vec::new();
         let spans = named.map(|(line, id)| {
@@ -44,9 +45,9 @@ impl PreparedRequests {
 /// The order in which users send requests.
 #[derive(Debug, Clone, Copy)]
 pub enum UserOrder {
-    /// Random, with the same probability for all users.
+    /// Each request is of a random user, with the same probability for all users.
     Uniform,
-    /// One after the other, and then from the first again.
+    /// Users send requests one after the other, and then from the first again.
     RoundRobin,
 }
 
@@ -56,18 +57,19 @@ pub enum StopCondition {
     Requests(usize),
 }
 
-/// The result of a run.
+/// The result of a run of the generator.
 #[derive(Default)]
 pub struct LoadResult {
-    /// Responses before the end of the time.
+    /// Number of responses that arrived before the end of the time.
     pub in_time: u64,
-    /// All responses, including those to requests that were under way at the end of the time.
+    /// Number of all responses, including responses to requests that were under way at the end of
+    /// the time.
     pub answers: u64,
     /// Time from the first request to the last response.
     pub took: Duration,
-    /// Responses other than 200 with the user's id.
+    /// Number of responses other than 200 with the user's id.
     pub wrong_answers: u64,
-    /// The first wrong response.
+    /// The text of the first wrong response, if there was a wrong response.
     pub first_wrong_answer: Option<String>,
     pub latencies: Histogram,
 }
@@ -104,7 +106,7 @@ pub struct Generator {
 }
 
 impl Generator {
-    /// Opens the connections, evenly to all servers.
+    /// Opens this number of connections, which are distributed evenly over the servers.
     pub fn connect(servers: &[SocketAddr], connections: usize) -> io::Result<Self> {
         let poll = Poll::new()?;
         let mut opened = Vec::with_capacity(connections);
@@ -208,7 +210,7 @@ impl Generator {
         }
     }
 
-    /// Reads all available bytes. Returns `true` if the response is complete.
+    /// Reads all bytes that a connection has received. Returns `true` if its response is complete.
     fn receive(&mut self, at: usize) -> io::Result<bool> {
         let connection = &mut self.connections[at];
         let mut buffer = [0; 4_096];

@@ -1,4 +1,4 @@
-//! The same load on one to four processes.
+//! Measurement of the same load on one to four processes, which share one Redis.
 
 use std::time::Duration;
 

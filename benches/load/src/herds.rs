@@ -17,7 +17,7 @@ use crate::processes::{Redis, RedisCounters, Server};
 use crate::results::{Herd, Restart};
 use crate::throughput::CONNECTIONS;
 
-/// Time that the simulator takes for a renewal.
+/// Time that the simulator takes for a renewal: 100 ms.
 const RENEWAL_DELAY: Duration = Duration::from_millis(100);
 
 const REFRESH_PATH: &str = "/sns/oauth2/refresh_token";
@@ -91,7 +91,8 @@ async fn measure_herd(layout: Layout, processes: usize, users: usize, requests: 
     }
 }
 
-/// Stores users with expired access tokens, as another process would after their login.
+/// Stores users whose access tokens have expired, in the form in which another process would have
+/// stored them.
 fn store_expired(redis: &Redis, wechat: &Simulator, layout: Layout, users: usize) {
     let mut connection = redis.connection();
     let (renew_at, expired) = (now_ms() - 2 * HOUR_MS, now_ms() - HOUR_MS);
@@ -118,7 +119,8 @@ fn store_expired(redis: &Redis, wechat: &Simulator, layout: Layout, users: usize
     wechat.advance(lifetime);
 }
 
-/// Sends a request of every user to a process with an empty cache, and once more.
+/// Measures a process after its start: sends one request of every user with an empty cache, and
+/// then one more of every user with a full cache.
 pub fn measure_restart(redis: &Redis) -> Restart {
     eprintln!("restart: {USERS} users and nothing in memory");
     let server = Server::start(Contender::CachedHeader, redis);

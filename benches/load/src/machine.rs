@@ -1,4 +1,4 @@
-//! The machine: its description, and the time and memory that processes use.
+//! The machine of a run: its description, and the processor time and memory that processes use.
 
 use std::fs;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
-/// Linux reports the time of processes in hundredths of a second, on every architecture.
+/// Number of ticks per second in which Linux reports processor time: 100 on every architecture.
 pub const TICKS_PER_SECOND: f64 = 100.0;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -16,7 +16,8 @@ pub struct Machine {
     pub kernel: String,
     pub rust: String,
     pub redis: String,
-    /// `None` without valgrind. Instructions are not counted then.
+    /// The version of valgrind. `None` if valgrind is not installed, and instructions are then not
+    /// counted.
     pub valgrind: Option<String>,
 }
 
@@ -57,7 +58,8 @@ pub fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Returns the version that a program prints: the second word, or the only one.
+/// Returns the version that a program prints: the second word of its output, or the first if there
+/// is only one.
 fn program_version(program: &str) -> Option<String> {
     let output = Command::new(program).arg("--version").output().ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
@@ -89,15 +91,16 @@ pub fn cpu_times() -> Option<CpuTimes> {
         .skip(1)
         .filter_map(|number| number.parse().ok())
         .collect();
-    // user, nice, system; then idle, iowait, irq, softirq, stolen. Interrupts are not counted:
-    // on the loopback they are the measured traffic's own.
+    // The numbers are the times of user, nice, system, idle, iowait, irq, softirq and steal.
+    // Interrupts (irq, softirq) do not count as busy, because the measured traffic on the loopback
+    // causes them.
     Some(CpuTimes {
         busy: numbers.get(..3)?.iter().sum(),
         stolen: *numbers.get(7)?,
     })
 }
 
-/// Returns the processor time of a process, in ticks: `utime` and `stime`.
+/// Returns the processor time of a process in ticks, which is the sum of `utime` and `stime`.
 pub fn process_cpu_ticks(process: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     // The name of the program, in parentheses, may contain spaces and parentheses.

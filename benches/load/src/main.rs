@@ -1,5 +1,5 @@
 //! The load benchmark: this crate and its alternatives side by side, with a real redis-server.
-//! `benches/load/run` builds and starts it.
+//! `benches/load/run` builds and starts this program.
 //!
 //! ```text
 //! run [--quick] [PART]   PART: throughput, instructions, memory, herds, restart or growth;
@@ -196,7 +196,7 @@ fn update_readmes() -> Result<(), String> {
     Ok(())
 }
 
-/// The folder of this package.
+/// Returns the folder of this package, into which a full run writes its results.
 fn package_folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }

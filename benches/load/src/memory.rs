@@ -1,4 +1,4 @@
-//! The memory of one user: in a process that caches the token, and in Redis.
+//! Measurement of the memory of one user, in a process that caches the token and in Redis.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -44,7 +44,8 @@ pub async fn measure(plan: &Plan) -> Memory {
     }
 }
 
-/// Returns the memory of Redis after it has grown its tables and closed old connections.
+/// Waits until the memory of Redis changes by less than 4 KiB in half a second, and returns it.
+/// Before that, Redis grows its tables and closes old connections.
 async fn stable_redis_memory(counter: &mut RedisCounters) -> u64 {
     let mut last = counter.used_memory();
     loop {
@@ -57,8 +58,8 @@ async fn stable_redis_memory(counter: &mut RedisCounters) -> u64 {
     }
 }
 
-/// Starts a separate process, whose memory contains nothing else. Returns the number of cached
-/// users, and the bytes of memory for each of them.
+/// Starts a separate process that caches the users, so that no other data is in its memory. Returns
+/// the number of cached users, and the bytes of memory for each of them.
 fn measure_cached_users(redis: &Redis, users: usize) -> (usize, f64) {
     let mut child = Command::new(std::env::current_exe().expect("this program"))
         .args(["fill", &users.to_string()])
@@ -84,7 +85,7 @@ pub async fn fill_cache(users: usize) {
     let redis = environment::redis_url();
     let store = RedisStore::connect(&redis).await.expect("Redis");
     let tokens = UserTokens::builder(wechat(), store)
-        // No entry may expire before the last one is read.
+        // No cache entry may expire before the last user is read.
         .cache_ttl(Duration::from_secs(600))
         .build();
     tokens.health().await.expect("Redis");

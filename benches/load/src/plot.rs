@@ -1,5 +1,5 @@
-//! The plot: bars of throughput and of CPU. Its white background makes it readable on light and on
-//! dark pages.
+//! The plot of a run as SVG: bars of throughput and of CPU. The white background makes the plot
+//! readable on light and on dark pages.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! The users: their ids, their records in Redis, and their requests.
+//! The users of the benchmark: their ids, their records in Redis, and their requests.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -23,20 +23,21 @@ use crate::account::wechat;
 use crate::contender::UserCredential;
 use crate::generator::PreparedRequests;
 
-/// The number of users for throughput and restart.
+/// Number of users for the measurements of throughput, restart and growth: 10,000.
 pub const USERS: usize = 10_000;
 
 pub const USER_HEADER: &str = "x-user-id";
 pub const TAGGED_COOKIE: &str = "session";
 pub const SESSION_FIELD: &str = "user";
 
-/// The names of the published layout.
+/// The Redis hash of access tokens in the published layout. [`REFRESH_HASH`] is the hash of refresh
+/// tokens.
 pub const ACCESS_HASH: &str = "user.wxUserAccessToken";
 pub const REFRESH_HASH: &str = "user.wxUserRefreshToken";
 
 const HOUR_MS: u64 = 3_600_000;
 
-/// Returns the openid of a user, with 28 characters.
+/// Returns the openid of the user with this number, which has 28 characters.
 pub fn user_id(at: usize) -> String {
     format!("o6_bmjrPTlm6_2sgVt7h{at:08}")
 }
@@ -62,7 +63,8 @@ fn session_id(at: usize) -> Id {
     Id(0x5e55_1000_0000_0000_0000_0000_0000 + at as i128)
 }
 
-/// Returns the requests of the first users as bytes, with the expected body of each response.
+/// Returns one request for each of the first `users` users as bytes, with the expected body of its
+/// response.
 pub fn requests(credential: UserCredential, users: usize) -> PreparedRequests {
     let layer = SessionCookie::new(wechat().app_id(), &cookie_keys());
     let named = (0..users).map(|at| {
@@ -97,7 +99,7 @@ pub fn requests(credential: UserCredential, users: usize) -> PreparedRequests {
     PreparedRequests::new(named)
 }
 
-/// Stores the users in Redis, in both layouts, and their sessions.
+/// Stores the users in Redis in the layouts hashes and keys, and stores their sessions.
 pub async fn store_users_and_sessions(url: &str, users: usize) {
     for layout in [Layout::Hashes, Layout::Keys] {
         store_users(url, layout, users).await;
@@ -123,7 +125,7 @@ pub async fn store_users_and_sessions(url: &str, users: usize) {
     }
 }
 
-/// Stores users as the crate does after a login.
+/// Stores users in Redis through this crate, as after a login.
 pub async fn store_users(url: &str, layout: Layout, users: usize) {
     const AT_ONCE: usize = 64;
     let store = RedisStore::builder(url).layout(layout).connect().await;
@@ -144,7 +146,8 @@ pub async fn store_users(url: &str, layout: Layout, users: usize) {
     writers.join_all().await;
 }
 
-/// Stores many users in the published layout, as fast as Redis accepts them.
+/// Stores many users in the published layout by pipelines of commands and without this crate, which
+/// is faster.
 pub fn store_users_raw(redis: &mut Connection, users: usize) {
     const AT_ONCE: usize = 2_000;
     let now = crate::machine::now_ms();

@@ -11,7 +11,7 @@ use redis::{Client, Connection};
 use crate::contender::Contender;
 use crate::environment::REDIS_URL;
 
-/// A running contender.
+/// The process of a contender's server, which ends when this value is dropped.
 pub struct Server {
     child: Child,
     pub address: SocketAddr,
@@ -154,18 +154,20 @@ impl Drop for Redis {
     }
 }
 
-/// A connection that reads the counters of Redis. Its own commands are subtracted.
+/// A connection that reads the counters of Redis. [`RedisCounts::since`] subtracts the command of
+/// this connection.
 pub struct RedisCounters(Connection);
 
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RedisCounts {
     pub commands: u64,
-    /// Number of reads from sockets. With one request at a time, each read is a round trip.
+    /// Number of reads from sockets by Redis. With one request at a time, each read is a round
+    /// trip.
     pub reads: u64,
 }
 
 impl RedisCounts {
-    /// Returns the difference of two counts, less the one command that reads the second.
+    /// Returns the difference from an earlier count, less the one command that read this count.
     pub fn since(self, earlier: Self) -> Self {
         Self {
             commands: (self.commands - earlier.commands).saturating_sub(1),

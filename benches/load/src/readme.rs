@@ -11,7 +11,7 @@ use crate::results::Results;
 const BEGIN: &str = "<!-- benchmark: written by benches/load/run -->";
 const END: &str = "<!-- benchmark: end -->";
 
-/// The servers that the READMEs show; `results.md` has all of them.
+/// The servers that the READMEs show. `results.md` shows all servers.
 const README_CONTENDERS: [Contender; 4] = [
     Contender::CachedHeader,
     Contender::CachedCookie,

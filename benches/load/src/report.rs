@@ -1,4 +1,4 @@
-//! The report of a run: results.md.
+//! The text of results.md, which is the report of a run.
 
 use std::fmt::Write as _;
 
@@ -65,7 +65,7 @@ fn table_row(contender: Contender, row: &Row, language: Language) -> String {
     format!("| {name} | {throughput} | {cpu} | {latencies} | {commands} | {instructions} |")
 }
 
-/// Returns the label of a contender, in bold for this crate.
+/// Returns the label of a contender, which is in bold if the contender uses this crate.
 pub fn shown_name(contender: Contender, language: Language) -> String {
     let name = label(contender, language);
     if contender.is_this_crate() {
@@ -137,7 +137,7 @@ fn machine_note(results: &Results, language: Language) -> String {
     out
 }
 
-/// Returns the whole of results.md.
+/// Returns the full text of results.md.
 pub fn full_report(results: &Results) -> String {
     let mut out = String::from(
         "# The load benchmark\n\nWritten by `benches/load/run`; `../README.md` says how \

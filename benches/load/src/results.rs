@@ -21,13 +21,14 @@ pub struct Throughput {
     pub users: usize,
     pub connections: usize,
     pub slice_secs: f64,
-    /// The number of measured pairs. `discarded` is the number of disturbed ones among them.
+    /// The number of measured pairs, of which `discarded` were disturbed.
     pub pairs: usize,
     pub discarded: usize,
-    /// `true` if only undisturbed pairs count. Otherwise too few were undisturbed, and all count.
+    /// `true` if every contender has enough undisturbed pairs, and only these count. With too few
+    /// undisturbed pairs, all pairs of a contender count.
     pub quiet: bool,
-    /// The noise of the p99: between nine in ten pairs of neighbouring slices of bare axum, it
-    /// differs by this factor at most.
+    /// The noise of the p99 of bare axum. In nine of ten pairs of neighbouring slices, the p99
+    /// differs at most by this factor.
     pub p99_noise: f64,
     pub rows: Vec<Row>,
 }
@@ -43,22 +44,22 @@ pub struct Row {
     pub contender: String,
     pub pairs: usize,
     pub requests_per_second: f64,
-    /// Ratio to bare axum.
+    /// The contender's requests per second, divided by those of bare axum.
     pub throughput: Spread,
     pub cpu_micros: f64,
-    /// Ratio to bare axum.
+    /// The contender's processor time per request, divided by that of bare axum.
     pub cpu: Spread,
     pub p50_micros: f64,
     pub p99_micros: f64,
-    /// Ratio to bare axum.
+    /// The contender's 99th percentile of the latency, divided by that of bare axum.
     pub p99: Spread,
     pub redis_commands: f64,
-    /// Round trips to Redis for each request, with one request at a time.
+    /// Number of round trips to Redis for each request, measured with one request at a time.
     pub redis_round_trips: f64,
     pub instructions: Option<f64>,
 }
 
-/// A median with its quartiles.
+/// The median of a list of figures, with the lower and the upper quartile.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Spread {
     pub low: f64,
@@ -94,7 +95,7 @@ pub struct Memory {
     pub redis_bytes_per_user_keys: f64,
 }
 
-/// Many requests at the same moment, for users whose tokens have expired.
+/// The result of many concurrent requests for users whose tokens have expired.
 #[derive(Serialize, Deserialize)]
 pub struct Herd {
     pub layout: String,
@@ -110,7 +111,8 @@ pub struct Herd {
     pub redis_commands: u64,
 }
 
-/// A request of every user to a process with an empty cache, and again with a full one.
+/// The result of one request of every user to a process with an empty cache, and again with a full
+/// cache.
 #[derive(Serialize, Deserialize)]
 pub struct Restart {
     pub users: usize,
@@ -122,15 +124,15 @@ pub struct Restart {
     pub warm_redis_commands: f64,
 }
 
-/// The same load on a number of processes.
+/// The result of the measured load on this number of processes.
 #[derive(Serialize, Deserialize)]
 pub struct Growth {
     pub processes: usize,
     pub requests_per_second: f64,
     pub cpu_micros: f64,
-    /// Commands for each user and process, to fill the caches.
+    /// Number of Redis commands for each user and process to fill the caches.
     pub redis_commands_to_fill: f64,
-    /// Commands for each request, when the caches are full.
+    /// Number of Redis commands for each request after the caches are full.
     pub redis_commands: f64,
 }
 

@@ -1,4 +1,4 @@
-//! The targets, and whether a run met them.
+//! The targets of the benchmark, and the checks whether a run met the targets.
 
 use crate::results::{Results, Row};
 
@@ -6,7 +6,7 @@ pub struct TargetCheck {
     pub what: String,
     pub figure: String,
     pub target: String,
-    /// `true` if the run met the target. `None` if the run did not measure it.
+    /// `true` if the run met the target. `None` if the run did not measure the figure.
     pub met: Option<bool>,
 }
 
@@ -95,7 +95,7 @@ fn check_bound(what: &str, (figure, bound): (Option<f64>, Bound)) -> TargetCheck
         Bound::AtLeast(bound) | Bound::AtMost(bound) if *bound >= 10.0 => 0,
         _ => 2,
     };
-    // The rounded figures are compared, because the report shows them.
+    // The check compares rounded figures, because the report shows rounded figures.
     let rounded = |figure: f64| {
         let scale = 10f64.powi(digits);
         (figure * scale).round() / scale

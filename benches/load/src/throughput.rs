@@ -1,11 +1,11 @@
-//! Requests per second, CPU and latency, each contender against bare axum.
+//! Measurement of requests per second, CPU and latency, of each contender against bare axum.
 //!
 //! Each round visits the contenders in a random order, with a slice of bare axum before and after
-//! each: `bare A bare B bare …`. A contender's slice counts as a ratio to the mean of the two slices
-//! beside it. So a machine that becomes slower or faster affects both. The figure of a contender is
-//! the median of its ratios.
+//! each: `bare A bare B bare …`. A contender's slice counts as a ratio to the mean of the two
+//! slices beside it. A machine that becomes slower or faster thus affects the slice and the slices
+//! beside it alike. The figure of a contender is the median of its ratios.
 //!
-//! Before a slice the generator sends one request of every user. So the slice measures the steady
+//! Before a slice the generator sends one request of every user. The slice thus measures the steady
 //! state, and not the first requests to a cache whose entries are a round old.
 
 use std::collections::HashMap;
@@ -21,22 +21,22 @@ use crate::results::{Row, Spread, Throughput};
 
 pub const CONNECTIONS: usize = 64;
 
-/// A slice is disturbed if other programs, or the hypervisor, had more than this part of the
-/// machine while it ran.
+/// Maximum part of the machine's processor time that other programs and the hypervisor may take
+/// during a slice: 3 percent. With more, the slice counts as disturbed.
 const MAX_DISTURBANCE: f64 = 0.03;
 
-/// The least number of undisturbed pairs of a contender. With fewer, all of its pairs count, and the
-/// report says so.
+/// Minimum number of undisturbed pairs of a contender: three. With fewer, all pairs of the
+/// contender count, and the report says so.
 const MIN_PAIRS: usize = 3;
 
-/// Requests on one connection, for the count of round trips.
+/// Number of requests on one connection for the count of round trips: 1,000.
 const ROUND_TRIP_REQUESTS: usize = 1_000;
 
 pub struct Plan {
     pub slice: Duration,
-    /// Wanted number of undisturbed pairs of each contender.
+    /// Number of undisturbed pairs after which a contender is complete.
     pub rounds: usize,
-    /// The largest number of rounds.
+    /// Maximum number of rounds, even if contenders are not complete.
     pub rounds_at_most: usize,
 }
 
@@ -152,7 +152,8 @@ impl<'a> ThroughputBench<'a> {
         }
     }
 
-    /// Returns the number of round trips to Redis for a request, with one request under way.
+    /// Returns the number of round trips to Redis for each request, measured with one request at a
+    /// time.
     fn round_trips(&mut self, contender: Contender) -> f64 {
         let address = self.servers[&contender].0.address;
         let mut generator = Generator::connect(&[address], 1).expect("a connection");
@@ -237,7 +238,8 @@ pub fn measure(redis: &Redis, plan: &Plan) -> Throughput {
     }
 }
 
-/// Returns pairs of bare axum with bare axum, whose ratios show the noise around one.
+/// Returns pairs that compare slices of bare axum with each other. The ratios of these pairs show
+/// the noise around one.
 fn baseline_pairs(slices: Vec<Slice>) -> Vec<Pair> {
     let mut slices = slices.into_iter();
     let mut pairs = Vec::new();

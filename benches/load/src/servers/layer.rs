@@ -1,4 +1,4 @@
-//! The servers of this crate.
+//! The servers of the contenders that use this crate.
 
 use std::time::Duration;
 
@@ -17,7 +17,8 @@ async fn me(user: WechatUser) -> String {
 }
 
 pub(super) async fn app(contender: Contender, redis: &str) -> Router {
-    // The cached servers read the layout that the environment names, and the others their own.
+    // A cached contender reads the layout that the environment names. Each uncached contender has a
+    // fixed layout.
     let uncached_layout = match contender {
         Contender::UncachedKeys | Contender::UncachedKeysCookie => Some(Layout::Keys),
         Contender::UncachedHashes => Some(Layout::Hashes),

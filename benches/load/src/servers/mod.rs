@@ -16,7 +16,8 @@ use tokio::net::TcpListener;
 use crate::contender::Contender;
 use crate::environment;
 
-/// Serves as this contender until standard input ends, so that no server outlives the benchmark.
+/// Runs the server of this contender until its standard input ends, so that no server outlives the
+/// benchmark.
 pub async fn serve(contender: Contender) {
     let redis = environment::redis_url();
     let app = match contender {

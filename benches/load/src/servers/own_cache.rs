@@ -1,5 +1,5 @@
-//! A cache written by hand in front of the published algorithm: the least that a cache can cost. It
-//! renews no token, receives no invalidations, ends no session and has no layer.
+//! A cache written by hand in front of the published algorithm: the least that a cache can cost.
+//! The server renews no token, receives no invalidations, ends no session and has no layer.
 
 use std::sync::Arc;
 
@@ -22,7 +22,7 @@ use crate::machine::now_ms;
 use crate::population::{ACCESS_HASH, TAGGED_COOKIE, cookie_mac};
 
 struct CachedToken {
-    #[allow(dead_code)] // An application would call WeChat with it.
+    #[allow(dead_code)] // An application would call WeChat with this token.
     token: String,
     until: u64,
 }
@@ -97,7 +97,8 @@ struct CookieState {
 }
 
 impl CookieState {
-    /// Returns the user that the signed cookie names.
+    /// Returns the user's id in the signed cookie, or `None` if the cookie is missing or its
+    /// signature is invalid.
     fn user<'a>(&self, cookies: &'a str) -> Option<&'a str> {
         let value = cookies
             .split("; ")

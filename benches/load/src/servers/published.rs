@@ -1,11 +1,13 @@
-//! The published algorithm: its header, and its stored form of a token.
+//! Two parts of the published algorithm: the header with the user's id, and the stored form of a
+//! token.
 
 use axum::http::request::Parts;
 
 use crate::machine::now_ms;
 use crate::population::USER_HEADER;
 
-/// Returns the token and its renewal point from a stored `TOKEN#MS`, if the token is fresh.
+/// Returns the token and its renewal time from a stored `TOKEN#MS`, or `None` if the renewal time
+/// has passed.
 pub(super) fn parse_if_fresh(value: &str) -> Option<(&str, u64)> {
     let mut parts = value.split('#');
     let token = parts.next()?;
@@ -13,7 +15,7 @@ pub(super) fn parse_if_fresh(value: &str) -> Option<(&str, u64)> {
     (now_ms() < until).then_some((token, until))
 }
 
-/// Returns the user that a gateway named in the header.
+/// Returns the user's id that a gateway sent in the header `x-user-id`.
 pub(super) fn user_header(parts: &Parts) -> Option<&str> {
     parts.headers.get(USER_HEADER)?.to_str().ok()
 }

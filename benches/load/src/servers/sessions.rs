@@ -1,5 +1,5 @@
-//! tower-sessions with its Redis store: the usual way to store data about a user, here the user's
-//! id. There is no token.
+//! tower-sessions with its Redis store: the usual way to store data about a user. A session
+//! contains the user's id and no token.
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -17,7 +17,7 @@ async fn me(session: Session) -> Result<String, StatusCode> {
     user.ok().flatten().ok_or(StatusCode::UNAUTHORIZED)
 }
 
-/// Creates the layer as the store's documentation does, with the same number of connections.
+/// Creates the session layer with six connections to Redis, as the documentation of the store does.
 async fn layer(url: &str) -> SessionManagerLayer<RedisStore<Pool>> {
     let config = Config::from_url(url).expect("an address");
     let pool = Pool::new(config, None, None, None, 6).expect("a pool");

@@ -1,4 +1,5 @@
-//! The published algorithm by hand: one `HGET` for each request. It renews no token.
+//! The published algorithm by hand: servers that send one `HGET` for each request and renew no
+//! token.
 
 use axum::Router;
 use axum::extract::FromRequestParts;
@@ -11,7 +12,7 @@ use redis::aio::{ConnectionLike, ConnectionManager};
 use super::published::{parse_if_fresh, user_header};
 use crate::population::ACCESS_HASH;
 
-/// A source of connections to Redis.
+/// A source of connections to Redis, over one of which each request sends an `HGET`.
 trait HgetSource: Clone + Send + Sync + 'static {
     fn hget(&self, id: &str) -> impl Future<Output = Option<String>> + Send;
 }
@@ -22,7 +23,7 @@ async fn hget(connection: &mut impl ConnectionLike, id: &str) -> Option<String> 
     command.query_async(connection).await.ok()?
 }
 
-/// The connection of redis-rs that all requests share.
+/// One connection of redis-rs, which all requests share.
 #[derive(Clone)]
 struct SharedConnection(ConnectionManager);
 
@@ -52,7 +53,7 @@ impl HgetSource for Deadpool {
 
 struct User {
     id: String,
-    #[allow(dead_code)] // An application would call WeChat with it.
+    #[allow(dead_code)] // An application would call WeChat with this token.
     token: String,
 }
 
