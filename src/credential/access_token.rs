@@ -74,7 +74,8 @@ impl AccessToken {
         rest.split_at_checked(length).unwrap_or((rest, &[]))
     }
 
-    /// Returns the text. Keep it out of logs, errors and metrics.
+    /// Returns the text of the token, which is secret. Keep the text out of logs, errors and
+    /// metrics.
     pub fn expose(&self) -> &str {
         // The bytes are always valid UTF-8, because each token was created from a `str`.
         std::str::from_utf8(self.split_memory().0).unwrap_or_default()

@@ -20,7 +20,7 @@ const MAX_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// were obtained together are spread: three minutes for a margin of 15 minutes.
 const JITTER_DIVISOR: u32 = 5;
 
-/// The state of a credential at one moment.
+/// The state of a credential at one moment: fresh, stale or expired.
 ///
 /// ```
 /// use std::time::Duration;
@@ -37,11 +37,12 @@ const JITTER_DIVISOR: u32 = 5;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Freshness {
-    /// Before the renewal point: usable, and not due for renewal.
+    /// The renewal point has not been reached: the credential is usable and not due for renewal.
     Fresh,
-    /// Between the renewal point and the expiry: usable, and due for renewal.
+    /// The renewal point has passed but not the expiry: the credential is usable and due for
+    /// renewal.
     Stale,
-    /// Past the expiry: WeChat no longer accepts the credential.
+    /// The expiry has passed: WeChat no longer accepts the credential.
     Expired,
 }
 
@@ -108,8 +109,8 @@ impl Lifetime {
         }
     }
 
-    /// Returns the lifetime of a stored credential. Without a plausible stored expiry, the
-    /// credential expires `margin` after its renewal point.
+    /// Returns the lifetime of a stored credential. If no expiry is stored, or if the stored expiry
+    /// is before the renewal point, the credential expires `margin` after the renewal point.
     ///
     /// ```
     /// use std::time::Duration;
@@ -169,7 +170,7 @@ impl Lifetime {
     /// window.
     ///
     /// Credentials that were obtained together are therefore renewed at different times, and all
-    /// processes start the renewal of one credential at the same time.
+    /// processes compute the same point for one credential.
     pub(crate) fn renewal_starts_at(&self, seed: u64) -> Timestamp {
         let window = self.renew_at.duration_until(self.expires_at) / JITTER_DIVISOR;
         let window = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);

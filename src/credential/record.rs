@@ -49,7 +49,7 @@ pub(crate) const SCOPE_USER_INFO: &str = "snsapi_userinfo";
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[doc(hidden)]
 pub struct UserDetails {
-    /// The user's openid, if known. A pair that another service wrote may lack it.
+    /// The user's openid, if known. A pair that another service wrote may lack the openid.
     pub openid: Option<Box<str>>,
     /// The scopes that the user granted, separated by commas, if known.
     pub scope: Option<Box<str>>,
@@ -131,7 +131,7 @@ impl fmt::Debug for RefreshView<'_> {
 }
 
 impl RecordView<'_> {
-    /// Copies the record, so that it outlives the stored text.
+    /// Copies the texts of the view into a [`Record`], which outlives the stored text.
     pub fn to_record(&self) -> Record {
         Record {
             token: self.token.map(TokenView::to_token),
@@ -142,7 +142,7 @@ impl RecordView<'_> {
 }
 
 impl TokenView<'_> {
-    /// Copies the token, so that it outlives the stored text.
+    /// Copies the text of the view into a [`Token`], which outlives the stored text.
     pub fn to_token(self) -> Token {
         Token {
             secret: AccessToken::from(self.secret),
@@ -152,7 +152,7 @@ impl TokenView<'_> {
 }
 
 impl RefreshView<'_> {
-    /// Copies the refresh token, so that it outlives the stored text.
+    /// Copies the text of the view into a [`Refresh`], which outlives the stored text.
     pub fn to_refresh(self) -> Refresh {
         Refresh {
             secret: RefreshToken::from(self.secret),
@@ -162,7 +162,7 @@ impl RefreshView<'_> {
 }
 
 impl UserDetailsView<'_> {
-    /// Copies the details, so that they outlive the stored text.
+    /// Copies the texts of the view into [`UserDetails`], which outlive the stored text.
     pub fn to_details(&self) -> UserDetails {
         let owned = |text: &Option<Cow<'_, str>>| text.as_deref().map(Box::from);
         UserDetails {

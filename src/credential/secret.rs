@@ -27,7 +27,7 @@ macro_rules! secret {
                 Self(text.into().into_boxed_str())
             }
 
-            /// Returns the text. Keep it out of logs, errors and metrics.
+            /// Returns the text of the secret. Keep the text out of logs, errors and metrics.
             pub fn expose(&self) -> &str {
                 &self.0
             }
@@ -137,7 +137,7 @@ pub(crate) struct KeyList {
     pub(crate) name: &'static str,
     /// Minimum length of a decoded key, in bytes.
     pub(crate) min_bytes: usize,
-    /// A sentence with the command that creates a key.
+    /// A sentence with the command that creates a key, which ends each error text.
     pub(crate) hint: &'static str,
 }
 
@@ -171,7 +171,8 @@ impl KeyList {
 /// 64 characters, and files end with a newline.
 fn decode_base64_key(text: &str) -> Option<Zeroizing<Vec<u8>>> {
     let letters = text.bytes().filter(|byte| !byte.is_ascii_whitespace());
-    // The vector is allocated once. If it grew, copies of the key would remain in freed memory.
+    // The vector is allocated once. If the vector grew, copies of the key would remain in freed
+    // memory.
     let mut key = Zeroizing::new(Vec::with_capacity(text.len()));
     key.extend(letters);
     STANDARD.decode(&*key).map(Zeroizing::new).ok()

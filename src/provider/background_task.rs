@@ -1,11 +1,12 @@
-//! A background task of the engine. Requests start the task, and dropping its handle aborts it.
+//! A background task of the engine, such as the maintenance of the cache. Requests start the task,
+//! and dropping the handle of the task aborts it.
 //!
 //! # States
 //!
 //! - Not started: [`BackgroundTask::start`] spawns the task if there is a tokio runtime. Leads to
 //!   Running, or to Disabled if `create` returns no task.
-//! - Running: the task was spawned. If it ends, for example because its runtime was shut down, the
-//!   next `start` spawns it again.
+//! - Running: the task was spawned. If the task ends, for example because its runtime was shut
+//!   down, the next `start` spawns a new one.
 //! - Disabled: `create` returned no task, or [`BackgroundTask::stop`] was called. This state is
 //!   final.
 

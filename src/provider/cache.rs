@@ -1,4 +1,5 @@
-//! The cache of one process: entries of credentials, and a negative cache of users without one.
+//! The cache of one engine: entries of credentials, and a negative cache of users without a
+//! credential.
 //!
 //! # States of a cached credential
 //!
@@ -56,9 +57,9 @@ const SHARDS: usize = 256;
 /// library allocates memory for a part of the capacity when the cache is created.
 const MAX_CAPACITY: usize = 100_000_000;
 
-/// Divisor of the capacity. The quotient is the number of expected entries that the library is
-/// given. The library uses memory for removed keys in proportion to this number; see
-/// [`Cache::new`].
+/// Divisor of the capacity: 12. A twelfth of the capacity is passed to the library as the expected
+/// number of entries. The library also keeps removed keys in proportion to this number, so a small
+/// number saves memory.
 const EXPECTED_ITEMS_DIVISOR: usize = 12;
 
 /// Cache of one engine. Most requests read the cache and nothing else.
@@ -69,7 +70,8 @@ pub(super) struct Cache {
     /// Hasher of ids. It has a random key, because clients choose the ids and could otherwise cause
     /// collisions.
     hasher: DefaultHashBuilder,
-    /// Time for which an entry is valid after its read, and after the last heartbeat.
+    /// Time for which an entry is valid after its read or after the last heartbeat, whichever is
+    /// later.
     ttl: Duration,
     /// Time of the last heartbeat, in milliseconds, or [`NEVER_SYNCED`].
     synced_at: AtomicI64,

@@ -104,7 +104,8 @@ impl CredentialProvider {
         self.0.credential_key(id)
     }
 
-    /// Checks that the store can be read and written for credentials of this engine.
+    /// Checks that the store can serve credentials of this engine. A Redis store for reads and
+    /// writes also checks that writes succeed.
     pub(crate) async fn ping(&self) -> Result<(), Error> {
         self.0.store.check_health(self.app(), self.kind()).await
     }
@@ -267,7 +268,8 @@ impl CredentialProvider {
         let outcome = writer
             .overwrite(&provider.slot(id), &Record::default())
             .await;
-        // The cache is changed before the call is detached, for the reason given in `store_record`.
+        // The cache is changed before the running call is detached. A call that starts in between
+        // therefore finds its snapshot outdated.
         provider.cache.invalidate(id);
         provider.calls.detach(id);
         provider.update_cached_gauge();
@@ -309,8 +311,8 @@ impl CredentialProvider {
             .is_ok()
     }
 
-    /// Returns the cached credential if it has not expired, even if its entry is no longer valid.
-    /// Never waits.
+    /// Returns the cached credential if its token has not expired, even if the cache entry is no
+    /// longer valid. Never waits.
     pub(crate) fn unexpired(&self, id: &str) -> Option<CacheEntry> {
         self.0.cache.unexpired(id, self.0.clock.now())
     }

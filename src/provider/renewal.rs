@@ -162,8 +162,8 @@ impl<'a> RenewalTask<'a> {
         // `true` while another process renews. Such a call counts as waiting for WeChat, although
         // it polls the lease in the store.
         let mut is_follower = false;
-        // Declared before the permits, so that the lease is dropped after them. The drop spawns the
-        // release of a lease that the call still holds.
+        // `lease` is declared before the permits, so that it is dropped after the permits. If the
+        // call still holds the lease, the drop spawns a task that releases it.
         let mut lease = None;
         loop {
             let (usable, writer) = match self.decide(&stored.record, &stamp) {

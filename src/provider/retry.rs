@@ -43,7 +43,8 @@ impl RenewalTask<'_> {
         )
     }
 
-    /// Requests a new credential while holding the lease, and commits it or records the failure.
+    /// Requests a new credential while the call holds the lease. Then commits the new record,
+    /// deletes a pair whose refresh token WeChat rejected, or records the failure.
     pub(super) async fn renew(
         &self,
         lease: &Lease,

@@ -84,8 +84,8 @@ impl Call {
         self.number
     }
 
-    /// Returns `true` if the call was started for the need `wanted`: for any token, or for a token
-    /// other than the same reported token.
+    /// Returns `true` if the call was started for the need `wanted`. Two needs for a replacement
+    /// are equal if both replace the same token.
     pub(super) fn was_started_for(&self, wanted: &Wanted) -> bool {
         match (wanted.replaced_token(), self.wanted.replaced_token()) {
             (Some(replaced), Some(other)) => replaced == other,
@@ -98,7 +98,8 @@ impl Call {
 /// Table of the running calls of an engine, with one call for each credential at most.
 #[derive(Default)]
 pub(super) struct SingleFlight(
-    /// The table. The tasks of the calls share it, because each task removes its own call.
+    /// The table of calls. The tasks of the calls share the table, because each task removes its
+    /// own call.
     Arc<Mutex<CallTable>>,
 );
 
@@ -244,7 +245,7 @@ impl SingleFlight {
         table.calls.is_empty() && table.readers.is_empty()
     }
 
-    /// Returns the larger of the two capacities: of the map of calls and of the set of readers.
+    /// Returns the capacity of the map of calls or of the set of readers, whichever is larger.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         let table = self.lock();

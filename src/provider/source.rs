@@ -45,6 +45,6 @@ pub(crate) enum RenewalFailure {
     /// A retry may succeed. The engine backs off and keeps the stored record.
     Transient(Error),
     /// Only the operator can fix the cause. The engine opens the circuit of the account for 30
-    /// seconds or longer, and logs one error.
+    /// seconds or longer, and logs the error once.
     Operator(Error),
 }

@@ -93,8 +93,9 @@ pub(super) struct ProviderState {
     /// whose metrics are recorded.
     pub(super) direct_reads: AtomicU32,
     /// Permits for the concurrent renewals of this engine. A renewal of an unexpired token, for
-    /// which no request waits, also needs one of the `early_renewal_permits`.
+    /// which no request waits, also needs an early permit.
     pub(super) renewal_permits: Semaphore,
+    /// Permits for the concurrent renewals of unexpired tokens, half as many as `renewal_permits`.
     pub(super) early_renewal_permits: Semaphore,
     pub(super) tasks: TaskTracker,
     pub(super) invalidation_listener: BackgroundTask,

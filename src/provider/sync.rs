@@ -12,7 +12,8 @@ mod plain {
 
     use tokio_util::task::TaskTracker;
 
-    /// Returns `true` if the checker schedules the tasks. Outside of tests there is no checker.
+    /// Returns `true` if the checker (the crate shuttle) schedules the tasks. Outside of tests
+    /// there is no checker.
     pub(in crate::provider) const fn is_under_shuttle() -> bool {
         false
     }

@@ -18,9 +18,9 @@ pub(super) const MIN_POLL_INTERVAL: Duration = Duration::from_millis(20);
 pub(super) const MAX_POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Time for which calls to WeChat for a credential are suppressed when another call would have the
-/// same result: 15 seconds. This is so after WeChat returned a token that is due at once or the
-/// reported token. It is also so after WeChat rejected the refresh token of a pair that stays
-/// stored.
+/// same result: 15 seconds. The suppression begins after WeChat returned a token that is due at
+/// once, or the reported token. It also begins after WeChat rejected the refresh token of a pair
+/// that stays stored.
 const UNCHANGED_TOKEN_SUPPRESSION: Duration = Duration::from_secs(15);
 
 /// A call that may renew its credential, with the engine, the slot and the owner name that its
@@ -39,7 +39,8 @@ pub(super) enum CommitOutcome {
     /// The store holds this newer record. The call decides again from the newer record.
     Conflict(StoredRecord),
     /// WeChat rejected the refresh token, but another process holds the lease and may have received
-    /// the successor of the refresh token. The deletion is retried.
+    /// the successor of the refresh token. The call tries the deletion again when it can acquire
+    /// the lease.
     DeletionDeferred(Error),
 }
 

@@ -110,7 +110,8 @@ impl Harness {
         })
     }
 
-    /// Makes the store lose up to `count` requests and replies.
+    /// Lets the network lose requests and replies of the store: each of the next `count` may be
+    /// lost, at random.
     pub(super) fn lose_replies(&self, count: usize) {
         self.store.losses_left.store(count, Ordering::Relaxed);
     }

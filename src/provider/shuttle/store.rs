@@ -23,7 +23,8 @@ pub(super) struct RecordingStore {
     written: Mutex<Vec<Option<String>>>,
     /// `true` while all requests to the store wait.
     pub(super) is_blocked: AtomicBool,
-    /// Maximum number of requests and replies that are still to be lost.
+    /// Number of further requests and replies that the network may lose. Each request and each
+    /// reply decrements this number, and may be lost at random.
     pub(super) losses_left: AtomicUsize,
     /// Number of lease requests that the store will execute although their callers have failed.
     pub(super) late_claims: Arc<AtomicUsize>,
@@ -51,8 +52,8 @@ impl RecordingStore {
         self.written.lock().unwrap().clone()
     }
 
-    /// Lets other tasks run, and waits while the store is blocked. May fail while
-    /// [`losses_left`](Self::losses_left) is not zero.
+    /// Simulates the way of a request or a reply: lets other tasks run, and waits while the store
+    /// is blocked. May return an error while [`losses_left`](Self::losses_left) is not zero.
     async fn simulate_network(&self) -> Result<(), Error> {
         shuttle::future::yield_now().await;
         while self.is_blocked.load(Ordering::Relaxed) {

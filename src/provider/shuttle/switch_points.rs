@@ -1,6 +1,6 @@
-//! Locks, atomics and task spawning of the engine for tests. Under the checker, each use is a point
-//! at which the checker may switch tasks. In all other tests, these items behave like those of the
-//! standard library and tokio.
+//! Locks, atomics and task spawning of the engine for tests. Under the checker (the crate shuttle),
+//! each use is a point at which the checker may switch tasks. In all other tests, these items
+//! behave like those of the standard library and tokio.
 
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 
 use tokio_util::task::TaskTracker;
 
-/// Returns `true` if the checker schedules the current task.
+/// Returns `true` if the checker (the crate shuttle) schedules the current task.
 pub(in crate::provider) fn is_under_shuttle() -> bool {
     shuttle::current::try_get_current_task().is_some()
 }
@@ -67,8 +67,8 @@ impl<T> DerefMut for MutexGuard<'_, T> {
     }
 }
 
-/// An atomic. The checker may switch tasks before each access. It runs all accesses in one order,
-/// so it does not find errors that only weaker memory orderings cause.
+/// An atomic. The checker may switch tasks before each access. The checker runs all accesses in one
+/// order, so it does not find errors that only weaker memory orderings cause.
 #[derive(Default)]
 pub(in crate::provider) struct Atomic<A> {
     value: A,
