@@ -31,7 +31,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// clocks of the process that signs the value and of the process that verifies it may differ.
 pub(crate) const MAX_CLOCK_SKEW: Duration = Duration::from_secs(5 * 60);
 
-/// Length of a day.
+/// Length of a day: 24 hours.
 pub(crate) const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 /// Timestamp in milliseconds since the Unix epoch, as stored records contain it.
@@ -211,15 +211,15 @@ impl Clock {
 /// overflow and panic.
 const MAX_DEADLINE: Duration = Duration::from_secs(10 * 365 * 24 * 3_600);
 
-/// Returns the deadline `duration` from now on the monotonic clock. A duration above
-/// [`MAX_DEADLINE`] counts as that.
+/// Returns the deadline `duration` from now on the monotonic clock, [`MAX_DEADLINE`] from now at
+/// most.
 pub(crate) fn deadline_in(duration: Duration) -> tokio::time::Instant {
     tokio::time::Instant::now() + duration.min(MAX_DEADLINE)
 }
 
 fn system_now() -> Timestamp {
     // A system clock before 1970 is read as 1970. All tokens then count as fresh, and WeChat
-    // rejects calls with an expired one. A panic in a request would be worse.
+    // rejects calls with an expired token. A panic in a request would be worse.
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

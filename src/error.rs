@@ -23,18 +23,19 @@ pub enum ErrorKind {
     /// The user has to log in, because there is no usable token, or the user has not granted the
     /// scope of the call.
     LoginRequired,
-    /// The store does not answer, or a configured name holds a value of another type.
+    /// The store does not answer or rejects a command, for example because it has no free memory,
+    /// or because a configured name holds a value of another type.
     StoreUnavailable,
     /// WeChat does not answer, returns an invalid response, or limits the rate of calls.
     WechatUnavailable,
     /// WeChat rejects the account, not the user: a wrong secret, an IP outside the whitelist, an
-    /// exhausted quota. Only the operator can fix it.
+    /// exhausted quota. Only the operator can fix the cause.
     WechatConfig,
     /// WeChat rejects the token of a call (40001, 40014, 42001). Report the token, then retry once.
     TokenRefused,
     /// WeChat rejects a call for a reason that no other kind covers; see [`Error::errcode`].
     WechatRefused,
-    /// This browser did not start the login that returned, or the login took too long.
+    /// The browser did not start the login whose callback it requests, or the login took too long.
     InvalidState,
     /// The user must not log in: the user declined at WeChat, or is blocked.
     LoginDenied,
@@ -102,8 +103,9 @@ pub enum RecommendedAction {
     /// 89503, 89506, 89507), a frozen secret or account (40243, 50007), an API that the account may
     /// not use (48001, 48004, 50004). Do not retry at once.
     ContactOperator,
-    /// Stop until the window has passed: 45011 until the next minute, 45009 until midnight in
-    /// Beijing. [`Error::retry_after`](crate::Error::retry_after) returns the wait.
+    /// Stop these calls until the window of WeChat's rate limit has passed: 45011 until the next
+    /// minute, 45009 until midnight in Beijing. [`Error::retry_after`](crate::Error::retry_after)
+    /// returns the wait.
     BackOff,
     /// The call itself is wrong: a parameter is missing (41001, 41009), or the API does not accept
     /// the method or the body (43001, 43002, 44002, 47001). No retry helps.
@@ -112,8 +114,8 @@ pub enum RecommendedAction {
     /// (50002).
     DenyUser,
     /// The caller decides, because the errcode does not concern tokens, or this crate does not list
-    /// the errcode. Also for a call whose response was lost and that must not be repeated
-    /// automatically.
+    /// the errcode. This action is also for a call whose response was lost and that must not be
+    /// repeated automatically.
     PassThrough,
 }
 

@@ -13,7 +13,7 @@ use crate::layer::{AnonymousRequest, Rejection, WechatAccount, WechatUser};
 
 /// The rejection of a handler that takes a [`WechatUser`], for a request without a user.
 ///
-/// The layer renders it as under [`Policy::Required`](crate::Policy::Required): with
+/// The layer renders the rejection as under [`Policy::Required`](crate::Policy::Required): with
 /// [`WechatLayer::reject`](crate::WechatLayer::reject), and with a redirect to the login or the
 /// login's URL.
 ///

@@ -10,8 +10,8 @@ use tracing::Span;
 use crate::clock::Timestamp;
 use crate::credential::AppId;
 
-/// Maximum number of API paths that have a separate label. Applications may call any path, and the
-/// number of labels must stay small. The calls of this crate have seven paths.
+/// Maximum number of API paths that have a separate label: 64. Applications may call any path, and
+/// the number of labels must stay small. The calls of this crate have seven paths.
 #[cfg(feature = "metrics")]
 const MAX_PATH_LABELS: usize = 64;
 
@@ -168,7 +168,7 @@ pub(crate) fn record_store_call(duration: Duration, ok: bool) {
 }
 
 /// Records whether the Redis server at `address` answers. The caller has removed the password from
-/// the address, which becomes a label.
+/// the address, because the address becomes a label.
 #[cfg(feature = "redis")]
 #[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
 pub(crate) fn set_store_up(address: &str, up: bool) {

@@ -241,7 +241,7 @@ mod tests {
         assert!(navigates("HEAD", &[HTML]));
         assert!(navigates("GET", &[("accept", "TEXT/HTML;q=0.9")]));
         assert!(navigates("GET", &[("sec-fetch-mode", "navigate")]));
-        // Android web views send the name of their app.
+        // Android web views send the name of their app in `X-Requested-With`.
         assert!(navigates(
             "GET",
             &[HTML, ("x-requested-with", "com.tencent.mm")]

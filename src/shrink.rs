@@ -3,8 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash};
 
-/// Capacity down to which tables shrink: 1,024 entries. Releasing the rest would save little memory
-/// and cost allocations.
+/// Capacity down to which tables shrink: 1,024 entries. A smaller table would save little memory
+/// and cost allocations when it grows again.
 pub(crate) const MIN_CAPACITY: usize = 1_024;
 
 /// Shrinks a map whose capacity is much larger than its length.

@@ -48,7 +48,7 @@ use crate::store::Store;
 /// # Ok(()) }
 /// ```
 ///
-/// A call that [`with_token`](Self::with_token) does not suit reports a rejected token itself:
+/// An application that cannot use [`with_token`](Self::with_token) reports a rejected token itself:
 ///
 /// ```
 /// use tower_wechat::{AccountTokens, Error};

@@ -50,8 +50,8 @@ const MAX_PLAIN_CACHE_TTL: Duration = Duration::from_secs(4 * 60);
 /// `cgi-bin/token`, and its own cache may already have served the token for some time.
 const MAX_CENTER_CACHE_TTL: Duration = Duration::from_secs(120);
 
-/// Minimum interval between two requests to a token center: one second. Applies if the cache TTL is
-/// shorter.
+/// Minimum interval between two requests to a token center: one second. This interval applies if
+/// the cache TTL is shorter.
 const MIN_POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Builder of [`AccountTokens`], created by [`AccountTokens::builder`].

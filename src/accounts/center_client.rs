@@ -30,8 +30,8 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(6);
 /// Maximum size of a reply: 64 KiB. Real replies have a few hundred bytes.
 const MAX_REPLY_BYTES: usize = 64 * 1024;
 
-/// Maximum number of characters of the center's error message in an error of this crate. Bounds the
-/// size of errors and log lines, whatever the server at the center's URL returns.
+/// Maximum number of characters of the center's error message in an error of this crate: 300. This
+/// number bounds the size of errors and log lines, whatever the server at the center's URL returns.
 const MAX_MESSAGE_CHARS: usize = 300;
 
 /// Maximum pause after an error reply of the center: 30 seconds. The limit applies to the

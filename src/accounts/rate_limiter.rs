@@ -1,8 +1,8 @@
 //! Rate limit that all processes of an account share.
 //!
 //! WeChat limits some calls per account, so all processes count these calls together in the store.
-//! Each process also counts its own calls in memory. Only that count applies while the store is
-//! unreachable or after the store was flushed.
+//! Each process also counts its own calls in memory. Only the count in memory applies while the
+//! store is unreachable or after the store was flushed.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -64,7 +64,8 @@ impl BearerSecrets {
     /// Returns `Ok` if the request carries an accepted secret.
     ///
     /// The comparison does not stop at the first match, and uses `|` and `&` instead of the
-    /// short-circuit operators. Its duration therefore does not show which secret matched.
+    /// short-circuit operators. The duration of the comparison therefore does not show which secret
+    /// matched.
     pub(crate) fn authenticate(
         &self,
         headers: &HeaderMap,

@@ -107,7 +107,7 @@ impl TokenCenter {
     /// Replaces all accepted secrets, on all clones of the center.
     ///
     /// # Errors
-    /// The same as for [`new`](Self::new). The previous secrets then remain accepted.
+    /// Returns the errors of [`new`](Self::new). The previous secrets then remain accepted.
     pub fn replace_secrets<S: Into<BearerSecret>>(
         &self,
         secrets: impl IntoIterator<Item = S>,

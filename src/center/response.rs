@@ -91,7 +91,7 @@ pub(super) fn error(error: &Error) -> CenterResponse {
     };
     let status = StatusCode::SERVICE_UNAVAILABLE;
     let response = error_response(status, kind.code(), &error.to_string());
-    // The header is at least one second, so that clients do not retry at once.
+    // `Retry-After` is at least one second, so that clients do not retry at once.
     let wait = error.retry_after().unwrap_or_default();
     let seconds = retry_after_seconds(wait).max(1);
     with_header(response, RETRY_AFTER, HeaderValue::from(seconds))

@@ -131,8 +131,7 @@ impl<I, R> Shared<I, R> {
         }
     }
 
-    /// Renders a reply of the login as a response with the reply's cookies, which caches must not
-    /// store.
+    /// Renders a reply of the login, with its cookies, as a response that caches must not store.
     pub(super) fn respond<B>(&self, reply: LoginReply, head: &RequestHead<'_>) -> Response<B>
     where
         R: Reject<B>,

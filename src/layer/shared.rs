@@ -77,8 +77,8 @@ impl<I, R> Shared<I, R> {
         }
     }
 
-    /// Returns a copy. It shares the identity and the renderer, because their types need not implement
-    /// `Clone`.
+    /// Returns a copy that shares the identity and the renderer, because their types need not
+    /// implement `Clone`.
     pub(super) fn duplicate(&self) -> Self {
         Self {
             users: self.users.clone(),

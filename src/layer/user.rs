@@ -104,8 +104,8 @@ pub(crate) struct AnonymousRequest {
 impl AnonymousRequest {
     /// Marks a request as one without a user, and removes the user of a layer further out.
     ///
-    /// [`WechatUser::from_extensions`] still returns the removed user. Without a removed user, it returns the
-    /// user that an earlier mark keeps.
+    /// [`WechatUser::from_extensions`] still returns the removed user. If no user was removed, that
+    /// method returns the user that an earlier mark keeps.
     pub(super) fn insert_into<B>(request: &mut Request<B>, rejection: Rejection) {
         let extensions = request.extensions_mut();
         let mark = extensions.remove::<Self>();
@@ -246,7 +246,7 @@ impl WechatUser {
         self.lifetime().freshness(self.users.clock().now())
     }
 
-    /// Returns the time until the token expires; zero if it has expired.
+    /// Returns the time until the token expires, or zero if the token has expired.
     pub fn expires_in(&self) -> std::time::Duration {
         self.users
             .clock()
@@ -259,7 +259,7 @@ impl WechatUser {
         &self.users
     }
 
-    /// Returns the user's current token. Renews it first if it has expired.
+    /// Returns the user's current token. Renews the token first if it has expired.
     ///
     /// # Errors
     /// Returns the errors of [`UserTokens::get`].
@@ -267,8 +267,8 @@ impl WechatUser {
         self.users.get(&self.user_id()?).await
     }
 
-    /// Runs a call with the user's token. If WeChat rejects the token, runs the call once more with a new
-    /// one.
+    /// Runs a call with the user's token. If WeChat rejects the token, runs the call once more with
+    /// a new token.
     ///
     /// # Errors
     /// Returns the errors of [`UserTokens::with_token`].

@@ -149,9 +149,10 @@ impl<I, R> WechatLayer<I, R> {
         }))
     }
 
-    /// Inserts a [`WechatAccount`] into every request: the handle to the account's own token, for calls to
-    /// WeChat's API in the account's name. If `account` is made from [`Tickets`](crate::Tickets), it also
-    /// signs JS-SDK pages. The token and the ticket are fetched when a handler calls for them.
+    /// Inserts a [`WechatAccount`] into every request: the handle to the account's own token, for
+    /// calls to WeChat's API in the account's name. If `account` is made from
+    /// [`Tickets`](crate::Tickets), the handle also signs JS-SDK pages. The token and the ticket
+    /// are fetched when a handler calls for them.
     ///
     /// ```
     /// use axum::Json;
@@ -252,8 +253,8 @@ impl<I, R> WechatLayer<I, R> {
         }))
     }
 
-    /// Sets the renderer of rejections: of the layer's own, of those of axum's extractors, and of errors
-    /// that handlers return ([`Reject`] lists them). Default: [`JsonRejection`].
+    /// Sets the renderer of the layer's own rejections, of the rejections of axum's extractors, and
+    /// of errors that handlers return ([`Reject`] lists all of these). Default: [`JsonRejection`].
     #[must_use]
     pub fn reject<Q>(self, renderer: Q) -> WechatLayer<I, Q> {
         WechatLayer(Arc::new(

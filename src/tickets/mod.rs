@@ -82,7 +82,7 @@ impl Tickets {
     /// JS接口安全域名:
     ///
     /// - `h5.example.com`: exactly this host, at the default port of http or https.
-    /// - `h5.example.com:8443`: this host at another port.
+    /// - `h5.example.com:8443`: this host at port 8443 only.
     /// - `localhost:*`: this host at any port.
     ///
     /// # Errors

@@ -18,8 +18,8 @@ const RENEW_MARGIN: Duration = Duration::from_secs(15 * 60);
 /// Default maximum number of users in the cache: one million, which take about 240 MB.
 const CACHE_CAPACITY: usize = 1_000_000;
 
-/// Maximum number of virtual users in the cache: 10,000. Few are active at a time, because users
-/// close snapshot pages within minutes.
+/// Maximum number of virtual users in the cache: 10,000. Few virtual users are active at a time,
+/// because users close snapshot pages within minutes.
 const SNAPSHOT_CACHE_CAPACITY: usize = 10_000;
 
 /// Builder of [`UserTokens`], created by [`UserTokens::builder`].
