@@ -22,7 +22,8 @@ struct AllowedHost {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PortRule {
-    /// 80 for http and 443 for https, whether the URL contains the port or not.
+    /// Only the default port: 80 for http and 443 for https, whether the URL contains the port or
+    /// not.
     SchemeDefault,
     Exact(u16),
     Any,

@@ -17,8 +17,8 @@ use crate::tickets::Tickets;
 
 /// The account of a request: a handle to its token and its ticket.
 ///
-/// [`WechatLayer::account`](super::WechatLayer::account) inserts it into the request's extensions. The
-/// token and the ticket are fetched when the handler calls for them.
+/// [`WechatLayer::account`](super::WechatLayer::account) inserts a `WechatAccount` into the
+/// request's extensions. The token and the ticket are fetched when the handler calls for them.
 ///
 /// axum handlers take an [`AccountToken`](crate::AccountToken), or the [`JsConfig`] of the page that made
 /// the request, as an argument (feature `axum`). Other handlers read the account from the extensions:

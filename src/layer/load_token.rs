@@ -18,7 +18,8 @@ use crate::users::UserToken;
 const OPTIONAL_LOAD_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl<I, R> Shared<I, R> {
-    /// Returns a future that loads a token from the store, and waits for its renewal if it has expired.
+    /// Returns a future that loads a token from the store, and waits for a renewal if the token has
+    /// expired.
     ///
     /// Under [`Policy::Optional`] the future ends after [`OPTIONAL_LOAD_TIMEOUT`]; the renewal continues.
     /// Shortly after a login, the future reads the store even if this process has cached that the user

@@ -11,8 +11,8 @@ use crate::provider::{CredentialProvider, ProviderConfig, RenewalTiming, StoreAc
 use crate::store::{CredentialKind, Store};
 use crate::wechat::WechatClient;
 
-/// Default time between the renewal point of a token and its expiry: 15 minutes. The Spring Boot
-/// service of the published layout has the same value.
+/// Default time before a token's expiry at which the token is due for renewal: 15 minutes. The
+/// Spring Boot service of the published layout has the same value.
 const RENEW_MARGIN: Duration = Duration::from_secs(15 * 60);
 
 /// Default maximum number of users in the cache: one million, which take about 240 MB.

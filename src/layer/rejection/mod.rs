@@ -62,7 +62,7 @@ pub struct Rejection {
     /// `true` if WeChat has asked the user for `scope` and the user did not grant it, and for every
     /// user of a snapshot page. A second redirect would start a loop.
     pub(in crate::layer) scope_declined: bool,
-    /// `true` if the layer's identity found no user, `false` if it found a user without a token.
+    /// `true` if the request was rejected because the layer's identity found no user in it.
     pub(in crate::layer) unnamed: bool,
     /// The head of the rejected request, if an extractor has copied it. Without this copy, the
     /// layer renders with the part of the head that it has retained.
