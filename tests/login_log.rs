@@ -1,5 +1,6 @@
-//! Tests of the log lines about logins: they report each login and contain no secret. This test is
-//! a program by itself, because tracing caches for the whole process which lines are enabled.
+//! Tests of the log lines about logins: each login is logged, and no line contains a secret. These
+//! tests are a separate program, because tracing caches for a whole process which lines are
+//! enabled.
 
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
@@ -19,8 +20,8 @@ use harness::{ALICE, EXCHANGE, Harness};
 use support::browser::Browser;
 use support::log_lines::LogLines;
 
-/// Collects this thread's lines of a level and above until the guard is dropped. The servers of a
-/// test run on its thread, so that all their lines are collected.
+/// Collects the lines that this thread logs at `level` and above, until the guard is dropped. The
+/// servers of a test run on its thread too.
 fn capture(level: &str) -> (LogLines, DefaultGuard) {
     let lines = LogLines::default();
     let subscriber = tracing_subscriber::fmt()
@@ -79,7 +80,7 @@ async fn lines_about_logins_contain_no_secrets() {
     }
 }
 
-/// A client that can cause one line can cause any number of them.
+/// Clients can repeat a failure without end, so each kind of failure is logged once.
 #[tokio::test(flavor = "current_thread")]
 async fn repeated_failures_log_one_line_each() {
     let (lines, _guard) = capture("info");
@@ -111,7 +112,8 @@ async fn repeated_failures_log_one_line_each() {
         browser.visit(&page).await;
         let page = format!("{}/wechat/login?return_to=/me?a=secret&b=secret", site.url);
         browser.visit(&page).await;
-        // Parameters that WeChat adds to shared links do not count as a missing encoding.
+        // A parameter that WeChat adds to a shared link is not taken for a part of an unencoded
+        // page.
         let page = format!(
             "{}/wechat/login?return_to=%2Fshared&from=timeline",
             site.url
@@ -135,11 +137,11 @@ async fn repeated_failures_log_one_line_each() {
     assert!(log.lines().count() < 15, "{log}");
 }
 
-/// Characters that would begin another line, colour the line, or hide its end.
+/// Characters that would begin a new line, colour the line or hide its end.
 const CONTROL_CHARACTERS: &str =
     "x\n2026-01-01T00:00:00Z  INFO forged: all is well\r\u{1b}[2K\u{85}\u{2028}\u{202e}";
 
-/// A service that logs unescaped input lets clients write log lines.
+/// Text from clients and from WeChat is escaped, so that nobody can write log lines of their own.
 #[tokio::test(flavor = "current_thread")]
 async fn clients_cannot_forge_log_lines() {
     let (lines, _guard) = capture("trace");
@@ -150,7 +152,7 @@ async fn clients_cannot_forge_log_lines() {
         .map(|byte| format!("%{byte:02X}"))
         .collect();
 
-    // The text arrives in the state, the code, the path and the cookies.
+    // Clients send the text in the state, the code, the path and the cookies.
     let browser = Browser::new();
     let callback = browser.callback_of(&format!("{}/me", site.url)).await;
     for forged in [
@@ -171,7 +173,7 @@ async fn clients_cannot_forge_log_lines() {
     browser.set_cookie("wechat_session", "/", "x.y\u{2028}\u{202e}z");
     browser.fetch(&format!("{}/me", site.url)).await;
 
-    // The text arrives in WeChat's replies: in an errmsg, and in the fields of a token response.
+    // WeChat returns the text in an errmsg and in the fields of a token response.
     let text = serde_json::to_string(CONTROL_CHARACTERS).unwrap();
     for body in [
         format!(r#"{{"errcode":40029,"errmsg":{text}}}"#),
@@ -191,7 +193,7 @@ async fn clients_cannot_forge_log_lines() {
         browser.visit(&callback).await;
     }
 
-    // The text arrives in the header that contains the user's id.
+    // The gateway sends the text as the user's id.
     let wechat = WechatClient::builder(harness.sim.app_id(), harness.sim.app_secret())
         .api_url(harness.sim.url())
         .build()
@@ -226,7 +228,8 @@ async fn clients_cannot_forge_log_lines() {
     }
 }
 
-/// One browser uses two applications below two paths of one host. Each visit reaches its page.
+/// One browser uses two applications at two paths of one host. Each visit ends on its page, and
+/// replaced sessions are logged.
 #[tokio::test(flavor = "current_thread")]
 async fn replaced_sessions_of_other_applications_are_logged() {
     for (shares_keys, name, logins, expected_lines) in [
@@ -276,8 +279,8 @@ async fn replaced_sessions_of_other_applications_are_logged() {
     }
 }
 
-/// A login repeats without end if its callback or its session is lost. The application logs one
-/// line for each case.
+/// A login repeats if its session is not used or its callback is lost. The application logs one
+/// line for each case, with the usual cause.
 #[tokio::test(flavor = "current_thread")]
 async fn loops_log_one_line_with_their_usual_causes() {
     let (lines, _guard) = capture("warn");

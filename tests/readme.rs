@@ -1,4 +1,5 @@
-//! The pages agree with the code: shown programs compile, and variables, features, names and links exist.
+//! Tests that the pages agree with the code: shown programs compile, and named variables, features,
+//! items and files exist.
 
 use std::path::Path;
 
@@ -9,10 +10,10 @@ fn file(name: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// The README in two languages.
+/// The README in English and in Chinese.
 const PAGES: [&str; 2] = ["README.md", "README.zh-CN.md"];
 
-/// The settings for a real account, compiled.
+/// The README's code for a real account. It is compiled here and never run.
 async fn connect(app_id: &str, app_secret: &str, key: &str) -> Result<(UserTokens, Login), Error> {
     // Shown code begins here.
     let wechat = WechatClient::new(app_id, app_secret)?;
@@ -22,8 +23,8 @@ async fn connect(app_id: &str, app_secret: &str, key: &str) -> Result<(UserToken
     Ok((users, login))
 }
 
-/// Compares the quick start with `examples/minimal.rs`, which `tests/programs/examples.rs` runs, and the
-/// second piece with the body of [`connect`].
+/// The first code block of each README is `examples/minimal.rs`, which other tests run. The second
+/// one is the body of [`connect`].
 #[test]
 fn shown_code_is_compiled() {
     let _ = connect;
@@ -50,7 +51,7 @@ fn readmes_have_at_most_150_lines() {
     }
 }
 
-/// Returns the code blocks of a page in one language.
+/// Returns the code blocks of a page in one programming language.
 fn blocks<'a>(text: &'a str, language: &str) -> impl Iterator<Item = &'a str> {
     let start = format!("```{language}\n");
     text.match_indices(&start)
@@ -60,7 +61,8 @@ fn blocks<'a>(text: &'a str, language: &str) -> impl Iterator<Item = &'a str> {
         .into_iter()
 }
 
-/// Compares headings by level, rows of tables, blocks of code, links and pictures of both languages.
+/// Compares two pages in English and Chinese: the levels of their headings, and the numbers of
+/// table rows, list items, code blocks and links.
 #[test]
 fn both_languages_have_the_same_parts() {
     for pages in [PAGES, ["docs/faults.md", "docs/faults.zh-CN.md"]] {
@@ -181,7 +183,7 @@ fn pages() -> Vec<String> {
     pages
 }
 
-/// Appends the source of all files below a folder.
+/// Appends the text of all Rust files below a folder.
 fn append_sources(folder: &Path, text: &mut String) {
     for entry in std::fs::read_dir(folder).expect("a folder of sources") {
         let path = entry.expect("a file").path();
@@ -193,7 +195,8 @@ fn append_sources(folder: &Path, text: &mut String) {
     }
 }
 
-/// Guides name items without links, because links of rustdoc do not work on a forge.
+/// Items that pages name as `Type::member` exist. The names are not links, because links of rustdoc
+/// do not work on GitHub.
 #[test]
 fn named_methods_and_variants_exist() {
     let mut source = String::new();
@@ -234,7 +237,7 @@ fn named_methods_and_variants_exist() {
     assert!(checked > 20, "{checked} names were found");
 }
 
-/// Resolves links to files from the folder of their page.
+/// Each link to a file leads to an existing one, seen from the folder of its page.
 #[test]
 fn links_lead_to_files() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -1,9 +1,8 @@
-//! Tests of the compiler's messages for a layer that is set up wrongly: each message names the
-//! remedy.
+//! Tests of the compiler's errors for a layer that is set up wrongly: each error names the remedy.
 //!
-//! Each file in `cases` is a program, which the test compiles against the crate with the features of
-//! this build. Lines `//~ WORDS` hold words of the expected error. A program without such lines
-//! compiles.
+//! Each file in `cases` is a program that the test compiles with the crate's features of this
+//! build. Each line `//~ WORDS` quotes a part of the expected error. A program without such lines
+//! must compile.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -25,7 +24,8 @@ const CRATES: [&str; 8] = [
     "tower_wechat",
 ];
 
-/// The libraries that this test was linked with. Everything is built, so cargo only names them.
+/// Returns the files of the libraries that this test was linked with, by crate. They are already
+/// built, so cargo only lists them.
 fn libraries() -> BTreeMap<String, PathBuf> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo
@@ -61,7 +61,7 @@ fn libraries() -> BTreeMap<String, PathBuf> {
         let library = files
             .filter_map(Value::as_str)
             .find(|file| file.ends_with(".rlib"));
-        // Of two versions of one crate the newer is what the tests name.
+        // If a crate is linked in two versions, the test uses the newer one.
         let version = message["package_id"]
             .as_str()
             .unwrap_or_default()

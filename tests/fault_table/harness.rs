@@ -1,5 +1,5 @@
-//! Demos behind proxies, a load of users with fresh, stale and expired tokens,
-//! and the row with the result.
+//! Runs demos behind proxies under a load of users with fresh, stale and expired tokens, and prints
+//! the row of a fault.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Mutex;
@@ -14,19 +14,20 @@ use crate::support::http_client::{Answer, Asked, HttpClient, fingerprint};
 use crate::support::proxy::Proxy;
 use crate::support::redis_server::RedisServer;
 
-/// A request's wait of 5 s, and what a loaded machine may add to it.
+/// Maximum duration of a request, 10 s: a wait of 5 s, and tolerance for a loaded machine.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
-/// Recovery takes 5 s where Redis was away, and the longest pause of 30 s where WeChat failed.
+/// Maximum time until all users are served after a fault, 60 s. It takes 5 s after an outage of
+/// Redis, and up to 30 s after WeChat's failure.
 const RECOVERY: Duration = Duration::from_secs(60);
 
-/// A row of the table, in both languages.
+/// A row of the fault table, with texts in English and Chinese.
 pub struct Row {
-    /// The name of the test.
+    /// Name of the test function.
     pub test: &'static str,
     pub fault: [&'static str; 2],
     pub sees: [&'static str; 2],
-    /// The answers that may come: status, and code of a rejection.
+    /// The permitted responses: the status, and the code of a rejection or an empty text.
     pub answers: &'static [(u16, &'static str)],
 }
 
@@ -37,9 +38,9 @@ pub struct Tally {
     wrong: Vec<String>,
     longest: Duration,
     seen: HashSet<(String, String)>,
-    /// Calls to WeChat until the end of the load.
+    /// Number of calls to WeChat when the load ends. `None` before.
     calls: Option<u64>,
-    /// Connections that broke with a process that was killed.
+    /// Requests without a response, because their process was killed.
     broken: u64,
 }
 
@@ -50,14 +51,14 @@ pub struct FaultHarness {
     pub demos: Vec<DemoProcess>,
     pub users: Vec<String>,
     pub tally: Mutex<Tally>,
-    /// Path whose calls the row counts.
+    /// Path at WeChat whose calls the row shows.
     pub counted: &'static str,
     answers: &'static [(u16, &'static str)],
 }
 
 impl FaultHarness {
-    /// Starts the demos. There are four users with a fresh token, four with a stale one and four
-    /// with an expired one. The caches have the fresh ones.
+    /// Starts the demos with twelve users: four tokens are expired, four stale and four fresh. Each
+    /// demo has cached the fresh tokens.
     pub async fn start(row: &Row, layout: Layout, demos: usize) -> Self {
         let options = ["--appendonly", "yes", "--appendfsync", "always"];
         let mut services = Harness::on(RedisServer::with_options(&options), layout).await;
@@ -82,7 +83,7 @@ impl FaultHarness {
         ] {
             for number in 0..4 {
                 let user = format!("o{name}{number}");
-                // Users who sign in later must not expire with these users.
+                // Expired users come first, because `sign_in` advances WeChat's clock for each of them.
                 services.sign_in(&user, age).await;
                 users.push(user);
             }
@@ -115,8 +116,8 @@ impl FaultHarness {
             let sites = &sites;
             async move {
                 for turn in caller.. {
-                    // Half of the callers use users that may have to wait, so that the other half
-                    // gets responses.
+                    // Four callers send requests for the expired users and may wait. The other four
+                    // use the remaining users and get responses at once.
                     let user = match caller {
                         waiting @ 0..4 => &self.users[waiting],
                         _ => &self.users[4 + turn % (self.users.len() - 4)],
@@ -148,7 +149,7 @@ impl FaultHarness {
         }
     }
 
-    /// Adds an answer to the row.
+    /// Counts a response in the row, and records as wrong what the row does not permit.
     pub fn record(&self, user: &str, answer: &Answer) {
         let json = serde_json::from_str::<serde_json::Value>(&answer.text).unwrap_or_default();
         let field = |name: &str| json[name].as_str().unwrap_or_default().to_owned();
@@ -170,8 +171,8 @@ impl FaultHarness {
         *tally.answers.entry(outcome).or_default() += 1;
     }
 
-    /// Checks that all demos serve all users again, and that Redis has the tokens that are valid at
-    /// WeChat.
+    /// Waits until each demo serves each user, and until Redis has the pair of each user that is
+    /// valid at WeChat.
     pub async fn recovers(&self) {
         for user in &self.users {
             for demo in &self.demos {
@@ -184,8 +185,8 @@ impl FaultHarness {
         }
     }
 
-    /// Waits until Redis has the pair of tokens that WeChat issued last. A demo may serve a pair
-    /// whose write to Redis failed, while the demo still retries that write.
+    /// Waits until Redis has the newest pair that WeChat issued. A demo may serve a pair that it
+    /// has not written to Redis yet.
     async fn newest_pair_is_stored(&self, user: &str) {
         eventually("Redis has WeChat's newest pair", RECOVERY, async || {
             let newest = self.services.wechat.current_pair(user);
@@ -195,7 +196,8 @@ impl FaultHarness {
         .await;
     }
 
-    /// Asserts that nothing was wrong, and prints the row.
+    /// Fails if a response was wrong or a token belonged to another user. Otherwise prints the row
+    /// in both languages.
     pub fn print(&self, row: &Row, broken_allowed: bool) {
         let mut tally = self.tally.lock().unwrap();
         let calls = tally.calls.unwrap_or_else(|| self.calls());
@@ -237,7 +239,7 @@ impl FaultHarness {
     }
 }
 
-/// Runs all of them side by side.
+/// Runs all futures at the same time, without end.
 async fn side_by_side(futures: impl Iterator<Item = impl Future<Output = ()>>) {
     let mut futures: Vec<_> = futures.map(Box::pin).collect();
     std::future::poll_fn(|context| {
@@ -253,7 +255,8 @@ pub async fn seconds(number: f64) {
     tokio::time::sleep(Duration::from_secs_f64(number)).await;
 }
 
-/// Sends requests during a fault that `begin` starts and `end` ends.
+/// Runs a demo under load for `time` seconds, from the fault that `begin` starts. Then runs `end`,
+/// waits for the recovery and prints the row.
 pub async fn lasting(
     row: &Row,
     layout: Layout,

@@ -1,4 +1,4 @@
-//! Rows of a repeated login callback and of foreign cookies.
+//! Rows of faults at a login: a callback that arrives many times, and foreign cookies.
 
 use crate::harness::{FaultHarness, Row};
 use crate::support::demo_process::DemoProcess;
@@ -7,7 +7,7 @@ use crate::support::http_client::Asked;
 
 const EXCHANGE: &str = "/sns/oauth2/access_token";
 
-/// A harness with a demo that has logins.
+/// Starts a harness with one demo that identifies users by its login's session cookie.
 async fn with_login(row: &Row) -> FaultHarness {
     let mut harness = FaultHarness::start(row, Layout::Hashes, 0).await;
     let mut variables = harness.services.environment();

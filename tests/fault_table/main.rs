@@ -1,5 +1,5 @@
-//! The fault table of `docs/faults.md`. Each test makes one fault under load, measures what users see,
-//! and prints it as a row; `tests/fault-table` prints them all as Markdown.
+//! The fault table of `docs/faults.md`. Each test causes one fault under load, measures what users
+//! see, and prints a row. `tests/fault-table` prints all rows as Markdown.
 
 #![allow(unreachable_pub)]
 

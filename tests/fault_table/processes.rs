@@ -1,4 +1,4 @@
-//! Rows of a process that is killed, is stopped or has a wrong clock while it renews.
+//! Rows of a process that is killed or stopped during renewals, or whose clock is wrong.
 
 use std::time::Duration;
 
@@ -11,10 +11,12 @@ use crate::support::http_client::Asked;
 
 const SERVED_OR_REJECTED: &[(u16, &str)] = &[(200, ""), (503, "wechat_unavailable")];
 
-/// Number of renewals under way when the fault occurs.
+/// Number of renewals in progress when the fault occurs: eight, one for each expired and each stale
+/// user.
 const UNDER_WAY: u64 = 8;
 
-/// Returns a process that renews eight users. Each of these renewals takes `delay`; later ones do not.
+/// Starts the renewals of eight users at one demo, which is taken out of the harness and returned.
+/// WeChat responds to them after `delay`.
 pub async fn renewing(harness: &mut FaultHarness, delay: Duration) -> DemoProcess {
     let slow = Fault::on(REFRESH).delay(delay).times(UNDER_WAY);
     harness.services.wechat.inject(slow);
@@ -87,20 +89,20 @@ async fn a_process_stands_still_past_its_lease() {
     harness.print(&row, false);
 }
 
-/// One more process, whose clock is this far off.
+/// Starts a demo whose clock differs from the machine's by `off`.
 async fn process_with_clock(harness: &FaultHarness, off: &str) -> DemoProcess {
     let mut environment = harness.services.environment();
     environment.extend(variables(&[
-        // The loader puts the name of the machine's folder of libraries for `$LIB`.
+        // The dynamic loader replaces `$LIB` with the name of the machine's library folder.
         ("LD_PRELOAD", "/usr/$LIB/faketime/libfaketimeMT.so.1"),
         ("FAKETIME", off),
-        // Only the time of day is off; waits take as long as everywhere.
+        // Only the time of day is changed, so that timeouts keep their length.
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
     ]));
     DemoProcess::start(&environment).await
 }
 
-/// Returns the remaining lifetime of the user's token by the clock of this process.
+/// Returns the number of seconds until the user's token expires, as this process reports it.
 async fn expires_in(demo: &DemoProcess, user: &str) -> i64 {
     let answer = demo.me(user).await;
     let json: serde_json::Value = serde_json::from_str(&answer.text).unwrap_or_default();
@@ -135,7 +137,7 @@ async fn clocks_are_a_minute_off() {
             "the clock is off by {wrong} s; `apt-get install faketime` brings what moves it"
         );
     }
-    // Half a minute ahead of their renewal point, and of their end.
+    // Users whose renewal point, or whose expiry, comes in 30 s.
     for (name, renew_in) in [("Due", 30_000), ("Ends", 30_000 - 900_000)] {
         for number in 0..2 {
             let user = format!("o{name}{number}");

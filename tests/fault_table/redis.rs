@@ -1,4 +1,5 @@
-//! Rows of faults of Redis: killed, frozen, silent, with broken connections or without its data.
+//! Rows of faults of Redis: it is killed, frozen or replaced, its connections break or are silent,
+//! or its data is lost.
 
 use std::time::{Duration, Instant};
 
@@ -71,7 +72,7 @@ async fn the_way_to_redis_swallows_everything() {
         blackhole: 1_000,
         ..Weather::CALM
     };
-    // The connections that have been swallowed stay so; only new ones work.
+    // A connection that has lost a reply stays silent after the fault. Only new connections work.
     lasting(
         &row,
         Layout::Hashes,
@@ -158,7 +159,7 @@ async fn redis_is_flushed() {
             seconds(2.0).await;
         })
         .await;
-    // The users log in, as the response asked them to.
+    // All users log in again, as the rejection tells them.
     for user in &harness.users {
         harness.services.sign_in(user, Age::Fresh).await;
     }
@@ -167,8 +168,8 @@ async fn redis_is_flushed() {
     harness.print(&row, false);
 }
 
-/// A managed Redis, a virtual IP, a service name: the old primary stays as a replica, with its
-/// connections.
+/// The address leads to a new primary, as of a managed Redis or a virtual IP. The former primary
+/// becomes a replica and keeps its connections.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_server_takes_over_behind_the_address() {
     let row = Row {
@@ -202,7 +203,7 @@ async fn another_server_takes_over_behind_the_address() {
         },
     )
     .await;
-    // Every pair that was renewed before the swap has to be there.
+    // The demo renews the tokens before the change, so that the replica has them.
     for user in &harness.users {
         harness.demos[0].me(user).await;
     }
@@ -283,7 +284,7 @@ async fn redis_is_away_for_longer_than_a_lease() {
     let holder = renewing(&mut harness, Duration::from_millis(500)).await;
     harness.redis.silent(true);
     harness.during(seconds(12.0)).await;
-    // Commands that were sent meanwhile are lost.
+    // The commands that were sent meanwhile are lost.
     harness.redis.cut_all();
     harness.redis.silent(false);
     harness.demos.push(holder);
@@ -307,7 +308,8 @@ async fn replies_to_lease_commands_are_lost() {
         answers: SERVED_OR_LATE,
     };
     let harness = FaultHarness::start(&row, Layout::Hashes, 1).await;
-    // Redis has the scripts, and delays the lease command, so that its reply is lost for certain.
+    // The first request loads the scripts. The pause then delays the lease command until its reply
+    // can be dropped.
     harness.demos[0].me(&harness.users[3]).await;
     let () = ::redis::cmd("CLIENT")
         .arg(&["PAUSE", "600", "WRITE"])

@@ -1,4 +1,4 @@
-//! WeChat is down, slow, or says what it should not.
+//! Rows of faults of WeChat: it is down or slow, or it returns errors.
 
 use std::time::Duration;
 
@@ -218,7 +218,7 @@ async fn a_storm_of_40001() {
     harness.print(&row, false);
 }
 
-/// WeChat rejects the calls for the account token. Users are served meanwhile.
+/// WeChat rejects the calls for the account's token until `repair`. Users are served meanwhile.
 async fn account(
     row: &Row,
     reject: impl FnOnce(&FaultHarness),

@@ -1,4 +1,5 @@
-//! A simple browser for tests: it stores cookies by path, and follows redirects only on request.
+//! A simple browser for tests: it keeps cookies by name and path, and follows redirects only on
+//! request.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -9,14 +10,15 @@ use reqwest::{Client, Method};
 use serde_json::Value;
 use url::Url;
 
-/// WeChat on Android.
+/// User agent of WeChat on Android.
 pub const WECHAT: &str = "Mozilla/5.0 (Linux; Android 13) AppleWebKit/537.36 Chrome/111.0 Mobile Safari/537.36 MicroMessenger/8.0.42.2460(0x28002A35) WeChat/arm64 Weixin NetType/WIFI Language/zh_CN";
 
 const HTML: (&str, &str) = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
 
 pub struct Browser {
     client: Client,
-    /// Values by name and path. Sites of one test differ in their port, which cookies ignore.
+    /// Values by name and path. They are sent to every host and port, because the sites of a test
+    /// differ only in their port.
     cookies: Mutex<BTreeMap<(String, String), String>>,
     headers: Vec<(&'static str, String)>,
     splits_cookies: bool,
@@ -48,7 +50,7 @@ impl Browser {
         }
     }
 
-    /// Returns another browser with the same cookies.
+    /// Returns another browser with the same cookies and without the added headers.
     pub fn copy(&self) -> Self {
         Self {
             client: self.client.clone(),
@@ -63,7 +65,7 @@ impl Browser {
         self
     }
 
-    /// Sends each cookie in a separate header, as HTTP/2 allows.
+    /// Sends each cookie in a header of its own, as HTTP/2 allows.
     pub fn with_split_cookies(mut self) -> Self {
         self.splits_cookies = true;
         self
@@ -98,12 +100,12 @@ impl Browser {
             .retain(|(name, _), _| !which(name));
     }
 
-    /// Loads a page, as the address bar does.
+    /// Sends a request as a page load, which accepts HTML.
     pub async fn visit(&self, url: &str) -> Reply {
         self.send(Method::GET, url, &[HTML]).await.unwrap()
     }
 
-    /// Sends a request, as a script does.
+    /// Sends a request as the script of a page, which accepts JSON.
     pub async fn fetch(&self, url: &str) -> Reply {
         self.send(Method::GET, url, &[("accept", "application/json")])
             .await
@@ -114,7 +116,7 @@ impl Browser {
         self.send(Method::POST, url, &[]).await.unwrap()
     }
 
-    /// Loads a page and follows redirects to the end.
+    /// Loads a page and follows redirects to the end. Returns the last response.
     pub async fn open(&self, url: &str) -> Reply {
         let mut reply = self.visit(url).await;
         for _ in 0..12 {
@@ -126,7 +128,8 @@ impl Browser {
         panic!("redirects without end, last to {}", reply.url);
     }
 
-    /// Loads a page and follows redirects until one leads to a callback, which is not fetched.
+    /// Loads a page and follows redirects up to a callback. Returns the callback's URL without a
+    /// request to it.
     pub async fn callback_of(&self, url: &str) -> String {
         let mut reply = self.visit(url).await;
         for _ in 0..12 {
@@ -194,7 +197,7 @@ impl Browser {
         let age = parts.iter().find_map(|part| part.strip_prefix("Max-Age="));
         let key = (name.to_owned(), path.to_owned());
         let mut cookies = self.cookies.lock().unwrap();
-        // A cookie without an age is valid until the browser ends.
+        // `Max-Age=0` deletes a cookie. Other ages are ignored.
         if age == Some("0") {
             cookies.remove(&key);
         } else {
@@ -225,7 +228,7 @@ impl Reply {
         serde_json::from_str(&self.text).unwrap_or_else(|error| panic!("{error}: {self:?}"))
     }
 
-    /// Checks that this is a rejection for programs, and returns its JSON.
+    /// Checks that the response is a rejection in JSON with this status and code. Returns the JSON.
     #[track_caller]
     pub fn is_error(&self, status: u16, code: &str) -> Value {
         assert_eq!(self.status, status, "{}", self.text);
@@ -235,7 +238,8 @@ impl Reply {
         json
     }
 
-    /// Checks that this is a plain page for people, in both languages.
+    /// Checks that the response is a page of this crate with this status, in Chinese and English,
+    /// and contains this text.
     #[track_caller]
     pub fn is_page(&self, status: u16, chinese: &str) {
         assert_eq!(self.status, status, "{}", self.text);

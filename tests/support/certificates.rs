@@ -1,4 +1,4 @@
-//! A certificate authority for one test, and the certificates that it has signed.
+//! A certificate authority for a test, and the certificates that it has signed.
 
 use std::path::PathBuf;
 
@@ -6,8 +6,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
 };
 
-/// A folder with `authority.pem`, and certificates and keys that it has signed: `server`, `client`,
-/// and `expired`, an old certificate of a server.
+/// A folder with `authority.pem`, and with certificates and keys of `server`, `client` and
+/// `expired`, which expired in 2020. Dropping the value removes the folder.
 pub struct Certificates(PathBuf);
 
 impl Certificates {
@@ -53,8 +53,8 @@ impl Certificates {
         std::fs::read(self.path(name)).unwrap()
     }
 
-    /// Returns options of a redis-server with this certificate, which may require one from its
-    /// clients.
+    /// Returns options with which a redis-server shows the certificate `server`. `wants_one` says
+    /// whether its clients need a certificate.
     pub fn options(&self, server: &str, wants_one: bool) -> Vec<String> {
         let wants_one = if wants_one { "yes" } else { "no" };
         [

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 
 use super::http_client::{Answer, Asked, HttpClient};
 
-/// The header that names the user in these tests.
+/// The header by which demos of tests identify the user.
 pub const USER_HEADER: &str = "x-user-id";
 
-/// Maximum time for the demo to start or to exit with an error. A busy machine needs much of it.
+/// Maximum time for a demo to start or to exit with an error: 30 s, for a busy machine.
 const START_WITHIN: Duration = Duration::from_secs(30);
 
-/// A running demo. Dropping the value kills it.
+/// A running demo or another example. Dropping the value kills it.
 pub struct DemoProcess {
     child: Child,
     pub url: String,
@@ -31,7 +31,7 @@ pub struct Ended {
     pub took: Duration,
 }
 
-/// Collects what a process writes, while it runs.
+/// Collects the output of a process while it runs.
 struct Log {
     text: Arc<Mutex<String>>,
     reader: Option<JoinHandle<()>>,
@@ -65,7 +65,7 @@ impl Log {
         self.text.lock().unwrap().clone()
     }
 
-    /// Waits for the end of the stream and returns all of it.
+    /// Waits for the end of the stream and returns its whole text.
     fn whole(&mut self) -> String {
         if let Some(reader) = self.reader.take() {
             reader.join().unwrap();
@@ -74,7 +74,7 @@ impl Log {
     }
 }
 
-/// Returns the path of an example that cargo has built beside this test.
+/// Returns the path of an example, which cargo has built beside this test.
 fn binary(example: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let folder = test.parent().and_then(|deps| deps.parent()).unwrap();
@@ -87,7 +87,7 @@ fn binary(example: &str) -> PathBuf {
     program
 }
 
-/// Starts the program with these variables only, so that the caller's environment changes nothing.
+/// Starts an example with these variables only. The environment of the test program has no effect.
 fn spawn(example: &str, variables: &[(String, String)]) -> Child {
     Command::new(binary(example))
         .env_clear()
@@ -101,19 +101,19 @@ fn spawn(example: &str, variables: &[(String, String)]) -> Child {
 }
 
 impl DemoProcess {
-    /// Starts a demo that is expected to work, and waits until it accepts requests.
+    /// Starts a demo and waits until it accepts requests. Panics if it does not start.
     pub async fn start(variables: &[(String, String)]) -> Self {
         Self::of("demo", variables).await
     }
 
-    /// Starts another example, which prints its address.
+    /// Starts another example and waits until it prints its address. Panics if it does not start.
     pub async fn of(example: &str, variables: &[(String, String)]) -> Self {
         Self::try_of(example, variables)
             .await
             .unwrap_or_else(|said| panic!("{example} did not start; {said}"))
     }
 
-    /// Starts a demo. Returns the reason if it does not start, such as an unreachable store.
+    /// Starts a demo. Returns its output if it does not start, as with an unreachable Redis.
     pub async fn try_start(variables: &[(String, String)]) -> Result<Self, String> {
         Self::try_of("demo", variables).await
     }
@@ -129,8 +129,8 @@ impl DemoProcess {
             let mut line = String::new();
             let _ = stdout.read_line(&mut line);
             let _ = first_line.send(line);
-            // Keeps reading stdout, so that the demo never writes to a closed pipe. Later lines are
-            // part of the log.
+            // Reads stdout until its end, because a demo that writes to a closed pipe would fail.
+            // The lines become a part of the log.
             let mut line = Vec::new();
             while stdout
                 .read_until(b'\n', &mut line)
@@ -161,7 +161,7 @@ impl DemoProcess {
         self.child.id()
     }
 
-    /// Starts a demo that is expected to exit with an error.
+    /// Starts a demo that must exit with an error, and returns its output.
     pub async fn start_in_vain(variables: &[(String, String)]) -> Ended {
         let started = Instant::now();
         let mut child = spawn("demo", variables);
@@ -207,16 +207,17 @@ impl DemoProcess {
         &self.http
     }
 
-    /// Returns the demo's log so far: its stderr, and stdout after the first line.
+    /// Returns what the demo has written so far: its stderr, and its stdout after the first line.
     pub fn log(&self) -> String {
         self.log.text()
     }
 
-    /// Waits until exactly `times` lines of the log contain all of these parts.
+    /// Waits until `times` lines of the log contain all of these parts, and panics if their number
+    /// differs.
     pub async fn says(&self, times: usize, parts: &[&str]) {
         let holds = |line: &&str| parts.iter().all(|part| line.contains(part));
         let said = || self.log().lines().filter(holds).count();
-        // The demo logs before it responds, but the text may arrive here later than the response.
+        // A line may arrive here later than the response that follows it.
         let give_up = Instant::now() + Duration::from_secs(10);
         while said() < times && Instant::now() < give_up {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -225,7 +226,7 @@ impl DemoProcess {
         assert_eq!(said(), times, "lines with {parts:?} in {}", self.log());
     }
 
-    /// Sends a signal by its name for `kill`: `STOP`, `CONT`, `TERM`, `KILL`.
+    /// Sends a signal, by its name without `SIG`: `STOP`, `CONT`, `TERM` or `KILL`.
     pub fn signal(&self, name: &str) {
         let id = self.child.id().to_string();
         let sent = Command::new("kill")
@@ -237,7 +238,7 @@ impl DemoProcess {
         );
     }
 
-    /// Waits for the end of the process after a signal. Returns its exit status and its stderr.
+    /// Waits until the process has ended. Returns its exit status and its log.
     pub async fn ended(mut self, within: Duration) -> (ExitStatus, String) {
         let give_up = Instant::now() + within;
         loop {
@@ -258,7 +259,7 @@ impl Drop for DemoProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // Prints the log of the process if the test failed.
+        // After a failed test, prints the log.
         if std::thread::panicking() {
             eprintln!(
                 "--- stderr of the demo at {}\n{}---",

@@ -1,4 +1,5 @@
-//! A forward proxy: HTTP (CONNECT and absolute addresses) or SOCKS5, with or without credentials.
+//! A forward proxy for tests: HTTP (`CONNECT` and absolute URLs) or SOCKS5, with or without
+//! credentials.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
 
-/// Protocol of the proxy.
+/// The protocol that the proxy speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Speaks {
     Http,
@@ -26,15 +27,15 @@ pub struct ForwardProxy {
 struct Shared {
     speaks: Speaks,
     credentials: Option<(String, String)>,
-    /// Destination of every connection, for any requested host.
+    /// Destination of all connections. `None`: each connection goes to the requested host.
     upstream: Option<SocketAddr>,
     targets: Mutex<Vec<String>>,
     refused: Mutex<usize>,
 }
 
 impl ForwardProxy {
-    /// Starts a proxy that requires these credentials. With an `upstream` every connection leads
-    /// there.
+    /// Starts a proxy that requires these credentials, if there are any. With an `upstream`, all
+    /// connections go there.
     pub async fn start(
         speaks: Speaks,
         credentials: Option<(&str, &str)>,
@@ -68,12 +69,12 @@ impl ForwardProxy {
         }
     }
 
-    /// Returns the requested hosts and ports.
+    /// Returns the host and port of each requested connection.
     pub fn targets(&self) -> Vec<String> {
         self.shared.targets.lock().unwrap().clone()
     }
 
-    /// Returns the number of connections with wrong credentials or none.
+    /// Returns the number of connections without the right credentials.
     pub fn refused(&self) -> usize {
         *self.shared.refused.lock().unwrap()
     }

@@ -1,4 +1,4 @@
-//! A real Redis, a simulated WeChat, and the tokens in both.
+//! A real Redis, a simulated WeChat, and functions that write and read tokens in both.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -15,10 +15,10 @@ const ACCESS_HASH: &str = "user.wxUserAccessToken";
 const REFRESH_HASH: &str = "user.wxUserRefreshToken";
 
 const HOUR_MS: i64 = 3_600_000;
-/// The renewal margin of the layout of hashes.
+/// The margin between the renewal point and the expiry in the hash layout: 15 minutes.
 const MARGIN_MS: i64 = 900_000;
 
-/// Layout of users' tokens in Redis, with the names of `REDIS_LAYOUT`.
+/// Layout of users' tokens in Redis, with its name in the variable `REDIS_LAYOUT`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     Hashes,
@@ -36,17 +36,17 @@ impl Layout {
     }
 }
 
-/// Age of a pair that a test writes into Redis.
+/// Age of a pair when a test writes it into Redis.
 #[derive(Clone, Copy, Debug)]
 pub enum Age {
     Fresh,
-    /// Past its renewal point, five minutes before its true expiry.
+    /// Ten minutes past its renewal point, and five minutes before its expiry.
     Stale,
     Expired,
 }
 
 impl Age {
-    /// Returns the renewal point of such a pair.
+    /// Returns the renewal point of a pair of this age, in milliseconds since 1970.
     fn renew_at(self) -> i64 {
         now_ms()
             + match self {
@@ -62,12 +62,12 @@ pub fn now_ms() -> i64 {
     since.as_millis().try_into().unwrap()
 }
 
-/// A redis-server, a simulated WeChat, and the variables of demos that use both.
+/// A redis-server, a simulated WeChat, and the variables with which demos use both.
 pub struct Harness {
     pub redis: RedisServer,
     pub wechat: Simulator,
     pub layout: Layout,
-    /// Variables of each demo in addition to those of [`Harness::environment`].
+    /// Variables of each demo besides those of [`Harness::environment`].
     pub variables: Vec<(String, String)>,
 }
 
@@ -86,7 +86,7 @@ impl Harness {
         }
     }
 
-    /// Returns the variables of a demo of this harness.
+    /// Returns all variables with which a demo of this harness starts.
     pub fn environment(&self) -> Vec<(String, String)> {
         let mut variables = variables(&[
             ("REDIS_URL", &self.redis.url()),
@@ -115,8 +115,8 @@ impl Harness {
             .unwrap_or_else(|_| unreachable!("as many as were started"))
     }
 
-    /// Signs a user in at WeChat and writes the pair into Redis as another service would. For an expired
-    /// pair, the simulator's clock is advanced, so that the pairs of all earlier users expire too.
+    /// Logs a user in at WeChat and writes the pair into Redis as another service would. For an
+    /// expired pair, WeChat's clock advances, so that the pairs of earlier users expire too.
     pub async fn sign_in(&self, user: &str, age: Age) -> UserPair {
         let pair = self.wechat.sign_in(user, "snsapi_userinfo");
         if matches!(age, Age::Expired) {
@@ -126,7 +126,7 @@ impl Harness {
         pair
     }
 
-    /// Writes a pair into Redis without publishing it, as another service would.
+    /// Writes a pair into Redis, as another service would that publishes nothing.
     pub fn store(&self, user: &str, pair: &UserPair, age: Age) {
         self.store_text(
             user,
@@ -153,7 +153,7 @@ impl Harness {
         }
     }
 
-    /// Writes the access value of the hash layout.
+    /// Writes the access value of a user in the hash layout.
     pub fn put_access(&self, user: &str, value: impl AsRef<[u8]>) {
         () = self
             .connection()
@@ -161,7 +161,7 @@ impl Harness {
             .unwrap();
     }
 
-    /// Writes the refresh value of the hash layout.
+    /// Writes the refresh value of a user in the hash layout.
     pub fn put_refresh(&self, user: &str, value: impl AsRef<[u8]>) {
         () = self
             .connection()
@@ -169,7 +169,7 @@ impl Harness {
             .unwrap();
     }
 
-    /// Writes the record of the key layout.
+    /// Writes the record of a user in the key layout.
     pub fn put_record(&self, user: &str, value: impl AsRef<[u8]>) {
         () = self
             .connection()
@@ -177,7 +177,7 @@ impl Harness {
             .unwrap();
     }
 
-    /// Returns the key of a user's record in the key layout. Only this crate escapes braces.
+    /// Returns the key of a user's record in the key layout, in which braces and `%` are escaped.
     pub fn key(&self, user: &str) -> String {
         let user = user
             .replace('%', "%25")
@@ -190,7 +190,8 @@ impl Harness {
         self.redis.connection()
     }
 
-    /// Returns the access and refresh tokens in Redis.
+    /// Returns the user's access token and refresh token in Redis. Returns `None` if one of them is
+    /// missing.
     pub fn stored(&self, user: &str) -> Option<(String, String)> {
         let mut redis = self.connection();
         let part = |value: &str, at: usize| value.split('#').nth(at).unwrap_or_default().to_owned();
@@ -208,7 +209,7 @@ impl Harness {
         }
     }
 
-    /// Checks that Redis has the user's tokens that are valid at WeChat.
+    /// Checks that Redis has the user's pair that is valid at WeChat.
     #[track_caller]
     pub fn assert_newest_pair_is_stored(&self, user: &str) {
         let newest = self.wechat.current_pair(user);
@@ -225,7 +226,8 @@ impl Harness {
         self.wechat.calls_to(REFRESH)
     }
 
-    /// Waits until WeChat has received this number of refresh calls, so that a renewal is in progress.
+    /// Waits until WeChat has received this number of refresh calls, so that a renewal is in
+    /// progress.
     pub async fn refreshes_reach(&self, calls: u64) {
         super::eventually(
             "a call of refresh_token",
@@ -236,7 +238,7 @@ impl Harness {
     }
 }
 
-/// Returns variables in the form that the processes need.
+/// Returns variables as owned texts, in the form that processes are started with.
 pub fn variables(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs
         .iter()

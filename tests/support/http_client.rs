@@ -1,4 +1,4 @@
-//! An HTTP client for tests: requests with any header bytes, and responses with their duration.
+//! An HTTP client for tests: requests with any bytes in headers, and responses with their duration.
 
 use std::time::{Duration, Instant};
 
@@ -6,7 +6,8 @@ use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 
-/// Ends a test that would hang. The demo responds within 5 s, which the tests of deadlines check.
+/// Timeout of a request, 30 s, so that a test does not hang. Other tests check that the demo
+/// responds within 5 s.
 const GIVE_UP: Duration = Duration::from_secs(30);
 
 #[derive(Clone)]
@@ -15,14 +16,14 @@ pub struct HttpClient {
     client: reqwest::Client,
 }
 
-/// A request.
+/// A request that has not been sent.
 pub struct Asked {
     method: Method,
     path: String,
     headers: HeaderMap,
 }
 
-/// A response.
+/// A response with its duration.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -32,13 +33,13 @@ pub struct Answer {
 }
 
 impl HttpClient {
-    /// Returns the server's address: `http://ADDR`.
+    /// Returns the server's address in the form `http://ADDR`.
     pub fn base(&self) -> &str {
         &self.base
     }
 
     pub fn new(base: &str) -> Self {
-        // reqwest is built without a provider of cryptography, and needs one even for http://.
+        // reqwest is built without a cryptography provider, and needs one even for http://.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .no_proxy()
@@ -62,7 +63,7 @@ impl HttpClient {
             .await
     }
 
-    /// Sends a request that may get no response.
+    /// Sends a request. Returns an error if there is no response.
     pub async fn try_ask(&self, asked: Asked) -> Result<Answer, reqwest::Error> {
         let started = Instant::now();
         let request = self
@@ -94,7 +95,7 @@ impl Asked {
         }
     }
 
-    /// Adds a header. A second header of the same name does not replace the first.
+    /// Adds a header, also if the request already has one of this name.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
         self.headers
@@ -110,7 +111,7 @@ impl Answer {
             .unwrap_or_else(|error| panic!("no JSON ({error}): {self:?}"))
     }
 
-    /// Returns a text field of the JSON body; empty if it is missing.
+    /// Returns a text field of the JSON body, or an empty text if it is missing.
     pub fn field(&self, name: &str) -> String {
         self.json()[name].as_str().unwrap_or_default().to_owned()
     }
@@ -121,7 +122,7 @@ impl Answer {
             .map_or("", |value| value.to_str().unwrap())
     }
 
-    /// Checks that this is a rejection of the layer, with this status and code.
+    /// Checks that the response is a rejection by the layer with this status and code.
     #[track_caller]
     pub fn is_rejected(&self, status: u16, code: &str) {
         assert_eq!(self.status, status, "{self:?}");
@@ -137,7 +138,7 @@ impl Answer {
         }
     }
 
-    /// Checks that the user was served with this access token.
+    /// Checks that `/api/me` has served the user with this access token.
     #[track_caller]
     pub fn has_token(&self, access_token: &str) {
         assert_eq!(self.status, 200, "{self:?}");

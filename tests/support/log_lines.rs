@@ -1,11 +1,11 @@
-//! Collected log lines of a subscriber.
+//! Collects the log lines of a subscriber.
 
 use std::io;
 use std::sync::{Arc, Mutex};
 
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Collects what a subscriber writes. Clones share it.
+/// A writer for a subscriber that keeps all lines. Clones share the lines.
 #[derive(Clone, Default)]
 pub struct LogLines(Arc<Mutex<Vec<u8>>>);
 

@@ -20,15 +20,15 @@ use std::net::TcpListener;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-/// Returns a port on which no process listens, and which this program has not received before.
+/// Returns a port on which no process listens, and which this program has not returned before.
 ///
-/// The port is below those of outgoing connections. Otherwise the clients of another test could
-/// take it before the server does.
+/// The port is below those of outgoing connections. Otherwise a client of another test could take
+/// it before the server does.
 pub fn free_port() -> u16 {
     const FIRST: u16 = 10_000;
     const PORTS: u16 = 20_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Test programs that run at the same time begin with different ports.
+    // Test programs that run at the same time start with different ports.
     let start = std::process::id().wrapping_mul(2_654_435_761) >> 16;
     loop {
         let step = u32::from(NEXT.fetch_add(1, Ordering::Relaxed));
@@ -39,10 +39,10 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// Factor by which a busy machine may exceed the expected time.
+/// Factor between the time on an idle machine and the maximum time on a busy one.
 const PATIENCE: u32 = 4;
 
-/// Waits until a condition is true, and panics with `what` if it does not become true. `within` is the
+/// Waits until a condition is true. Panics with `what` after four times `within`, which is the
 /// expected time on an idle machine.
 pub async fn eventually(what: &str, within: Duration, mut holds: impl AsyncFnMut() -> bool) {
     let within = within * PATIENCE;

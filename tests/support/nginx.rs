@@ -1,14 +1,14 @@
-//! nginx in front of an application, with its default settings and the directives of a test.
+//! An nginx in front of an application, with default settings and the directives of a test.
 
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// Maximum time for nginx to start, on a busy machine.
+/// Maximum time for nginx to start: 30 s, for a busy machine.
 const START_WITHIN: Duration = Duration::from_secs(30);
 
-/// A running nginx. Dropping the value stops it.
+/// A running nginx. Dropping the value ends it and removes its folder.
 pub struct Nginx {
     pub url: String,
     child: Child,
@@ -16,13 +16,13 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    /// Starts nginx at an address with these directives inside of its one `server`.
+    /// Starts nginx at this address, with these directives in its `server` block.
     pub fn start(address: &str, server: &str) -> Self {
         Self::with(address, "", server)
     }
 
-    /// Starts nginx with directives outside of the server block too. `FOLDER` in them is replaced
-    /// with a private folder.
+    /// Starts nginx with further directives in its `http` block. `FOLDER` in them stands for a
+    /// private folder.
     pub fn with(address: &str, outside: &str, server: &str) -> Self {
         let folder = std::env::temp_dir().join(format!(
             "tower-wechat-nginx-{}-{:x}",
@@ -71,13 +71,13 @@ impl Nginx {
         }
     }
 
-    /// Returns the error log of nginx.
+    /// Returns the text of nginx's error log.
     pub fn errors(&self) -> String {
         std::fs::read_to_string(self.folder.join("error.log")).unwrap_or_default()
     }
 }
 
-/// Returns PATH with the folder in which Debian installs nginx.
+/// Returns PATH with the folders in which Debian installs nginx.
 fn path_with_sbin() -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     format!("{path}:/usr/sbin:/usr/local/sbin")

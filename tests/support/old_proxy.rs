@@ -1,5 +1,5 @@
-//! A proxy in front of Redis that behaves like real products: one that is older than RESP3 answers
-//! `HELLO` itself, and one of a managed Cluster inspects scripts. It passes on everything else.
+//! A proxy in front of Redis that behaves like a real product: older than RESP3, or strict about
+//! scripts. It passes all other commands on.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -9,20 +9,20 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
 
-/// Behaviour of the proxy, mostly on `HELLO`.
+/// How the proxy handles some commands. It passes all others on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
-    /// `HELLO` gets this error, without its leading `-`.
+    /// `HELLO` gets this error reply, which is given without its leading `-`.
     Says(&'static str),
-    /// The connection ends at `HELLO`, and at any `CLIENT`.
+    /// The proxy closes the connection at the commands `HELLO` and `CLIENT`.
     HangsUp,
-    /// The proxy closes the connection after any command.
+    /// The proxy closes the connection at any command.
     HangsUpAtEverything,
-    /// `PUBLISH` is passed on as `XPUBLSH`, for a server that has it under that name only. Clients can send
-    /// it, and scripts cannot call it.
+    /// A client's `PUBLISH` is passed on as `XPUBLSH`, the name under which the server knows the
+    /// command. A script cannot call `PUBLISH` on that server.
     RenamesPublish,
-    /// The text of a script is rejected unless each of its calls names a command and, as its key,
-    /// `KEYS[1]`, `KEYS[2]` … literally.
+    /// A script is rejected unless each of its calls names a command and a key, such as `KEYS[1]`,
+    /// literally.
     ChecksScripts,
 }
 
@@ -35,7 +35,7 @@ pub struct OldProxy {
 struct Shared {
     server: Mutex<String>,
     manner: Manner,
-    /// The names of all received commands.
+    /// Names of all received commands in capitals, and `refused` for each rejected script.
     received: Mutex<Vec<String>>,
 }
 
@@ -66,12 +66,12 @@ impl OldProxy {
         self.address
     }
 
-    /// Sets another `HOST:PORT` as the server.
+    /// Passes the commands of new connections on to another server, `HOST:PORT`.
     pub fn stand_before(&self, server: &str) {
         *self.shared.server.lock().unwrap() = server.to_owned();
     }
 
-    /// Returns how often a command was sent, by its name in capitals.
+    /// Returns how many commands of this name the proxy has received. The name is in capitals.
     pub fn received(&self, name: &str) -> usize {
         let received = self.shared.received.lock().unwrap();
         received.iter().filter(|command| *command == name).count()
@@ -136,7 +136,7 @@ impl Shared {
     }
 }
 
-/// Sends on the bytes of both sides until one closes the connection.
+/// Passes bytes on in both directions until one side closes the connection.
 async fn pass_on(
     mut from_client: BufReader<OwnedReadHalf>,
     mut to_server: OwnedWriteHalf,
@@ -149,7 +149,8 @@ async fn pass_on(
     }
 }
 
-/// Reads the next whole message, unchanged.
+/// Reads the next message of Redis' protocol, with all its parts, and returns its bytes. Returns
+/// `None` at the end of the connection.
 async fn message(from: &mut BufReader<OwnedReadHalf>) -> Option<Vec<u8>> {
     let (mut whole, mut parts) = (Vec::new(), 1_usize);
     while parts > 0 {
@@ -189,7 +190,7 @@ fn rename_publish(command: &mut [u8]) {
     name.copy_from_slice(b"XPUBLSH");
 }
 
-/// Returns `true` if each call in a script's text names its command and its key literally.
+/// Returns `true` if each call in the script names its command and its key literally.
 fn is_literal(command: &[u8]) -> bool {
     let text = String::from_utf8_lossy(command);
     text.split("call(").skip(1).all(|call| {

@@ -1,4 +1,4 @@
-//! A TCP proxy that damages traffic: at random from a seed, or when a test requests it.
+//! A TCP proxy that damages replies: at random by a seed, or on request of a test.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,17 +11,17 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 
-/// Probabilities of each kind of damage to a piece of a reply, in thousandths.
+/// Probabilities, in thousandths, with which the proxy damages a piece of a reply in each way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Weather {
-    /// The piece is delayed, by up to `longest_delay`.
+    /// The piece arrives late, by a random time up to `longest_delay`.
     pub delay: u32,
     pub longest_delay: Duration,
-    /// The connection is reset before the piece.
+    /// The proxy resets the connection and drops the piece.
     pub cut: u32,
-    /// The connection is closed in the middle of the piece.
+    /// The proxy passes on a part of the piece and closes the connection.
     pub truncate: u32,
-    /// The piece and all later bytes of this connection are dropped. The connection stays open.
+    /// The proxy drops the piece and all later replies, and keeps the connection open.
     pub blackhole: u32,
 }
 
@@ -35,18 +35,19 @@ impl Weather {
     };
 }
 
-/// Time for which replies on a connection are read after its client has closed it.
+/// Time for which the proxy reads a server's replies after the client's connection has ended, 6 s.
+/// It counts them as lost.
 const LAST_WORDS: Duration = Duration::from_secs(6);
 
-/// State of all connections.
+/// State of the traffic on all connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Open,
-    /// Nothing is passed on. Connections stay open, and new ones are accepted.
+    /// No byte is passed on. Connections stay open, and new ones are accepted.
     Silent,
 }
 
-/// Counters of the damage that the proxy has done.
+/// Numbers of connections and of damaged pieces.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Damage {
     pub connections: u64,
@@ -67,16 +68,16 @@ struct Shared {
     seed: u64,
     weather: Mutex<Weather>,
     state: watch::Sender<State>,
-    /// Connections with a lower number must end.
+    /// The proxy resets connections with a lower number.
     oldest: watch::Sender<u64>,
     connections: AtomicU64,
-    /// Replies that the server sent and the client did not receive completely.
+    /// Replies that the client did not receive completely.
     lost: Mutex<Vec<Vec<u8>>>,
     damage: Mutex<Damage>,
 }
 
 impl Proxy {
-    /// Starts a proxy in front of `HOST:PORT`, without faults.
+    /// Starts a proxy in front of `HOST:PORT`, which damages nothing at first.
     pub async fn start(server: &str, seed: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -102,8 +103,8 @@ impl Proxy {
         self.address
     }
 
-    /// Sets another `HOST:PORT` for new connections. Existing ones stay, as behind a name, a
-    /// virtual IP or the endpoint of a managed Redis.
+    /// Makes new connections lead to another server, `HOST:PORT`. Existing connections stay, as
+    /// behind a host name or a virtual IP.
     pub fn lead_to(&self, server: &str) {
         *self.shared.server.lock().unwrap() = server.to_owned();
     }
@@ -112,13 +113,13 @@ impl Proxy {
         *self.shared.weather.lock().unwrap() = weather;
     }
 
-    /// Stops all traffic, or lets it continue. Bytes that were sent meanwhile arrive late.
+    /// Stops all traffic, or lets it continue. Bytes that were sent meanwhile then arrive.
     pub fn silent(&self, silent: bool) {
         let state = if silent { State::Silent } else { State::Open };
         self.shared.state.send_replace(state);
     }
 
-    /// Resets the existing connections.
+    /// Resets all existing connections.
     pub fn cut_all(&self) {
         let next = self.shared.connections.load(Ordering::SeqCst);
         self.shared.oldest.send_replace(next);
@@ -131,14 +132,14 @@ impl Proxy {
         }
     }
 
-    /// Returns `true` if a reply with these bytes was lost.
+    /// Returns `true` if a lost reply contains these bytes.
     pub fn has_lost(&self, bytes: &str) -> bool {
         let lost = self.shared.lost.lock().unwrap();
         lost.iter()
             .any(|reply| reply.windows(bytes.len()).any(|at| at == bytes.as_bytes()))
     }
 
-    /// Returns the number of lost replies with these bytes.
+    /// Returns the number of lost replies that contain these bytes.
     pub fn lost(&self, bytes: &str) -> usize {
         let lost = self.shared.lost.lock().unwrap();
         lost.iter()
@@ -155,15 +156,15 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// Reason for which a pump of bytes ended.
+/// How a connection has to end.
 enum End {
-    /// A peer closed the connection.
+    /// A peer has closed it, and the proxy closes it too.
     Closed,
-    /// The proxy has to break the connection.
+    /// The proxy resets it.
     Broken,
 }
 
-/// A piece of a reply in transit. It counts as lost unless it arrives.
+/// A piece of a reply on its way. If it is dropped before its arrival, it counts as lost.
 struct Piece<'a> {
     lost: &'a Mutex<Vec<Vec<u8>>>,
     bytes: &'a [u8],
@@ -198,15 +199,15 @@ impl Shared {
             () = breaks => End::Broken,
         };
         if matches!(end, End::Broken) {
-            // Resets the connection, as after the crash of a host.
+            // A linger of zero resets the connection, as the crash of a host does.
             let _ = to_client.as_ref().set_zero_linger();
         }
         drop(to_client);
-        // The server has received the request and executes it. Its reply is dropped.
+        // The server may still execute a request. Its reply is read and counts as lost.
         let _ = tokio::time::timeout(LAST_WORDS, self.swallow(&mut from_server)).await;
     }
 
-    /// Waits until traffic may pass.
+    /// Waits until the proxy may pass bytes on.
     async fn passable(&self) {
         let mut state = self.state.subscribe();
         let _ = state.wait_for(|state| *state == State::Open).await;
@@ -259,7 +260,7 @@ impl Shared {
             } else if happens(weather.blackhole) {
                 self.damage.lock().unwrap().blackholed += 1;
                 drop(piece);
-                // The requests are passed to the server, and its replies are dropped.
+                // Requests still reach the server, and its replies are dropped.
                 self.swallow(from).await;
                 return End::Closed;
             }
@@ -270,7 +271,7 @@ impl Shared {
         }
     }
 
-    /// Reads and drops all replies of the server until it closes the connection.
+    /// Reads and drops the server's replies, which count as lost, until it closes the connection.
     async fn swallow(&self, from: &mut OwnedReadHalf) {
         let mut unheard = vec![0; 16 * 1024];
         while let Ok(read @ 1..) = from.read(&mut unheard).await {

@@ -31,7 +31,7 @@ impl RedisCluster {
             })
         })
         .await;
-        // A replica cannot become the primary before its first synchronization.
+        // A replica can become the primary only after its first synchronization.
         super::eventually(
             "the replicas are filled",
             Duration::from_secs(60),
@@ -50,18 +50,20 @@ impl RedisCluster {
         cluster
     }
 
-    /// Returns the `redis+cluster://` URL of three nodes. A client finds the others.
+    /// Returns a `redis+cluster://` URL with three of the six nodes. `user` is `user:password@` or
+    /// empty.
     pub fn url(&self, user: &str) -> String {
         let some: Vec<_> = self.nodes[..3].iter().map(RedisServer::address).collect();
         format!("redis+cluster://{user}{}", some.join(","))
     }
 
-    /// Returns the index of the node that serves this key.
+    /// Returns the index in `nodes` of the node that serves this key.
     pub fn owner_of(&self, key: &str) -> usize {
         self.known_owner_of(key).expect("a node serves the key")
     }
 
-    /// Returns that index while nodes are down, if a node knows it.
+    /// Returns the index of the node that serves this key, or `None` if no node says that it does.
+    /// Some nodes may be down.
     fn known_owner_of(&self, key: &str) -> Option<usize> {
         let slot: u16 = self.nodes.iter().find_map(|node| {
             let mut connection = node.try_connection()?;
@@ -80,7 +82,8 @@ impl RedisCluster {
                 .to_owned();
             Some((node.port(), myself))
         });
-        // The highest configuration epoch is right: a node that was frozen still names itself as the owner.
+        // Of several nodes, the one with the highest configuration epoch serves the slot. A node
+        // that was frozen may still say that it does.
         let best = owners.filter_map(|(port, line)| {
             let parts: Vec<&str> = line.split(' ').collect();
             let serves = parts.get(2)?.contains("master")
@@ -95,7 +98,7 @@ impl RedisCluster {
         self.nodes.iter().position(|node| node.port() == port)
     }
 
-    /// Waits until another node than this one serves the key.
+    /// Waits until another node than `old` serves the key.
     pub async fn fails_over_from(&self, old: usize, key: &str) {
         super::eventually("a fail-over", Duration::from_secs(60), async || {
             self.known_owner_of(key).is_some_and(|owner| owner != old)
@@ -103,7 +106,7 @@ impl RedisCluster {
         .await;
     }
 
-    /// Moves a number of slots from the owner of a key to another primary, the key's slot first.
+    /// Moves `slots` slots from the node that serves a key to another primary.
     pub fn reshard_away(&self, key: &str, slots: u16) {
         let from = self.owner_of(key);
         let id = |at: usize| -> String { ask(&self.nodes[at], &["MYID"]) };

@@ -1,4 +1,4 @@
-//! A real redis-server on a free port, with a private folder. Dropping the value stops the server
+//! A real redis-server on a free port, with a private folder. Dropping the value kills the server
 //! and removes the folder.
 
 use std::path::{Path, PathBuf};
@@ -12,7 +12,7 @@ pub struct RedisServer {
     port: u16,
     folder: PathBuf,
     options: Vec<String>,
-    /// Lines of its configuration, if the server is a Sentinel.
+    /// Lines of the Sentinel's configuration. `None` for a server with data.
     sentinel: Option<String>,
 }
 
@@ -21,19 +21,19 @@ impl RedisServer {
         Self::with_options(&[])
     }
 
-    /// Starts a server with options of redis-server's command line.
+    /// Starts a server with these options on its command line.
     pub fn with_options(options: &[&str]) -> Self {
         Self::with(options, None)
     }
 
-    /// Starts a Sentinel with these lines of configuration.
+    /// Starts a Sentinel whose configuration has these lines.
     pub fn sentinel(lines: &str) -> Self {
         Self::with(&[], Some(lines))
     }
 
     fn with(options: &[&str], sentinel: Option<&str>) -> Self {
-        // Another process may take the port between its choice and its use. The loop then tries another
-        // port.
+        // Another process may take the port before the server does, which then exits. The next
+        // round uses another port.
         for _ in 0..5 {
             let port = super::free_port();
             let folder = std::env::temp_dir().join(format!("tower-wechat-redis-{port}"));
@@ -53,16 +53,16 @@ impl RedisServer {
         panic!("redis-server ends as soon as it starts, with {options:?}");
     }
 
-    /// Starts the server again after [`kill`](Self::kill), on the same port.
+    /// Starts the server on the same port after [`kill`](Self::kill).
     pub fn run(&mut self) {
         assert!(self.answers(), "redis-server does not start again");
     }
 
-    /// Starts the server. Returns `true` if it replies, and `false` if it exits at once.
+    /// Starts the process. Returns `true` as soon as it replies, and `false` if it exits.
     fn answers(&mut self) -> bool {
         let mut command = Command::new("redis-server");
         if let Some(lines) = &self.sentinel {
-            // A Sentinel writes its state into its file, and reads it after a restart.
+            // A Sentinel keeps its state in this file, and reads it after a restart.
             let file = self.folder.join("sentinel.conf");
             if !file.exists() {
                 std::fs::write(&file, lines).unwrap();
@@ -98,7 +98,7 @@ impl RedisServer {
         }
     }
 
-    /// Returns the process id and the folder, for a test that ends the server itself.
+    /// Returns the process id and the folder of the server.
     pub fn process(&self) -> (u32, &Path) {
         (self.child.as_ref().expect("it runs").id(), &self.folder)
     }
@@ -111,12 +111,12 @@ impl RedisServer {
         self.port
     }
 
-    /// Returns `HOST:PORT`.
+    /// Returns the server's address in the form `HOST:PORT`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Returns a plain connection, unless the server is killed, frozen or requires a password.
+    /// Returns a connection, or `None` if the server does not reply within half a second.
     pub fn try_connection(&self) -> Option<Connection> {
         let client = Client::open(self.url()).ok()?;
         let wait = Duration::from_millis(500);
@@ -125,12 +125,12 @@ impl RedisServer {
         Some(connection)
     }
 
-    /// Returns a plain connection, for a look at stored values.
+    /// Returns a connection with which a test reads and writes values. Panics if there is none.
     pub fn connection(&self) -> Connection {
         connection_to(self.port).expect("redis-server replies")
     }
 
-    /// Returns how often the server has run a command, by `INFO commandstats`.
+    /// Returns how often the server has run a command, in scripts too, by `INFO commandstats`.
     pub fn calls(&self, command: &str) -> u64 {
         let info: String = redis::cmd("INFO")
             .arg("commandstats")
@@ -150,7 +150,8 @@ impl RedisServer {
         }
     }
 
-    /// Stops or continues the server. Its connections stay open and get no replies meanwhile.
+    /// Stops the server with SIGSTOP, or continues it. Its connections stay open and get no replies
+    /// meanwhile.
     pub fn freeze(&self, frozen: bool) {
         let signal = if frozen { "-STOP" } else { "-CONT" };
         let id = self.child.as_ref().expect("it runs").id().to_string();
@@ -174,7 +175,7 @@ impl Drop for RedisServer {
 fn connection_to(port: u16) -> Option<Connection> {
     let client = Client::open(format!("redis://127.0.0.1:{port}/")).ok()?;
     let mut connection = client.get_connection().ok()?;
-    // A server with a password replies too.
+    // The reply that a password is missing also shows that the server is up.
     match redis::cmd("PING").query::<String>(&mut connection) {
         Ok(_) => Some(connection),
         Err(error) => error

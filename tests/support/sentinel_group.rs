@@ -17,7 +17,8 @@ impl SentinelGroup {
         Self::with_options(&[], "").await
     }
 
-    /// Starts the group, with options for every data server and lines for every Sentinel.
+    /// Starts the group with these options for each data server and these lines in each Sentinel's
+    /// configuration.
     pub async fn with_options(options: &[&str], lines: &str) -> Self {
         let primary = RedisServer::with_options(options);
         let port = primary.port().to_string();
@@ -45,7 +46,7 @@ impl SentinelGroup {
             },
         )
         .await;
-        // A replica cannot become the primary before its first synchronization.
+        // A replica can become the primary only after its first synchronization.
         for replica in &group.servers[1..] {
             super::eventually("a replica is filled", Duration::from_secs(40), async || {
                 let info: String = redis::cmd("INFO")
@@ -59,14 +60,15 @@ impl SentinelGroup {
         group
     }
 
-    /// Returns the `redis+sentinel://` URL of all Sentinels, with `user:password@` of the servers
-    /// or nothing.
+    /// Returns a `redis+sentinel://` URL with all Sentinels. `user` is `user:password@` of the data
+    /// servers, or empty.
     pub fn url(&self, user: &str) -> String {
         let all: Vec<_> = self.sentinels.iter().map(RedisServer::address).collect();
         format!("redis+sentinel://{user}{}/{GROUP}", all.join(","))
     }
 
-    /// Returns the index in `servers` of the primary that the Sentinels name.
+    /// Returns the index in `servers` of the primary, as the Sentinel with the newest configuration
+    /// names it.
     pub fn primary(&self) -> usize {
         let ports = self.sentinels.iter().filter_map(|sentinel| {
             let said = said(sentinel);
@@ -78,7 +80,7 @@ impl SentinelGroup {
         at.expect("a server of this group")
     }
 
-    /// Waits until another server than this one is the primary.
+    /// Waits until another server than `old` is the primary.
     pub async fn fails_over_from(&self, old: usize) {
         super::eventually("a fail-over", Duration::from_secs(60), async || {
             self.primary() != old

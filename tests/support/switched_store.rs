@@ -1,4 +1,4 @@
-//! The example `sessions` in this process, with a session store that can be switched off.
+//! The example `sessions` in this process, with a session store whose calls a test can make fail.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -15,7 +15,7 @@ use tower_wechat::{CookieKeys, Login, MemoryStore, UserTokens, WechatClient};
 
 use super::sessions::application;
 
-/// A session store. All calls fail while it is switched off.
+/// A session store. All its calls fail while it is switched off.
 #[derive(Debug, Clone, Default)]
 pub struct Switched {
     store: Sessions,
@@ -68,7 +68,7 @@ impl SessionStore for Switched {
 }
 
 /// Serves the example at `http://localhost`, which is another site than the simulator's 127.0.0.1.
-/// Dropping the second value stops the server.
+/// Returns the origin, and the server's task, which ends when it is dropped.
 pub async fn serve(
     simulator: &Simulator,
     sessions: impl SessionStore + Clone,

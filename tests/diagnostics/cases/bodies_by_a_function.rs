@@ -1,4 +1,5 @@
-//! Bodies that are not made from bytes: hyper's boxes, gRPC's.
+//! Response bodies that have no `From<Bytes>`, each created by a function for
+//! `JsonRejection::with`. This compiles.
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -9,7 +10,7 @@ use tower::{Service, ServiceBuilder};
 use tower_wechat::layer::JsonRejection;
 use tower_wechat::{TrustedHeader, UserTokens, WechatLayer};
 
-/// As gRPC servers have it.
+/// The error type of a gRPC server's body.
 pub struct Status;
 
 type Boxed = BoxBody<Bytes, std::io::Error>;

@@ -1,4 +1,4 @@
-//! A body that is not made from bytes.
+//! The inner service's body has no `From<Bytes>`, so that the layer cannot create a rejection.
 //~ JsonRejection::with
 
 use bytes::Bytes;

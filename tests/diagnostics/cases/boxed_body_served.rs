@@ -1,4 +1,5 @@
-//! A body that is not made from bytes, where a server asks for the service.
+//! The inner service's body has no `From<Bytes>`. The error appears where a server uses the
+//! service.
 //~ JsonRejection::with
 
 use bytes::Bytes;

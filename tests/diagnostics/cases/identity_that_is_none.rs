@@ -1,4 +1,4 @@
-//! An identity of a type that identifies no user.
+//! The value that is passed as identity has a type that is not one.
 //~ `&str` is not an identity
 
 use axum::Router;

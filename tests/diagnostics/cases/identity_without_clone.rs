@@ -1,4 +1,4 @@
-//! Neither identities nor renderings have to be `Clone`.
+//! An identity and a rejection type that are not `Clone`. This compiles.
 
 use axum::Router;
 use tower_wechat::identity::{Identify, Identity};

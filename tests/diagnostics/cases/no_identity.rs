@@ -1,4 +1,4 @@
-//! Neither an identity nor a login.
+//! A layer with neither an identity nor a login, in axum.
 //~ this layer has no identity
 //~ .login(
 

@@ -1,4 +1,4 @@
-//! Neither an identity nor a login, without axum.
+//! A layer with neither an identity nor a login, without axum.
 //~ this layer has no identity
 //~ .login(
 

@@ -1,4 +1,4 @@
-//! A function of another form than rejections have.
+//! A closure for rejections that lacks the second argument.
 //~ takes 2 arguments
 
 use axum::Router;

@@ -1,4 +1,5 @@
-//! Layers inside that wrap bodies.
+//! A layer inside changes the type of the body. `MapResponseBodyLayer`, or axum, changes it back.
+//! This compiles.
 
 use axum::body::Body;
 use axum::{Router, routing::get};
@@ -22,7 +23,7 @@ pub fn run(users: UserTokens, header: TrustedHeader) {
             Ok::<_, std::convert::Infallible>(Response::new(Body::empty()))
         });
     serve(service);
-    // axum makes its own body of what each layer makes.
+    // axum converts the body of each layer to its own type.
     let app: Router = Router::new()
         .route("/", get(async |user: WechatUser| user.id().to_owned()))
         .layer(TraceLayer::new_for_http())

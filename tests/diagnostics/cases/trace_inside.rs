@@ -1,4 +1,4 @@
-//! A layer inside that wraps bodies, and nothing that makes a body of them that can be made.
+//! A layer inside changes the type of the body, and no other layer changes it back.
 //~ JsonRejection::with
 //~ MapResponseBodyLayer
 
