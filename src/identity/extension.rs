@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::{Identify, Identity, RequestHead};
 use crate::credential::UserId;
 
-/// Identity that reads the user from a request extension that another layer has set: the session of
-/// tower-sessions, the user of axum-login, or a type of the application.
+/// Identity that reads the user from a request extension that another layer has set. The extension
+/// is the session of tower-sessions, the user of axum-login, or a type of the application.
 ///
 /// The other layer must be outside of the [`WechatLayer`](crate::WechatLayer). In axum, the other
 /// layer's `.layer(...)` call therefore comes *after* that of the `WechatLayer`. If the extension

@@ -9,8 +9,8 @@ use crate::error::Error;
 /// Identity that reads the user from a header that a gateway in front of the service sets.
 ///
 /// **A client that can reach the service without the gateway can be any user.** Use this identity
-/// only if the gateway removes this header from every request that it receives, and if only the
-/// gateway can reach the service.
+/// only if the gateway removes this header from every request, and if only the gateway can reach
+/// the service.
 ///
 /// The value is the user's id: 1 to 256 bytes of UTF-8 without control characters. The layer
 /// answers other values, and a header that occurs twice, with 400. A request with an empty header,

@@ -9,8 +9,8 @@ use crate::identity::{Identify, Identity, RequestHead};
 use crate::metrics;
 use crate::navigation::{Initiator, initiator};
 
-/// Number of logins of one browser within a minute, without effect, after which the browser's page
-/// loads are not redirected to WeChat.
+/// Number of logins of one browser within a minute, after which a page load without a user may
+/// count as a loop: three. A loop is not redirected to WeChat.
 const INEFFECTIVE_LOGINS: usize = 3;
 
 /// Maximum time between a login and the page load to which the login leads: five seconds. A person
@@ -18,8 +18,9 @@ const INEFFECTIVE_LOGINS: usize = 3;
 const FOLLOW_UP_SECONDS: u64 = 5;
 
 impl LoginHandler {
-    /// Returns a failure for a page load without a user, if this browser has just logged in several
-    /// times. `is_anonymous` is `true` if the layer's identity returned no user.
+    /// Returns a failure for a page load without a user, if this browser has logged in three times
+    /// within the last minute, the last time just before. `is_anonymous` is `true` if the layer's
+    /// identity returned no user.
     ///
     /// A person who signs out and in again must not get this failure. The browser of such a person
     /// has no session, or has one that a logout everywhere has ended and that the layer's identity

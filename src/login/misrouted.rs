@@ -16,17 +16,18 @@ use crate::navigation::{Initiator, initiator, is_navigation};
 use crate::store::LoginCodeKey;
 
 /// Number of page loads that repeat a login within a minute, without a callback, after which the
-/// login may count as a loop. After that number, the browser has visited WeChat up to three times.
-/// The first visit is for the page that the browser requested, and two are for the page to which a
-/// proxy diverts the callback.
+/// login may count as a loop: two. After that number, the browser has visited WeChat up to three
+/// times. The first visit is for the page that the browser requested, and two are for the page to
+/// which a proxy diverts the callback.
 pub(super) const MAX_MISSED_CALLBACKS: u8 = 2;
 
-/// Number of repeats after which the login counts as a loop regardless of the request's headers. No
-/// person opens so many tabs or reloads so often within a minute. A login cookie can count 15
-/// repeats.
+/// Number of repeats of a login, 13, after which the login counts as a loop regardless of the
+/// request's headers. No person opens so many tabs or reloads so often within a minute. A login
+/// cookie can count 15 repeats.
 const MAX_REPEATS_OF_PERSON: u8 = 13;
 
-/// Minimum average time between two reloads of a page by a person, in seconds.
+/// Minimum average time between two reloads of a page by a person: two seconds. Faster loads are
+/// redirects.
 const MIN_RELOAD_SECONDS: u64 = 2;
 
 impl LoginHandler {

@@ -14,7 +14,7 @@ use crate::clock::{MAX_CLOCK_SKEW, Timestamp};
 use crate::credential::AppId;
 use crate::identity::{CookieKeys, KeyedMac};
 
-/// Length of the MAC in a state or a login cookie, in bytes: half of an HMAC-SHA256. A MAC of this
+/// Length of the MAC in a state or a login cookie: 16 bytes, half of an HMAC-SHA256. A MAC of this
 /// length cannot be guessed, and keeps the state below 64 characters.
 pub(super) const TAG_BYTES: usize = 16;
 

@@ -2,7 +2,7 @@
 
 use crate::error::Error;
 
-/// Maximum length of a file's name without `.txt`, and of a file's content, in bytes. WeChat's
+/// Maximum length of a file's name without `.txt`, and of a file's content: 128 bytes. WeChat's
 /// files have names of 26 characters and contents of 16.
 const MAX_TEXT_BYTES: usize = 128;
 

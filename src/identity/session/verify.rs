@@ -20,7 +20,7 @@ const TAG_CHARS: usize = 43;
 
 impl SessionCookie {
     /// Returns the session of a cookie's value. Returns `None` if this application did not sign the
-    /// value, or if the session has ended.
+    /// value, or if the session has ended or is issued too far in the future.
     ///
     /// The checks that need no MAC come first, because a request can carry many other values in
     /// front of the valid one.

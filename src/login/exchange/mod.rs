@@ -24,11 +24,11 @@
 //! The processes that have a copy of the callback compete for the lease of the code.
 //!
 //! - This process acquires the lease: *Calling WeChat*.
-//! - Another process holds the lease: this process polls the store until its timeout. If the holder
-//!   stops without an outcome, the lease expires and another process acquires it.
+//! - Another process holds the lease: this process polls the store until the callback's timeout. If
+//!   the holder stops without an outcome, the lease expires and another process acquires it.
 //! - The store has the outcome: *Finished*.
 //! - The store fails: *Finished* with a failure. The process releases the lease, which the store
-//!   may have granted without its reply.
+//!   may have granted although its reply was lost.
 //!
 //! ## Calling WeChat
 //!
@@ -80,7 +80,7 @@ use crate::wechat::UserTokenResponse;
 const CODE_LEASE: Duration = Duration::from_secs(10);
 
 /// Time for which the store keeps the outcome and the binding of a code that WeChat rejects as
-/// invalid: one minute. A short time suffices, and clients can send any number of made-up codes.
+/// invalid: one minute. The time is short, because clients can send any number of made-up codes.
 const INVALID_CODE_LIFETIME: Duration = Duration::from_secs(60);
 
 /// Time for which an unspent code is bound to its login: a minute more than the five minutes

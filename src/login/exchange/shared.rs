@@ -14,8 +14,8 @@ use super::outcome::ExchangeOutcome;
 use crate::credential::UserId;
 use crate::store::LoginCodeKey;
 
-/// Maximum number of running and waiting exchanges of one login handler. Further callbacks fail,
-/// and their users are asked to retry in a moment.
+/// Maximum number of running and waiting exchanges of one login handler: 2,048. Further callbacks
+/// fail, and their users are asked to retry in a moment.
 const MAX_RUNNING_EXCHANGES: usize = 2_048;
 
 /// Key of a callback: callbacks with equal keys are copies of each other.

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use quick_cache::sync::Cache;
 
-/// Maximum number of logins whose codes are counted. To make a limiter forget the codes of one
-/// login, an attacker has to begin about as many other logins.
+/// Maximum number of logins whose codes are counted: 10,000. To make a limiter forget the codes of
+/// one login, an attacker has to begin about as many other logins.
 const MAX_TRACKED_LOGINS: usize = 10_000;
 
 /// Limiter that counts the different codes of each login, and rejects those above a maximum.

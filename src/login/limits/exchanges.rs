@@ -7,16 +7,16 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-/// Maximum number of concurrent exchanges of one login handler. Further exchanges wait for a
+/// Maximum number of concurrent exchanges of one login handler: 512. Further exchanges wait for a
 /// permit.
 const MAX_CONCURRENT_EXCHANGES: usize = 512;
 
-/// Capacity of the rejection budget. After this many rejected codes in a short time, exchanges have
-/// to wait until the budget is refilled.
+/// Capacity of the rejection budget: 200 units. After about this many rejected codes in a short
+/// time, exchanges have to wait until the budget is refilled.
 const REJECTION_BURST: f64 = 200.0;
 
-/// Number of units that the rejection budget gains each second. In the long run, WeChat therefore
-/// rejects at most this many codes of one login handler each second.
+/// Number of units that the rejection budget gains each second: 100. In the long run, WeChat
+/// therefore rejects at most this many codes of one login handler each second.
 const REJECTIONS_PER_SECOND: f64 = 100.0;
 
 /// Limiter of the exchanges of one login handler. An exchange takes a permit and one unit of the

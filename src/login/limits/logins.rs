@@ -10,8 +10,8 @@ use crate::clock::Timestamp;
 use crate::login::cookies::LOOP_WINDOW_SECONDS;
 use crate::login::state::unix_seconds;
 
-/// Maximum number of users whose logins are counted. Above this number, the count of a user may
-/// start at zero again.
+/// Maximum number of users whose logins are counted: 10,000. Above this number, the count of a user
+/// may start at zero again.
 const MAX_TRACKED_USERS: usize = 10_000;
 
 /// Counts the logins of each user within windows of a minute.
