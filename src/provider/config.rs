@@ -37,9 +37,9 @@ pub(crate) struct ProviderConfig {
     /// Maximum time for which a cache entry is served without confirmation from the store, by a
     /// read or by a heartbeat of the invalidation channel.
     pub(crate) cache_ttl: Duration,
-    /// Maximum number of credentials in the cache of one process.
+    /// Maximum number of credentials in the cache of the engine.
     pub(crate) cache_capacity: usize,
-    /// Maximum time for which a caller waits for a credential.
+    /// Maximum time for which a caller waits for a credential, from the store or from a renewal.
     pub(crate) load_timeout: Duration,
     /// Duration of a lease. It is longer than `renewal_timeout`, so that a lease outlives its
     /// renewal.

@@ -25,8 +25,8 @@ use crate::error::Error;
 /// failure, and jitter shortens it by up to a quarter.
 const MIN_BACK_OFF: Duration = Duration::from_millis(500);
 
-/// Maximum wait after a failure of a credential: 30 seconds, so that renewals resume soon after an
-/// outage.
+/// Maximum back-off after a failure of a credential: 30 seconds, so that renewals resume soon after
+/// an outage. A longer `retry_after` of the error replaces the back-off.
 const MAX_BACK_OFF: Duration = Duration::from_secs(30);
 
 /// Minimum time for which the circuit of an account stays open: 30 seconds. If the error has a

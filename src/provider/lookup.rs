@@ -33,9 +33,9 @@ enum LookupOutcome {
     Failed(Error),
 }
 
-/// Maximum number of calls that one request joins or starts: three. A call that another request
-/// started may return a token that this request has reported. The request then joins or starts
-/// another call.
+/// Maximum number of calls that one request joins or starts: three. A call that was started for
+/// another need may return a token that the request has reported, or an error of the other need.
+/// The request then joins or starts another call.
 const MAX_CALLS_PER_REQUEST: usize = 3;
 
 /// Starts the background tasks of an engine unless they already run. Each request that reads the

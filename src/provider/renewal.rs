@@ -267,8 +267,8 @@ impl<'a> RenewalTask<'a> {
                         .cache
                         .insert_absent_if_unchanged(&self.call.id, now, stamp);
                 }
-                // The error names the reported token only if the store holds an unexpired token.
-                // Otherwise the report has no influence on the error.
+                // The error depends on the report only if the store holds an unexpired token.
+                // Otherwise the error says that the store holds no usable token.
                 let invalid_token = self
                     .call
                     .wanted
