@@ -18,8 +18,8 @@ const INEFFECTIVE_LOGINS: usize = 3;
 const FOLLOW_UP_SECONDS: u64 = 5;
 
 impl LoginHandler {
-    /// Returns a failure for a page load without a user, if this browser has logged in three times
-    /// within the last minute, the last time just before. `is_anonymous` is `true` if the layer's
+    /// Returns a failure for a page load without a user, if this browser logged in three times
+    /// within the last minute and once within five seconds. `is_anonymous` is `true` if the layer's
     /// identity returned no user.
     ///
     /// A person who signs out and in again must not get this failure. The browser of such a person

@@ -80,9 +80,9 @@ impl SessionCookie {
         found
     }
 
-    /// Returns `true` if a request has an unexpired session under this cookie's name that the keys
-    /// of this cookie did not sign. The signer may be another application of this host, another
-    /// account, or this application with a former key.
+    /// Returns `true` if a request has an unexpired session under this cookie's name that this
+    /// cookie does not accept. The signer may be another application of this host, another account,
+    /// or this application with a former key.
     pub(crate) fn finds_foreign(&self, head: &RequestHead<'_>) -> bool {
         let now = self.0.clock.now();
         let mut values = cookies::values_named(head.headers, &self.0.name);

@@ -19,7 +19,7 @@ use crate::metrics;
 const MAX_LOGINS_PER_WINDOW: usize = MAX_HISTORY_ENTRIES;
 
 impl LoginHandler {
-    /// Returns the reply that signs a user in.
+    /// Returns the reply that signs a user in, or a failure if the browser has logged in too often.
     ///
     /// The limit of logins applies here, after the code is spent, because only completed logins
     /// count. The logins of browsers without the state cookie are counted by user, who is known
@@ -92,6 +92,7 @@ impl LoginHandler {
 
     /// Returns a redirect to the page, and leaves the browser's session unchanged. The redirect
     /// counts as a retry, because a page that does not accept the session begins another login.
+    /// Returns a failure if this browser has used all retries of the last minute.
     pub(super) fn keep_session(
         &self,
         mut attempt: LoginAttempt,
