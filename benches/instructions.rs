@@ -1,8 +1,8 @@
 //! Instructions per request, counted by valgrind: `cargo bench --bench instructions`.
 //!
-//! Other load on the machine does not change this count. Each case runs twice under callgrind, with
-//! few requests and with many. The difference is what the requests cost. Valgrind hides the
-//! processor's SHA-256 instructions, so hashes are counted as in software.
+//! Other load on the machine does not change the number of instructions. Each case runs twice under
+//! callgrind, with few requests and with many. The difference is what the requests cost. Valgrind
+//! hides the processor's SHA-256 instructions, so hashes are counted as in software.
 //!
 //! `cargo bench --bench instructions -- CASE REQUESTS` runs one case without valgrind, for other
 //! tools. Cases with Redis round `REQUESTS` down to a multiple of 64.

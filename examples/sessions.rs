@@ -1,5 +1,5 @@
-//! Logs users in with WeChat once, and then remembers them in a session of tower-sessions. axum-login works
-//! in the same way: read its `AuthSession` where this example reads [`SignedIn`].
+//! Logs users in with WeChat once, and then remembers them in a session of tower-sessions. With
+//! axum-login, read its `AuthSession` where this example reads [`SignedIn`].
 //!
 //! Run `cargo run --example sessions` and open <http://127.0.0.1:3000/sign-in> in a browser. Look at
 //! `application`: only `/sign-in` uses WeChat's login, and `/me` uses the session.
@@ -74,8 +74,8 @@ async fn sign_in(
 }
 
 async fn me(user: WechatUser) -> Html<String> {
-    // A form, because a sign-out must be a POST request. Browsers may open links in advance, and
-    // other sites can make a browser open a link.
+    // The page has a form and not a link, because a sign-out must be a POST request. Browsers may
+    // open links in advance, and other sites can make a browser open a link.
     Html(format!(
         "hello {}\n<form method=post action=/sign-out><button>Sign out</button></form>",
         user.id()

@@ -54,8 +54,8 @@ pub async fn me(user: WechatUser) -> Json<Me> {
     })
 }
 
-/// `GET /api/userinfo`: returns the user's profile. If WeChat rejects the token, `with_token` renews it and
-/// repeats the call once.
+/// `GET /api/userinfo`: returns the user's profile. If WeChat rejects the token, `with_token`
+/// renews the token and repeats the call once.
 ///
 /// If the user has not granted the scope of the profile, the layer asks the user for that scope. If
 /// the stored token does not contain its scope, the call to WeChat reports the lack (errcode
@@ -78,8 +78,8 @@ pub struct Logout {
     everywhere: bool,
 }
 
-/// `POST /logout`: deletes the session cookie. With `?everywhere=true` it also deletes the user's tokens,
-/// so that the user's other sessions lead to a new login.
+/// `POST /logout`: deletes the session cookie. With `?everywhere=true`, the route also deletes the
+/// user's tokens, so that the user's other sessions lead to a new login.
 pub async fn logout(
     user: WechatUser,
     logout: Result<Query<Logout>, QueryRejection>,

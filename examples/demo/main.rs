@@ -1,5 +1,5 @@
-//! Shows all parts of the crate in one service: logins, tokens, the JS-SDK, a token center, health and
-//! metrics. Without settings it keeps tokens in memory and starts a simulator of WeChat.
+//! Shows all parts of the crate in one service: logins, tokens, the JS-SDK, a token center, health
+//! and metrics. Without settings, the demo keeps tokens in memory and starts a simulator of WeChat.
 //!
 //! Run `cargo run --example demo`, open <http://127.0.0.1:3000> in a browser, and press the buttons of the
 //! page. The guide `src/guide/demo.md` lists the routes and the variables.

@@ -17,7 +17,7 @@ const STABLE_CALLS_PER_MINUTE: u64 = 10_000;
 /// says.
 const FORCED_REFRESHES_PER_DAY: u64 = 20;
 /// Minimum time between two forced refreshes: 30 seconds, as the documentation of
-/// `cgi-bin/stable_token` says. An earlier forced refresh returns the current token.
+/// `cgi-bin/stable_token` says. A forced refresh that comes too early returns the current token.
 const MIN_FORCED_REFRESH_INTERVAL: Duration = Duration::from_secs(30);
 /// Maximum number of calls of `clear_quota` and `clear_quota/v2` together per month: 10, as the
 /// documentation says. The simulator counts 30 days as a month.

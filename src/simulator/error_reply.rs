@@ -23,8 +23,8 @@ impl WechatErrorReply {
         }
     }
 
-    /// Returns the error for a token that this account never issued. It is 40001 for a well-formed
-    /// token, such as another account's, and 40014 for a text that cannot be a token.
+    /// Returns the error for a token that this account never issued. A well-formed token, such as
+    /// another account's, gets 40001. A text that cannot be a token gets 40014.
     pub(super) fn unknown_token(token: &str) -> Self {
         let is_well_formed = token.split_once('_').is_some_and(|(prefix, rest)| {
             (1..=4).contains(&prefix.len())

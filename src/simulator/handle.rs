@@ -128,8 +128,8 @@ impl Simulator {
         UserPair::from_pair(&wechat.sign_in(openid, scope), now)
     }
 
-    /// Simulates that a user changes the WeChat password: calls with the user's access token or
-    /// refresh token get 42007, as WeChat's list of error codes says.
+    /// Simulates that a user changes the WeChat password. Calls with the user's access token or
+    /// refresh token then get 42007, as WeChat's list of error codes says.
     pub fn change_password(&self, openid: &str) {
         self.shared.lock().user_tokens.change_password(openid);
     }
@@ -160,7 +160,7 @@ impl Simulator {
     }
 
     /// Returns all codes, tokens and tickets issued since the start: first those of users, then
-    /// those of the account, each group in the order of issue. Tests look for lost, mixed-up or
+    /// those of the account. Each group is in the order of issue. Tests look for lost, mixed-up or
     /// leaked credentials.
     #[doc(hidden)]
     pub fn issued_credentials(&self) -> Vec<IssuedCredential> {

@@ -11,7 +11,8 @@ use std::{
 pub enum IssuedKind {
     /// A code of the authorize page.
     Code,
-    /// A user's access token and refresh token, issued for a code.
+    /// A user's access token and refresh token, issued for a code or by
+    /// [`Simulator::sign_in`](super::Simulator::sign_in).
     SignIn,
     /// A user's access token and refresh token, issued for a refresh token. A refresh may return
     /// unchanged tokens.

@@ -1,8 +1,8 @@
 //! The settings of the simulated WeChat, which a test may change while it runs.
 //!
 //! The macro `settings!` takes the one list of all settings. The macro defines the struct, the
-//! defaults, the JSON of `GET /_sim/settings` and the patch of `POST /_sim/settings`, so that none
-//! of these can lack a setting.
+//! defaults, the JSON of `GET /_sim/settings` and the patch of `POST /_sim/settings`. None of these
+//! can thus lack a setting.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -20,7 +20,7 @@ trait SettingType: Sized {
     /// Converts the JSON value of the field `name` into the value of the setting.
     ///
     /// # Errors
-    /// A sentence that says why the value is invalid.
+    /// Returns a sentence that says why the value is invalid.
     fn from_json(name: &str, json: Self::Json) -> Result<Self, String>;
 
     /// Deserializes a field of a patch. `None`, from `null`, leaves the setting unchanged. A list
@@ -154,7 +154,7 @@ macro_rules! settings {
             /// Changes all given settings, or none if one of the values is invalid.
             ///
             /// # Errors
-            /// A sentence that says which value is invalid.
+            /// Returns a sentence that says which value is invalid.
             pub(super) fn apply(self, settings: &mut SimulatorSettings) -> Result<(), String> {
                 let mut changed = settings.clone();
                 $(
@@ -212,17 +212,18 @@ settings! {
     /// Lifetime of the account's access token. Default: 7,200 s (documentation of `cgi-bin/token`).
     account_token_lifetime: Duration, account_token_secs = Duration::from_secs(7200);
 
-    /// Time for which a token of `cgi-bin/token` still works after the next one was issued. Also
-    /// the time before its expiry at which `cgi-bin/stable_token` issues the next token, but at
-    /// most half of the lifetime. Default: 5 minutes (documentation of both calls).
+    /// Time for which a token of `cgi-bin/token` still works after the next one was issued.
+    /// `cgi-bin/stable_token` issues its next token this time before the expiry of its current
+    /// token, but not in the first half of the lifetime. Default: 5 minutes (documentation of both
+    /// calls).
     account_token_overlap: Duration, account_token_overlap_secs = Duration::from_secs(300);
 
     /// Lifetime of a ticket. Every reply contains the full lifetime and not the time that is left,
     /// as developers saw in WeChat's replies. Default: 7,200 s.
     ticket_lifetime: Duration, ticket_secs = Duration::from_secs(7200);
 
-    /// `true`: the authorize page redirects at once, as the active user. `false`: it shows a consent
-    /// page with two buttons, for scopes that need consent. Default: `true`.
+    /// `true`: the authorize page redirects at once, as the active user. `false`: the authorize
+    /// page asks for consent with two buttons, if the scope needs consent. Default: `true`.
     auto_approve: bool, auto_approve = true;
 
     /// `true`: the deny button redirects to the application with `state` and without `code`, as

@@ -19,8 +19,8 @@ use super::{
     users::{SimulatedUser, UserDirectory},
 };
 
-/// The error for an access token of the wrong kind: a user's token in a call for the account, or
-/// the account's token in a call for a user.
+/// The error for an access token of the wrong kind (40001): a user's token in a call for the
+/// account, or an account's token in a call for a user.
 const WRONG_KIND_OF_TOKEN: WechatErrorReply = WechatErrorReply::new(40001);
 
 /// Maximum number of different paths whose calls are counted: 4,096. The limit bounds the memory if
@@ -31,7 +31,7 @@ const MAX_COUNTED_PATHS: usize = 4096;
 #[derive(Debug)]
 pub(super) struct SharedState {
     wechat: Mutex<SimulatedWechat>,
-    /// Cancelled when all connections must end, also in the middle of a call.
+    /// The cancellation that ends all connections at once, even in the middle of a call.
     pub(super) force_stop: CancellationToken,
 }
 

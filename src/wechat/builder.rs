@@ -87,7 +87,7 @@ impl WechatClientBuilder {
         self
     }
 
-    /// Sets the base URLs that a call tries, in this order, after the API's own URL failed: it was
+    /// Sets the base URLs that a call tries, in this order, after [`api_url`](Self::api_url) was
     /// unreachable, timed out or returned no valid reply. Default: none.
     ///
     /// WeChat names `https://api2.weixin.qq.com` for disaster recovery, and the access points `sh`,
@@ -147,8 +147,8 @@ impl WechatClientBuilder {
     }
 
     /// Sets the clock. After WeChat rejected a call because of a limit, the client computes the
-    /// time until the limit ends, at the next minute or at midnight in Beijing. Default: the system
-    /// clock.
+    /// time until the limit ends. A limit ends at the next minute or at midnight in Beijing.
+    /// Default: the system clock.
     pub fn clock(mut self, clock: Clock) -> Self {
         self.clock = clock;
         self

@@ -38,7 +38,7 @@ impl Endpoint {
     ];
 }
 
-/// Returns the recommended action for an errcode.
+/// Returns the recommended action for an errcode in the reply of this family of endpoints.
 ///
 /// Codes and meanings come from WeChat's list of global return codes and from the documentation of
 /// the endpoints. The actions are this crate's judgement.

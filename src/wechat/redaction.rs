@@ -55,7 +55,7 @@ impl<'a> Redactor<'a> {
     }
 }
 
-/// Replaces each run of white space and control characters by one space, and removes invisible
+/// Replaces each run of white space and control characters by one space. Removes invisible
 /// characters, such as those that change the direction of text in a terminal.
 fn to_single_line(text: &str) -> String {
     let mut out = String::with_capacity(text.len());

@@ -2,7 +2,7 @@
 //!
 //! WeChat sends JSON under any Content-Type, with raw control characters and invalid UTF-8 inside
 //! nicknames. Numbers may come as strings. Gateways in between return HTML or an empty body. The
-//! parser repairs what it can, and returns [`InvalidReply`] for the rest. It never panics.
+//! parser repairs what it can, and returns [`InvalidReply`] for the rest. The parser never panics.
 
 use std::borrow::Cow;
 
@@ -15,7 +15,8 @@ pub(crate) type ReplyFields = Map<String, Value>;
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// The reason why a reply is invalid. Its text contains nothing of the reply, which may be secret.
+/// The reason why a reply is invalid. The text of the reason contains nothing of the reply, because
+/// a reply may contain secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidReply {
     #[error("an empty body")]

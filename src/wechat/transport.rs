@@ -13,7 +13,7 @@
 //! # [`AttemptError::OutcomeUnknown`]
 //! WeChat may have executed the request: the time ran out, the connection broke, or the reply is
 //! invalid. The next host is tried only if the call is `retryable`, which means that WeChat may
-//! receive it twice. Otherwise the call ends with this error.
+//! receive the request twice. Otherwise the call ends with this error.
 
 use std::time::Duration;
 
@@ -117,7 +117,7 @@ impl Transport {
         }
         let action = match call.endpoint {
             _ if call.retryable || !outcome_unknown => RecommendedAction::Retry,
-            // WeChat may already have accepted the code, and accepts it only once.
+            // WeChat may already have accepted the code, and accepts a code only once.
             Endpoint::CodeExchange => RecommendedAction::LogIn,
             Endpoint::AccountToken | Endpoint::UserRefresh => RecommendedAction::Retry,
             Endpoint::UserCall | Endpoint::AccountCall => RecommendedAction::PassThrough,
@@ -192,8 +192,8 @@ impl Transport {
                 .header(header::CONTENT_TYPE, "application/json")
                 .body(body.clone()),
         };
-        // Errors contain only the innermost source, because the outer ones contain the URL with its
-        // secrets.
+        // The error contains only the innermost source of reqwest's error, because the outer
+        // sources contain the URL with its secrets.
         let cause =
             |error: &reqwest::Error| call.redactor.redact(&root_cause(error), MAX_CAUSE_CHARS);
         let mut response = request.send().await.map_err(|error| {

@@ -45,29 +45,34 @@ macro_rules! contenders {
 contenders! {
     /// axum alone, with a handler that reads the user's id from the header.
     Bare = "bare",
-    /// A hand-written cache, with the user in a header.
+    /// A server with a hand-written cache of tokens, which reads the user's id from a header.
     OwnCacheHeader = "own-cache-header",
-    /// This crate with its cache, with the user in a header.
+    /// A server with this crate's layer and cache, which reads the user's id from a header.
     CachedHeader = "cached-header",
-    /// A hand-written cache, with the user in a signed cookie.
+    /// A server with a hand-written cache of tokens, which reads the user's id from a signed
+    /// cookie.
     OwnCacheCookie = "own-cache-cookie",
-    /// This crate with its cache, with the user in its session cookie.
+    /// A server with this crate's layer and cache, which reads the user's id from the session
+    /// cookie.
     CachedCookie = "cached-cookie",
-    /// One `HGET` for each request, over one shared connection.
+    /// A server without a cache, which sends one `HGET` for each request over one shared
+    /// connection.
     Naive = "naive-hget",
-    /// This crate without its cache, with the layout of keys.
+    /// A server with this crate's layer without the cache, which reads Redis in the layout keys.
     UncachedKeys = "uncached-keys",
-    /// This crate without its cache, with the layout of hashes.
+    /// A server with this crate's layer without the cache, which reads Redis in the layout hashes.
     UncachedHashes = "uncached-hashes",
-    /// This crate without its cache, with the layout of keys and the user in its session cookie.
+    /// A server with this crate's layer without the cache, with the layout keys and the user's id
+    /// in the session cookie.
     UncachedKeysCookie = "uncached-keys-cookie",
-    /// tower-sessions with its Redis store.
+    /// A server that reads the user's id from a session of tower-sessions in Redis.
     Sessions = "sessions",
-    /// tower-sessions with its Redis store and signed cookies.
+    /// A server that reads the user's id from a session of tower-sessions in Redis, with a signed
+    /// cookie.
     SignedSessions = "sessions-signed",
-    /// One `HGET` for each request, over a pool of bb8.
+    /// A server without a cache, which sends one `HGET` for each request over a pool of bb8.
     Bb8 = "bb8",
-    /// One `HGET` for each request, over a pool of deadpool.
+    /// A server without a cache, which sends one `HGET` for each request over a pool of deadpool.
     Deadpool = "deadpool",
 }
 

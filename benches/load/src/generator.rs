@@ -132,7 +132,8 @@ impl Generator {
         })
     }
 
-    /// Sends requests on all connections until `until`, and waits for the last responses.
+    /// Sends requests on all connections until the condition `until` is met, and waits for the last
+    /// responses.
     ///
     /// Each connection gets its next request as soon as its response is complete, so the number of
     /// requests under way is constant until the end. Responses after the end count in `answers` but
@@ -203,7 +204,7 @@ impl Generator {
         connection.user = user;
         connection.sent_at = Instant::now();
         let request = &requests.bytes[requests.spans[user].0.clone()];
-        // The socket's buffer is empty, so it takes the few hundred bytes of a request at once.
+        // The socket's buffer is empty, so the few hundred bytes of a request fit at once.
         match connection.stream.write(request)? {
             written if written == request.len() => Ok(()),
             _ => Err(io::Error::other("a socket took half a request")),

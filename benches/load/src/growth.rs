@@ -1,4 +1,4 @@
-//! Measurement of the same load on one to four processes, which share one Redis.
+//! Measurement of one load on one, two, three and four processes, which share one Redis.
 
 use std::time::Duration;
 

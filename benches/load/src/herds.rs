@@ -119,8 +119,8 @@ fn store_expired(redis: &Redis, wechat: &Simulator, layout: Layout, users: usize
     wechat.advance(lifetime);
 }
 
-/// Measures a process after its start: sends one request of every user with an empty cache, and
-/// then one more of every user with a full cache.
+/// Measures a process after its start: sends one request of every user with an empty cache. Then
+/// sends one more request of every user with a full cache.
 pub fn measure_restart(redis: &Redis) -> Restart {
     eprintln!("restart: {USERS} users and nothing in memory");
     let server = Server::start(Contender::CachedHeader, redis);

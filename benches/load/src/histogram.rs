@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Number of buckets for each doubling of the latency: 64, so that a bucket is 1 to 1.6 percent
+/// Number of buckets for each doubling of the latency: 64, so that a bucket is 0.8 to 1.6 percent
 /// wide.
 const STEPS_PER_DOUBLING: usize = 64;
 const DOUBLINGS: usize = 36;

@@ -6,7 +6,8 @@ use crate::machine::Machine;
 
 #[derive(Serialize, Deserialize)]
 pub struct Results {
-    /// `true` for a short run, whose figures mean nothing.
+    /// `true` for a quick run, which shows that the benchmark works, and whose figures mean
+    /// nothing.
     pub quick: bool,
     pub machine: Machine,
     pub throughput: Throughput,

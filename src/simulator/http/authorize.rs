@@ -261,7 +261,7 @@ fn page_action(
 async fn redirect_to_callback(shared: &Arc<SharedState>, url: &str, signed_in: bool) -> Response {
     let twice = shared.lock().settings.callback_twice;
     if twice && signed_in {
-        // The fetch comes before the redirect, because this order is harder for an application: the
+        // The fetch comes before the redirect, because this order is harder for an application. The
         // application must not exchange the code for a request without cookies.
         tokio::select! {
             () = callback_prefetch::fetch_without_cookies(url) => {}

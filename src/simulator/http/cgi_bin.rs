@@ -1,4 +1,5 @@
-//! `/cgi-bin`: the calls for the account's tokens and tickets, and some calls that use them.
+//! The calls for the account (`/cgi-bin`): the calls that return tokens and tickets, and some calls
+//! that use tokens.
 
 use axum::{
     body::Bytes,

@@ -24,8 +24,8 @@ use tokio::{
 };
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-/// Delay after a failed attempt to accept a connection: 100 ms. It prevents a busy loop while the
-/// system has no more file descriptors.
+/// Delay after a failed attempt to accept a connection: 100 ms. The delay prevents a busy loop
+/// while the system has no more file descriptors.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]

@@ -31,8 +31,8 @@ use self::{
 };
 use super::{error_reply::WechatErrorReply, faults::Effect, state::SharedState};
 
-/// Serves until `finish` is cancelled and the calls in progress are done, or until
-/// [`SharedState::force_stop`] is cancelled.
+/// Starts the task of the server. The server ends when `finish` is cancelled and the calls in
+/// progress are done, or when [`SharedState::force_stop`] is cancelled.
 pub(super) fn serve(
     listener: TcpListener,
     shared: &Arc<SharedState>,
@@ -81,8 +81,8 @@ fn router(shared: Arc<SharedState>) -> Router {
         .with_state(shared)
 }
 
-/// Counts the call, and applies a fault of its path if a test has injected one. Passes control
-/// requests on without either.
+/// Counts the call, and applies a fault of its path if a test has injected one. Control requests
+/// are not counted and get no fault.
 async fn count_and_apply_fault(
     State(shared): SharedSimulator,
     ConnectInfo(peer): ConnectInfo<Peer>,

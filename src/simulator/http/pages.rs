@@ -27,7 +27,7 @@ pub(super) enum AuthorizeError {
     /// The error 10003: the settings do not allow the host of `redirect_uri`, or `redirect_uri` is
     /// not an http or https URL.
     WrongRedirectUri,
-    /// The error 10005: the authorize page does not offer this scope.
+    /// The error 10005: the authorize page does not accept this scope, as if the account lacked it.
     ScopeNotAllowed,
     MissingScope,
     MissingRedirectUri,
