@@ -13,7 +13,7 @@ fn file(name: &str) -> String {
 /// The README in English and in Chinese.
 const PAGES: [&str; 2] = ["README.md", "README.zh-CN.md"];
 
-/// The README's code for a real account. It is compiled here and never run.
+/// The README's code for a real account, which is compiled here and never run.
 async fn connect(app_id: &str, app_secret: &str, key: &str) -> Result<(UserTokens, Login), Error> {
     // Shown code begins here.
     let wechat = WechatClient::new(app_id, app_secret)?;

@@ -174,8 +174,8 @@ async fn a_sibling_host_sets_no_session_under_https() {
     assert_eq!(site.who(&victim).await, VICTIM);
 }
 
-/// Over HTTP the sibling host can log a user out, because browsers accept its cookies. It cannot
-/// log the user in as the attacker.
+/// Over HTTP the sibling host can log a user out, because browsers accept its cookies. The sibling
+/// host cannot log the user in as the attacker.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_sibling_host_takes_over_no_session_under_http() {
     let site = Site::start(false).await;

@@ -24,8 +24,8 @@ const CRATES: [&str; 8] = [
     "tower_wechat",
 ];
 
-/// Returns the files of the libraries that this test was linked with, by crate. They are already
-/// built, so cargo only lists them.
+/// Returns the files of the libraries that this test was linked with, by crate. Cargo only lists
+/// the files, because they are already built.
 fn libraries() -> BTreeMap<String, PathBuf> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo

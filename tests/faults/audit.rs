@@ -175,8 +175,8 @@ impl Audit<'_> {
         }
     }
 
-    /// Returns the reason for each user who was sent to log in. The response with the user's latest
-    /// pair was lost on a connection, or a process that was killed or stopped had it.
+    /// Counts the users who were sent to log in, by reason. The response with a user's latest pair
+    /// was lost on a connection, or a process that was killed or stopped had it.
     fn why_sent_to_log_in(&self, issued: &[IssuedCredential]) -> Sent {
         let mut sent = Sent::default();
         let (wire, stuck) = (&self.chaos.wires.wechat, &self.chaos.done.stuck);

@@ -74,8 +74,8 @@ impl User {
         *self.login.lock().unwrap() = Login::Settled(Some(Instant::now()));
     }
 
-    /// Returns `true` if "log in" may be the right response to a request that began at `since`.
-    /// This is so during a login and for [`ABSENCE`] after its end.
+    /// Returns `true` if "log in" may be the right response to a request that began at `since`:
+    /// during a login and for [`ABSENCE`] after its end.
     pub fn was_in_question(&self, since: Instant) -> bool {
         match *self.login.lock().unwrap() {
             Login::InQuestion => true,

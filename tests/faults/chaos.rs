@@ -12,7 +12,7 @@ use crate::crowd::Crowd;
 use crate::support::harness::REFRESH;
 use crate::support::proxy::{Proxy, Weather};
 
-/// A pause longer than a lease, which lasts 10 s: 10.5 s.
+/// A pause of 10.5 s, longer than a lease, which lasts 10 s.
 const LONGER_THAN_A_LEASE: Duration = Duration::from_millis(10_500);
 
 /// The proxies through which the processes reach Redis and WeChat.
@@ -145,8 +145,8 @@ impl Chaos {
         self.crowd.fleet.fill(place).await;
     }
 
-    /// Stops a random process with SIGSTOP, and continues it after up to 2 s. One stop in four is
-    /// longer than a lease.
+    /// Stops a random process with SIGSTOP: in one case of four for longer than a lease, and for
+    /// less than 2 s otherwise.
     fn stop(&mut self) {
         let place = self.rng.usize(..self.crowd.fleet.places.len());
         let Some(member) = self.crowd.fleet.member(place) else {

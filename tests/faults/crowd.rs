@@ -153,8 +153,8 @@ impl Crowd {
     }
 
     /// Checks a response that asks for a login, and then logs the user in. The response is right
-    /// during a login of the user. It is also right if WeChat returns new refresh tokens, because a
-    /// response may have been lost.
+    /// during a login of the user, or if WeChat returns new refresh tokens, of which one may be
+    /// lost.
     async fn judge_login(
         &self,
         number: usize,

@@ -22,7 +22,8 @@ pub struct Member {
     pub http: HttpClient,
     process: AsyncMutex<Option<DemoProcess>>,
     id: u32,
-    /// `true` before the process is killed or gets SIGTERM. Its connections may break from then on.
+    /// `true` from the moment before the process is killed or gets SIGTERM, because its connections
+    /// may break from then on.
     ending: AtomicBool,
     /// Begin and end of each time for which the process was stopped. `None` until the process
     /// continues.

@@ -45,7 +45,7 @@ pub fn take(protocol: &Protocol, state: &mut State, action: Action) {
                 state.history.never_released |= !state.processes[at].releases_abandoned;
             }
         }
-        // One attempt of `lease::release_abandoned`. It is repeated until the command has arrived.
+        // One attempt of `lease::release_abandoned`, which repeats until the command has arrived.
         Action::ReleaseAbandoned(at) => {
             let process = &mut state.processes[at];
             process.abandoned_lease = false;

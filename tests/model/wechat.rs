@@ -12,8 +12,8 @@ pub struct Pair {
     pub at: u8,
 }
 
-/// Time after which a token is due for renewal, in steps of the model's clock. It expires after two
-/// steps.
+/// Steps of the model's clock after which a token is due for renewal: one. A token expires after
+/// two steps.
 const UNTIL_DUE: u8 = 1;
 
 impl Pair {

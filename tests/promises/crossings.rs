@@ -172,7 +172,7 @@ async fn a_login_acts_at_once_on_a_stale_token(harness: Harness) {
         text(&users.get(&id("oA")).await.unwrap()),
         login.access_token
     );
-    // The renewal that the login superseded ends meanwhile. It must not disturb the next renewal.
+    // The renewal that the login superseded ends meanwhile, and must not disturb the next renewal.
     harness.advance(Duration::from_secs(7_300));
     let (users, before) = (users, harness.refreshes());
     let tokens = crate::harness::many(std::slice::from_ref(&users), "oA", 50).await;

@@ -107,7 +107,7 @@ async fn a_lasting_failure_limits_calls(harness: Harness) {
         );
     }
     assert_eq!(harness.refreshes(), tries);
-    // The store still has the pair. It is renewed when WeChat works again and the back-off is over.
+    // The pair stays in the store, and is renewed when WeChat works again and the back-off is over.
     harness.simulator.clear_faults();
     harness.clock.advance(Duration::from_secs(31));
     assert_eq!(

@@ -20,8 +20,7 @@ crate::for_each_store!(
 /// Lifetime of cache entries, so long that only an invalidation can end it.
 const HOUR: Duration = Duration::from_secs(3_600);
 
-/// Maximum time for an invalidation to arrive, 10 s. It takes milliseconds; the rest is for a
-/// loaded machine.
+/// Maximum time for an invalidation to arrive, 10 s. An idle machine needs milliseconds.
 const SOON: Duration = Duration::from_secs(10);
 
 async fn two_processes(harness: &Harness) -> (UserTokens, UserTokens) {

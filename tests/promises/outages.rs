@@ -33,8 +33,8 @@ async fn survives(
     let took = began.elapsed();
     assert!(took < Duration::from_secs(8), "20 refusals took {took:?}");
     assert!(users.health().await.is_err());
-    // The entry is older than `cache_ttl`, and its token has not expired. It is served because the
-    // store is down.
+    // The entry is older than `cache_ttl`, and its token has not expired. While the store is down,
+    // the process serves such an entry.
     harness.advance(Duration::from_secs(61));
     assert_eq!(
         text(&users.get(&id("oCached")).await.unwrap()),

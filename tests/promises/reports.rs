@@ -55,8 +55,8 @@ async fn a_report_of_an_old_token_renews_nothing(harness: Harness) {
     let old = harness.log_in(&users, "oA").await;
     users.get(&id("oA")).await.unwrap();
     let new = harness.log_in(&elsewhere, "oA").await;
-    // The process caches the old token. The report makes it read the store, and does not renew the
-    // token.
+    // The process caches the old token. The report makes the process read the store, and does not
+    // renew the token.
     let token = users
         .report_invalid(&id("oA"), &old.access_token.as_str().into())
         .await

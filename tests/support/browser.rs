@@ -17,8 +17,8 @@ const HTML: (&str, &str) = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8
 
 pub struct Browser {
     client: Client,
-    /// Values by name and path. They are sent to every host and port, because the sites of a test
-    /// differ only in their port.
+    /// Values by name and path. A cookie is sent to every host and port, because the sites of a
+    /// test differ only in their port.
     cookies: Mutex<BTreeMap<(String, String), String>>,
     headers: Vec<(&'static str, String)>,
     splits_cookies: bool,

@@ -15,7 +15,7 @@ pub const USER_HEADER: &str = "x-user-id";
 /// Maximum time for a demo to start or to exit with an error: 30 s, for a busy machine.
 const START_WITHIN: Duration = Duration::from_secs(30);
 
-/// A running demo or another example. Dropping the value kills it.
+/// A process of the demo or of another example. Dropping the value kills the process.
 pub struct DemoProcess {
     child: Child,
     pub url: String,

@@ -1,5 +1,5 @@
 //! A proxy in front of Redis that behaves like a real product: older than RESP3, or strict about
-//! scripts. It passes all other commands on.
+//! scripts. Commands that the product does not treat specially reach the server.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -9,7 +9,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
 
-/// How the proxy handles some commands. It passes all others on.
+/// The commands that the proxy treats specially. All other commands reach the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Manner {
     /// `HELLO` gets this error reply, which is given without its leading `-`.

@@ -36,7 +36,7 @@ impl Weather {
 }
 
 /// Time for which the proxy reads a server's replies after the client's connection has ended, 6 s.
-/// It counts them as lost.
+/// These replies count as lost.
 const LAST_WORDS: Duration = Duration::from_secs(6);
 
 /// State of the traffic on all connections.
@@ -158,9 +158,9 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 
 /// How a connection has to end.
 enum End {
-    /// A peer has closed it, and the proxy closes it too.
+    /// A peer has closed the connection, and the proxy closes it too.
     Closed,
-    /// The proxy resets it.
+    /// The proxy resets the connection, as the crash of a host does.
     Broken,
 }
 
@@ -203,7 +203,7 @@ impl Shared {
             let _ = to_client.as_ref().set_zero_linger();
         }
         drop(to_client);
-        // The server may still execute a request. Its reply is read and counts as lost.
+        // The server may still execute a request, whose reply is read and counts as lost.
         let _ = tokio::time::timeout(LAST_WORDS, self.swallow(&mut from_server)).await;
     }
 

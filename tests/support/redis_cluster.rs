@@ -82,8 +82,8 @@ impl RedisCluster {
                 .to_owned();
             Some((node.port(), myself))
         });
-        // Of several nodes, the one with the highest configuration epoch serves the slot. A node
-        // that was frozen may still say that it does.
+        // Of several nodes that claim the slot, the one with the highest configuration epoch serves
+        // it. A node that was frozen may still claim the slot.
         let best = owners.filter_map(|(port, line)| {
             let parts: Vec<&str> = line.split(' ').collect();
             let serves = parts.get(2)?.contains("master")

@@ -150,8 +150,8 @@ impl RedisServer {
         }
     }
 
-    /// Stops the server with SIGSTOP, or continues it. Its connections stay open and get no replies
-    /// meanwhile.
+    /// Stops the server with SIGSTOP, or continues it. The connections of a stopped server stay
+    /// open and get no replies.
     pub fn freeze(&self, frozen: bool) {
         let signal = if frozen { "-STOP" } else { "-CONT" };
         let id = self.child.as_ref().expect("it runs").id().to_string();

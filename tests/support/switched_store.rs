@@ -15,7 +15,7 @@ use tower_wechat::{CookieKeys, Login, MemoryStore, UserTokens, WechatClient};
 
 use super::sessions::application;
 
-/// A session store. All its calls fail while it is switched off.
+/// A session store that a test can switch off. All calls fail while the store is switched off.
 #[derive(Debug, Clone, Default)]
 pub struct Switched {
     store: Sessions,
@@ -68,7 +68,7 @@ impl SessionStore for Switched {
 }
 
 /// Serves the example at `http://localhost`, which is another site than the simulator's 127.0.0.1.
-/// Returns the origin, and the server's task, which ends when it is dropped.
+/// Returns the origin and the server's tasks, which end when the set is dropped.
 pub async fn serve(
     simulator: &Simulator,
     sessions: impl SessionStore + Clone,

@@ -135,8 +135,8 @@ async fn health_checks_cost_one_command_a_second() {
 /// A Lua script that runs until it is killed. Redis replies `BUSY` to other commands meanwhile.
 struct Endless {
     thread: std::thread::JoinHandle<()>,
-    /// The connection that kills the script. It is opened before, because a busy server may reject
-    /// new connections.
+    /// The connection that kills the script. The test opens it before the script runs, because a
+    /// busy server may reject new connections.
     operator: Connection,
 }
 
@@ -219,8 +219,8 @@ async fn an_endless_script_is_not_taken_for_lost_rights() {
     assert!(!demo.log().contains("+subscribe"), "{}", demo.log());
 }
 
-/// Redis rejects all commands while a password is set. The demo subscribes again after the password
-/// is removed.
+/// Redis rejects all commands while a password is set. When the operator has removed the password,
+/// the demo subscribes again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_set_later_does_not_end_the_subscription() {
     let harness = Harness::new(Layout::Keys).await;

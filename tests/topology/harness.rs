@@ -1,5 +1,5 @@
-//! A load on two processes while Redis fails: requests, renewals and logins. It records and checks
-//! all responses.
+//! A load on two processes while Redis fails: requests, renewals and logins. All responses are
+//! recorded and checked.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -144,8 +144,8 @@ impl LoadHarness {
                         if self.is_alive(user, &token) {
                             break;
                         }
-                        // Another login has revoked this pair at WeChat. A report asks for a login,
-                        // and the pair stays for other callers because it is not due.
+                        // Another login has revoked this pair at WeChat. A report asks for a login.
+                        // The pair stays for other callers, because the access token is not due.
                         let (id, dead) = (id(user), token.access_token());
                         match fresh.report_invalid(&id, dead).await {
                             Err(error) if error.kind() == ErrorKind::LoginRequired => {
@@ -281,8 +281,8 @@ async fn run(wechat: &Simulator, users: &UserTokens, books: &Books, seed: usize)
         let known = wechat.current_pair(&openid(user));
         let alive = known.is_some_and(|pair| pair.access_token == token.access_token().expose());
         if !alive {
-            // A handler gets WeChat's rejection of the token and reports it. A login that is under
-            // way ends first, because it has revoked the stored pair.
+            // A handler would report the token when WeChat rejects it. A login that is under way
+            // ends first, because the login has revoked the stored pair.
             let login = books.logging_in[user].lock().await;
             let asked = Instant::now();
             let healed = users.report_invalid(&id(user), token.access_token()).await;

@@ -163,7 +163,7 @@ async fn a_plain_url_or_a_wrong_layout_on_a_cluster() {
     demo_refuses(&url, &["share a hash tag", "REDIS_LAYOUT=keys"]).await;
 }
 
-/// The URL does not contain the unreachable address. The error says that a Sentinel named it.
+/// The unreachable address is not in the URL, so the error says that a Sentinel named it.
 #[tokio::test]
 async fn a_sentinel_that_names_an_unreachable_server() {
     let port = free_port();
@@ -344,7 +344,7 @@ async fn host_names_that_do_not_resolve() {
     }
 }
 
-/// The URL does not contain the unreachable address. The error says that the Cluster announced it.
+/// The unreachable address is not in the URL, so the error says that the Cluster announced it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_with_unreachable_node_addresses() {
     let nobody = free_port().to_string();

@@ -143,7 +143,7 @@ async fn moves(layout: Layout) {
         began.elapsed()
     );
     assert_eq!(busy.me("oWaiting").await.status, 200);
-    // The other demo got no requests meanwhile. It has subscribed at the new primary and serves its
+    // The other demo got no requests meanwhile, has subscribed at the new primary, and serves its
     // users at once.
     eventually("both listen there", SERVED_WITHIN, async || {
         listeners(&pair.second, &app) == 2 && listeners(&pair.first, &app) == 0
@@ -181,8 +181,8 @@ async fn another_server_takes_over_behind_the_address_keys() {
     moves(Layout::Keys).await;
 }
 
-/// The process only reads a token of another system, so no rejected write shows that the server has
-/// changed. It still leaves the former primary.
+/// A process that follows another system's token only reads, so no rejected write shows that the
+/// server has changed. The process still leaves the former primary.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_leaves_a_former_primary() {
     let pair = Pair::start().await;

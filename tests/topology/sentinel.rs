@@ -35,8 +35,8 @@ async fn the_primary_is_killed_under_load() {
     harness.balances("Sentinel, primary killed").await;
 }
 
-/// Tests a primary that is frozen: its connections stay open without replies. After it resumes, the
-/// Sentinels make it a replica.
+/// Tests a primary that is frozen, so that its connections stay open without replies. When the
+/// server resumes, the Sentinels make it a replica.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_primary_is_frozen_under_load_and_comes_back() {
     let group = SentinelGroup::start().await;

@@ -8,8 +8,8 @@ use crate::support::certificates::Certificates;
 use crate::support::free_port;
 use crate::support::redis_server::RedisServer;
 
-/// Starts a server with a TLS port and a plain port. `shows` names its certificate, and `wants_one`
-/// says whether clients need one. Returns the server and its `rediss://` URL.
+/// Starts a server with a TLS port and a plain port. `shows` names the server's certificate, and
+/// `wants_one` says whether clients need one. Returns the server and its `rediss://` URL.
 fn server(certificates: &Certificates, shows: &str, wants_one: bool) -> (RedisServer, String) {
     let port = free_port().to_string();
     let mut options = vec!["--tls-port".to_owned(), port.clone()];

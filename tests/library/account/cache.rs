@@ -9,8 +9,8 @@ use super::harness::{Harness, secs};
 use crate::support::eventually;
 use crate::support::redis_server::RedisServer;
 
-/// Seconds after which the former token has expired, 301. With `cgi-bin/token` it stays valid for
-/// five minutes after WeChat has issued the next one.
+/// Seconds after which the former token has expired, 301. With `cgi-bin/token`, the former token
+/// stays valid for five minutes after WeChat has issued the next one.
 const PREVIOUS_EXPIRED: u64 = 301;
 
 #[tokio::test]

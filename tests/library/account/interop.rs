@@ -171,11 +171,13 @@ async fn a_script_on_the_center_works_through_a_rollover() {
         assert_eq!(call("fresh"), 0);
         harness.advance(secs(60));
     }
-    // The script keeps its token past the expiry. WeChat rejects it once, and a report replaces it.
+    // The script keeps its token past the expiry. WeChat rejects that token once, and a report
+    // replaces it.
     harness.advance(secs(7_200));
     assert_eq!(call("kept"), 42001);
     assert_eq!(call("kept"), 0);
-    // Another service revokes the token. WeChat rejects it once, and a report replaces it.
+    // Another service revokes the token. WeChat rejects the script's token once, and a report
+    // replaces it.
     harness.wechat().stable_account_token(true).await.unwrap();
     assert_eq!(call("fresh"), 40001);
     assert_eq!(call("kept"), 0);

@@ -17,8 +17,8 @@ async fn a_valid_token_is_served_while_redis_is_away() {
     tickets.prefetch().await.unwrap();
     let token = accounts.get().await.unwrap();
     server.kill();
-    // The token is older than `cache_ttl`, and then past its renewal point. It is served until it
-    // expires.
+    // The token is older than `cache_ttl` and then past its renewal point. The process serves the
+    // token until its expiry.
     for span in [61, 6_600, 300] {
         harness.advance(secs(span));
         let again = accounts.get().await.unwrap();

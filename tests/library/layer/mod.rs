@@ -30,7 +30,7 @@ use tower_wechat::{
 };
 
 /// Returns the tokens of a user whose access token has expired by the clock of this process. At
-/// WeChat it is still valid.
+/// WeChat the access token is still valid.
 async fn expired(simulator: &Simulator, user: &str) -> UserTokens {
     let wechat = WechatClient::builder(simulator.app_id(), simulator.app_secret())
         .api_url(simulator.url())

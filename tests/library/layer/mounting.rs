@@ -49,8 +49,8 @@ async fn handles_login(app: &Router) -> bool {
     }
 }
 
-/// Each composition handles the paths of the login if it contains the login's routes. Some handle
-/// them without these routes.
+/// Each composition handles the paths of the login if it contains the login's routes. Some
+/// compositions handle these paths without the routes.
 #[tokio::test]
 async fn the_callback_works_under_nested_routers() {
     type Composition = (&'static str, fn(Signing, Router) -> Router, bool);

@@ -55,8 +55,8 @@ async fn a_cached_user_does_not_wait_for_an_uncached_one() {
     assert!(text(cold).await.starts_with("oCold "));
 }
 
-/// A service that was polled ready waits for a token, or responds without the inner service. It
-/// must return its permit, even if the service is kept, as for a connection.
+/// A service that was polled ready waits for a token, or responds without the inner service. Such a
+/// service must return its permit, even if it is kept for the next request of a connection.
 #[tokio::test]
 async fn a_service_that_makes_no_call_returns_its_permit() {
     let (simulator, users) = cold_and_warm(Duration::from_millis(300)).await;

@@ -79,8 +79,8 @@ async fn one_login_cannot_submit_unlimited_codes() {
     assert_eq!(honest.status, 200, "other users can log in");
 }
 
-/// Three processes together submit two forged codes of one state. Each key in Redis expires within
-/// a minute.
+/// Thirty forged codes with one state, sent to three processes, cause two calls to WeChat. Each key
+/// in Redis expires within a minute.
 #[tokio::test]
 async fn forged_codes_cost_two_calls_for_all_processes() {
     let harness = Harness::with_redis().await;
@@ -106,8 +106,8 @@ async fn forged_codes_cost_two_calls_for_all_processes() {
     }
 }
 
-/// A callback arrives without the cookie of its login, or too late. Its code is then of no use in
-/// another login.
+/// A callback arrives without the cookie of its login, or too late. The code of such a callback is
+/// of no use in another login.
 async fn rejected_codes_work_for_no_other_user(harness: Harness, expired: bool) {
     harness
         .sim
@@ -203,7 +203,8 @@ async fn a_code_at_a_wrong_path_is_used_up() {
     assert_eq!(harness.exchanges(), 1);
 }
 
-/// 600 copies of a callback with a forged code arrive during its exchange. They cause one call.
+/// 600 copies of a callback with a forged code arrive during its exchange. All copies together
+/// cause one call.
 #[tokio::test]
 async fn copies_of_one_callback_count_once() {
     let harness = Harness::with_redis().await;

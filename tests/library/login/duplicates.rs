@@ -144,7 +144,7 @@ async fn reloads_and_the_back_button_lead_to_the_page() {
     // After the session is lost, the second code is rejected.
     browser.drop_cookies(|name| name == "wechat_session");
     browser.fetch(&second).await.is_error(400, "invalid_state");
-    // The first code, whose result is stored, starts a new login.
+    // The browser has no session. The first code starts a new login, although its result is stored.
     let sent = browser.visit(&callback).await;
     let location = sent.header("location").unwrap();
     assert!(location.contains("/connect/oauth2/authorize"));
@@ -164,7 +164,7 @@ async fn a_code_is_kept_for_ten_minutes_after_the_exchange() {
     let site = harness.site().await;
     let browser = Browser::new();
     let callback = browser.callback_of(&format!("{}/me", site.url)).await;
-    // One minute before the code expires.
+    // One minute is left of the five minutes for which the code is valid.
     harness.advance(Duration::from_secs(240));
     assert_eq!(browser.open(&callback).await.json()["id"], ALICE);
     harness.advance(Duration::from_secs(540));

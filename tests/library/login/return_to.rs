@@ -110,8 +110,8 @@ async fn an_unencoded_return_to_is_rejected_not_truncated() {
         ("/me%3Fx=1&y=2", "/me?x=1&y=2"),
         (&format!("{}/me?x=1&y=2", site.url), "/me?x=1&y=2"),
         ("/me?x=1&return_to=/me?z=3&y=2", "/me?z=3&y=2"),
-        // The page is encoded. The parameter that WeChat adds to a shared link does not belong to
-        // it.
+        // The page is encoded, and the parameter that WeChat adds to a shared link does not belong
+        // to the page.
         ("%2Fme%3Fx%3D1%26y%3D2&from=singlemessage", "/me?x=1&y=2"),
         ("/me?x%3D1%26y%3D2", "/me?x=1&y=2"),
         ("/me&from=timeline&isappinstalled=0", "/me"),

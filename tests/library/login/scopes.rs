@@ -121,8 +121,8 @@ async fn a_profile_without_the_scope_asks_for_a_login() {
     );
 }
 
-/// The page requires no scope. The error of its handler, which needs the profile, starts a login
-/// that does.
+/// The layer requires no scope for this page. The handler needs the profile, and its error starts a
+/// login that requests the scope.
 #[tokio::test]
 async fn a_page_that_needs_the_profile_asks_for_consent() {
     let (harness, site, browser) = base_login().await;
@@ -257,7 +257,7 @@ async fn an_older_login_keeps_the_scope() {
     let site = harness.site_with(|login| login.scope(Scope::Base)).await;
     let me = format!("{}/me", site.url);
     let browser = Browser::new();
-    // A login that began before the user granted more.
+    // This login began before the user granted more.
     let older = browser.callback_of(&me).await;
     browser.open(&format!("{}/profile", site.url)).await;
     let before = harness.exchanges();

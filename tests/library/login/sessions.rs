@@ -218,7 +218,8 @@ async fn a_stolen_session_ends_with_a_logout_everywhere() {
         // refresh token.
         for renewed in [false, true] {
             harness.rewrite(ALICE);
-            // First longer than processes cache the logout, then longer than the token is valid.
+            // The first wait is longer than processes cache the logout. The second wait is longer
+            // than the token is valid.
             harness.advance(if renewed { DAY / 8 } else { DAY / 1_000 });
             for at in [1, 0] {
                 out(at).await;
@@ -342,8 +343,8 @@ async fn a_logout_is_stored_for_a_sessions_lifetime() {
     }
 }
 
-/// Another host of the domain can set cookies under HTTP. Sixty invalid ones do not end a valid
-/// session.
+/// Over HTTP, another host of the domain can set cookies here. Sixty invalid session cookies do not
+/// end a valid session.
 #[tokio::test]
 async fn invalid_cookies_do_not_end_a_session() {
     let harness = Harness::new().await;

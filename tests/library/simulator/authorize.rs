@@ -310,7 +310,7 @@ async fn snapshot_mode_hides_the_user_behind_a_virtual_one() {
     assert_eq!(reply.json()["is_snapshotuser"], 1);
     assert_ne!(reply.field("openid"), "oAlice");
     assert_eq!(reply.field("openid").len(), 28);
-    // Without the parameter, the next login is of the real user again.
+    // Without `forceSnapShot`, the next login is that of the real user.
     let again = harness
         .get(&link(&harness, "snsapi_userinfo", "&state=a"))
         .await;

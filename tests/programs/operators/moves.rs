@@ -148,7 +148,7 @@ async fn a_login_after_a_logout_in_the_other_layout_stays() {
 }
 
 /// The program removes a copy whose pair was deleted at the source: by a logout, without a
-/// tombstone, or as the last of a hash.
+/// tombstone, or with the last user of the hashes.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pair_deleted_at_the_source_leaves_the_copy() {
     let harness = Harness::new(Layout::Hashes).await;

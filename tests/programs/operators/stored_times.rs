@@ -33,14 +33,14 @@ async fn copied_java_pairs_are_kept_for_a_month() {
     for (user, ms) in users {
         put_as_java_does(&harness, user, ms);
     }
-    // Two times that differ by 3 ms, or by the margin.
+    // The access value and the refresh value have times that differ by 3 ms, or by the margin.
     put_as_java_does(&harness, "oTwice", just_now);
     harness.put_refresh("oTwice", format!("refresh#{}", just_now + 3));
     put_as_java_does(&harness, "oWithoutMargin", just_now);
     harness.put_refresh("oWithoutMargin", format!("refresh#{}", just_now + 900_000));
     // A user whose access token is missing.
     harness.put_refresh("oAlone", format!("refresh#{just_now}"));
-    // A pair that this crate has written. Its refresh token expires in ten days.
+    // A pair that this crate has written, with a refresh token that expires in ten days.
     harness.put_access("oOurs", format!("access#{just_now}"));
     harness.put_refresh(
         "oOurs",

@@ -144,8 +144,8 @@ async fn users_of_a_distant_cluster_are_listed_and_sealed() {
     assert_eq!(sealed["written"], ids.len(), "{sealed}");
 }
 
-/// A slot moves during the list, from a server that is not listed yet to one that is. The list
-/// lacks the users of that slot, so the program reports it and fails.
+/// A slot moves during the list, from a server whose users are not listed yet to one whose users
+/// are. The list lacks the users of that slot, so the program reports the move and fails.
 #[tokio::test(flavor = "multi_thread")]
 async fn slots_that_move_during_a_list_are_reported() {
     let cluster = RedisCluster::start().await;

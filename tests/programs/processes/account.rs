@@ -41,7 +41,7 @@ async fn three_demos_fetch_one_token_and_one_ticket() {
 }
 
 /// A process that starts later finds the account's token in Redis and caches it before the first
-/// request. It serves the token and a signature while Redis is down.
+/// request. While Redis is down, the process serves the token and a signature.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_later_demo_has_the_token_in_its_cache() {
     for layout in Layout::BOTH {

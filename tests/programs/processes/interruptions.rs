@@ -1,5 +1,5 @@
 //! Tests of a process that is killed or stopped during a renewal, and of a client that disconnects
-//! during one. They check the promises "one renewal", "newest wins" and "nothing lost".
+//! during one. Each test checks "one renewal", "newest wins" or "nothing lost".
 
 use std::time::{Duration, Instant};
 
@@ -146,8 +146,7 @@ async fn stopped_for_longer_than_the_lease(layout: Layout) {
     assert_ne!(newer.access_token, unread.access_token);
     holder.signal("CONT");
 
-    // The response to the waiting client may be of either kind. Later requests get the pair of the
-    // other process.
+    // The waiting client may get any response. Later requests get the pair of the other process.
     let _ = waiting.await.unwrap();
     for demo in [&holder, &other] {
         demo.me("oUser").await.has_token(&newer.access_token);

@@ -8,8 +8,7 @@ use crate::support::eventually;
 use crate::support::harness::{Age, Harness, Layout};
 use crate::support::http_client::Asked;
 
-/// Maximum time for an invalidation to arrive, 10 s. It takes milliseconds; the rest is for slow
-/// machines.
+/// Maximum time for an invalidation to arrive, 10 s. An idle machine needs milliseconds.
 const SOON: Duration = Duration::from_secs(10);
 
 async fn logged_out_everywhere(layout: Layout) {

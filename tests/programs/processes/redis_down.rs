@@ -12,7 +12,7 @@ use crate::support::redis_server::RedisServer;
 /// machines.
 const SOON: Duration = Duration::from_secs(3);
 
-/// Maximum time for the recovery, 8 s. It takes 5 s after Redis is back; the rest is for slow
+/// Maximum time for the recovery, 8 s. The demo needs 5 s after Redis is back; the rest is for slow
 /// machines.
 const RECOVERY: Duration = Duration::from_secs(8);
 

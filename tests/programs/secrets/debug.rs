@@ -1,4 +1,4 @@
-//! Tests that `Debug` output contains no secret, and a panic message with such output neither.
+//! Tests that `Debug` output and panic messages contain no secret.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,8 +22,8 @@ use crate::support::redis_server::RedisServer;
 const PASSWORD: &str = "s3cret-of-redis-5f2a";
 const BEARER: &str = "a-long-random-bearer-secret-of-the-center";
 
-/// A handler that panics. Its message contains the user, the user's token and the handle of all
-/// tokens.
+/// A handler that panics with a message that contains the user, the user's token and the handle of
+/// all tokens.
 async fn panics(user: WechatUser) -> String {
     panic!(
         "a handler panicked with {user:?} {:?} {:#?}",
