@@ -22,8 +22,8 @@ use tower_wechat::{
     CookieKeys, Login, MemoryStore, UserId, UserTokens, WechatClient, WechatLayer, WechatUser,
 };
 
-/// The openid of the session's user, which `read_session` inserts into the extensions of each
-/// request. `None` if no user is signed in.
+/// The openid of the session's user, which `read_session` inserts into the extensions of a request.
+/// `None` if no user is signed in.
 #[derive(Clone)]
 struct SignedIn(Option<String>);
 

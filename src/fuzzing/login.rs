@@ -16,8 +16,8 @@ use crate::login::state::StateSigner;
 
 const LIFETIME: Duration = Duration::from_secs(600);
 
-/// Checks that a login keeps a return path within the application, and rejects a state or cookie
-/// that this crate has not signed.
+/// Checks that a login keeps a return path within the application, and accepts a code of at most
+/// 1,024 printable bytes. A state or cookie that this crate has not signed is rejected.
 pub fn login(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let Ok(ours) = PublicUrl::parse("https://h5.example.com/app") else {

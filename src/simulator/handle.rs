@@ -18,7 +18,7 @@ use super::{
 /// connections and waits at most one second more for the server to end.
 const GRACEFUL_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// A running simulator. Dropping it stops its server and resets all connections.
+/// A running simulator. Dropping this value stops the server and resets all connections.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]

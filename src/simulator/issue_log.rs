@@ -19,7 +19,7 @@ pub enum IssuedKind {
     Refresh,
     /// An access token of the account.
     AccountToken,
-    /// A ticket for the JS-SDK.
+    /// A ticket of the account, such as a `jsapi_ticket`.
     Ticket,
 }
 

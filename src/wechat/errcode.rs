@@ -72,10 +72,12 @@ pub(super) fn recommended_action(errcode: i64, endpoint: Endpoint) -> Recommende
         (40003, UserRefresh | UserCall) => RecommendedAction::LogIn,
         (40003, _) => RecommendedAction::FixRequest,
 
-        // 48001 and 50001 in a call for a user: the scope that the user granted does not cover the
-        // call. In any other call: the account may not use the API.
+        // 48001 in a call for a user: the scope that the user granted does not cover the call. In
+        // any other call: the account may not use the API.
         (48001, UserCall) => RecommendedAction::LogIn,
         (48001, _) => RecommendedAction::ContactOperator,
+        // 50001 in a call with a user's code or token: the user has not authorized the call. In any
+        // other call: the account may not use the API.
         (50001, CodeExchange | UserRefresh | UserCall) => RecommendedAction::LogIn,
         (50001, _) => RecommendedAction::ContactOperator,
 

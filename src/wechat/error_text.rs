@@ -74,8 +74,8 @@ fn find_rid(errmsg: &str) -> Option<&str> {
         })
 }
 
-/// What the text of an error needs from the failed call: its endpoint, path, account and time, and
-/// the redactor that removes its secrets.
+/// The facts about a failed call from which the text of its error is made, and the redactor that
+/// removes the secrets of the call.
 pub(crate) struct ErrorContext<'a> {
     pub(crate) endpoint: Endpoint,
     pub(crate) path: &'a str,

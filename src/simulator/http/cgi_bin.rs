@@ -129,8 +129,8 @@ struct TicketReply {
     expires_in: u64,
 }
 
-/// Handles `GET /cgi-bin/ticket/getticket?access_token=&type=jsapi`, which returns a ticket for the
-/// JS-SDK.
+/// Handles `GET /cgi-bin/ticket/getticket?access_token=&type=jsapi`, which returns a ticket of the
+/// type `jsapi` or `wx_card`.
 pub(super) async fn getticket(shared: SharedSimulator, method: Method, uri: Uri) -> Response {
     get(&shared, &method, &uri, |wechat, params, now| {
         wechat.check_account_token(params.non_empty("access_token"))?;

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use super::fixtures::{TOKEN, client};
 use crate::WechatClient;
 
-/// What the test server does after it has read a request.
+/// The behaviour of the test server after it has read a request.
 #[derive(Clone)]
 pub(super) enum ScriptedReply {
     Body(u16, Vec<u8>),
