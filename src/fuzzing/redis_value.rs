@@ -8,8 +8,8 @@ use crate::store::redis::format::external::ExternalFormat::{
 use crate::store::redis::format::{external, hash, record, sealed};
 
 /// Reads the bytes in every form of a value in Redis. Checks that a value that this crate writes is
-/// read back unchanged, and that every external token has at least one character and printable
-/// characters only.
+/// read back unchanged. Checks that every external token has at least one character and only
+/// printable characters.
 pub fn redis_value(data: &[u8]) {
     let margin = Duration::from_secs(900);
     let token = |value: &[u8]| {

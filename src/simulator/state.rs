@@ -19,8 +19,8 @@ use super::{
     users::{SimulatedUser, UserDirectory},
 };
 
-/// The error for an access token of the wrong kind (40001): a user's token in a call for the
-/// account, or an account's token in a call for a user.
+/// The error 40001 for a user's token in a call for the account, or for the account's token in a
+/// call for a user.
 const WRONG_KIND_OF_TOKEN: WechatErrorReply = WechatErrorReply::new(40001);
 
 /// Maximum number of different paths whose calls are counted: 4,096. The limit bounds the memory if

@@ -163,9 +163,9 @@ impl WechatClientBuilder {
     /// set and [`proxy`](Self::proxy) is not, the first build of the process logs a warning.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the AppID or the AppSecret is
-    /// empty or has invalid characters, a base URL or the proxy's URL is invalid, a timeout is
-    /// zero, or TLS cannot be set up.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the AppID, the AppSecret, a
+    /// base URL or the proxy's URL is invalid, a timeout is zero, or TLS cannot be set up. An empty
+    /// AppID or AppSecret is invalid.
     pub fn build(self) -> Result<WechatClient, Error> {
         let app_id = AppId::new(&self.app_id)
             .map_err(|why| Error::configuration(format!("set the AppID of the account: {why}")))?;
