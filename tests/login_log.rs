@@ -141,8 +141,7 @@ async fn repeated_failures_log_one_line_each() {
 const CONTROL_CHARACTERS: &str =
     "x\n2026-01-01T00:00:00Z  INFO forged: all is well\r\u{1b}[2K\u{85}\u{2028}\u{202e}";
 
-/// Text from clients and from WeChat is escaped, so that a client cannot write log lines of its
-/// own.
+/// Text from clients and from WeChat is escaped, so that a client cannot add lines to the log.
 #[tokio::test(flavor = "current_thread")]
 async fn clients_cannot_forge_log_lines() {
     let (lines, _guard) = capture("trace");

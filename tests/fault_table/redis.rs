@@ -159,7 +159,7 @@ async fn redis_is_flushed() {
             seconds(2.0).await;
         })
         .await;
-    // All users log in again, as the rejection tells them.
+    // All users log in again, because they got "login required".
     for user in &harness.users {
         harness.services.sign_in(user, Age::Fresh).await;
     }

@@ -9,7 +9,7 @@ use tokio::sync::Mutex as AsyncMutex;
 use crate::support::demo_process::DemoProcess;
 use crate::support::http_client::HttpClient;
 
-/// How a process learns the user of a request: from a trusted header or from the session cookie.
+/// Source of a request's user at a process: a trusted header or the session cookie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
     Header,

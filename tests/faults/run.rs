@@ -1,4 +1,4 @@
-//! A run: the processes, the users and the faults.
+//! Runs the load and the faults in two halves, and then the audit.
 
 use std::env;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub const MARGIN: Duration = Duration::from_secs(2);
 const USERS: usize = 60;
 const CALLERS: usize = 32;
 
-/// The size of a run.
+/// Minimum numbers of requests and of kills in a run, and the seed of its random choices.
 pub struct Size {
     pub requests: u64,
     pub kills: u64,

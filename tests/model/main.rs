@@ -47,7 +47,8 @@ fn holds(name: &str, protocol: Protocol) {
     assert!(checker.is_done());
 }
 
-/// Checks that a mistake violates a property.
+/// Puts `mutant` into the protocol, and checks that the model checker finds a violation of
+/// `violated`.
 fn is_found(mutant: Mutant, violated: &'static str, rotation: Rotation) {
     let protocol = Protocol {
         mutant,

@@ -100,7 +100,7 @@ fn in_sentences(text: &str) -> Vec<String> {
     whole.map(str::to_owned).collect()
 }
 
-/// Runs a command in a shell, after `prelude`.
+/// Runs the lines of `prelude` and then the command in bash, and returns the output.
 async fn run(prelude: &str, command: &str) -> Output {
     let script = format!("set -euo pipefail\n{prelude}\n{command}\n");
     let run = tokio::task::spawn_blocking(move || {

@@ -136,7 +136,7 @@ impl Harness {
         change(builder).connect().await.unwrap()
     }
 
-    /// Returns the tokens of a further process, with a cache and a connection of its own.
+    /// Returns the tokens of a further process, with an empty cache and a new connection.
     pub async fn process(&self) -> UserTokens {
         self.process_with(|builder| builder).await
     }
@@ -235,7 +235,7 @@ pub fn text(token: &UserToken) -> String {
     token.access_token().expose().to_owned()
 }
 
-/// Requests one user's token from many tasks at once.
+/// Requests one user's token from many tasks at once, which use the processes in turn.
 pub async fn many(users: &[UserTokens], openid: &str, tasks: usize) -> Vec<Result<String, Error>> {
     let mut running = tokio::task::JoinSet::new();
     for at in 0..tasks {

@@ -9,7 +9,7 @@ use crate::harness::{Backend, Harness, REFRESH, id, text};
 use crate::support::eventually;
 
 /// Tests an outage of Redis. Cached users are served, and requests for other users fail soon.
-/// Within 5 seconds after the outage, all requests are served again.
+/// Within 5 seconds after the outage, the process uses Redis again.
 async fn survives(
     harness: &mut Harness,
     away: impl FnOnce(&mut Harness),

@@ -65,7 +65,7 @@ impl Browser {
         self
     }
 
-    /// Sends each cookie in a header of its own, as HTTP/2 allows.
+    /// Sends one `Cookie` header for each cookie, as HTTP/2 allows.
     pub fn with_split_cookies(mut self) -> Self {
         self.splits_cookies = true;
         self

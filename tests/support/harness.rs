@@ -67,7 +67,7 @@ pub struct Harness {
     pub redis: RedisServer,
     pub wechat: Simulator,
     pub layout: Layout,
-    /// Variables of each demo besides those of [`Harness::environment`].
+    /// Variables that each demo gets in addition to those of the harness.
     pub variables: Vec<(String, String)>,
 }
 

@@ -39,7 +39,7 @@ pub fn free_port() -> u16 {
     }
 }
 
-/// Factor between the time on an idle machine and the maximum time on a busy one.
+/// Factor between the time on an idle machine and the maximum time on a busy one: 4.
 const PATIENCE: u32 = 4;
 
 /// Waits until a condition is true. Panics with `what` after four times `within`, which is the

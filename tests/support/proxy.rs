@@ -156,7 +156,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     }
 }
 
-/// How a connection has to end.
+/// Reason for which the proxy ends a connection.
 enum End {
     /// A peer has closed the connection, and the proxy closes it too.
     Closed,

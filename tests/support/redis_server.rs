@@ -125,7 +125,8 @@ impl RedisServer {
         Some(connection)
     }
 
-    /// Returns a connection with which a test reads and writes values. Panics if there is none.
+    /// Returns a connection with which a test reads and writes values. Panics if the server does
+    /// not reply.
     pub fn connection(&self) -> Connection {
         connection_to(self.port).expect("redis-server replies")
     }

@@ -132,7 +132,7 @@ async fn the_nodes_of_a_cluster_may_be_old() {
     works(&builder, &url).await;
 }
 
-/// A wrong password is reported as such, whatever the server replies to `HELLO`.
+/// A wrong password is reported as such, for any reply of the server to `HELLO`.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_password_is_reported_on_resp2() {
     let server = RedisServer::with_options(&["--requirepass", "right"]);

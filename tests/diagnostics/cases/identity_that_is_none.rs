@@ -1,4 +1,4 @@
-//! The value that is passed as identity has a type that is not one.
+//! A layer whose identity is a `&str`, a type that identifies no user.
 //~ `&str` is not an identity
 
 use axum::Router;

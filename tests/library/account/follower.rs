@@ -1,14 +1,14 @@
 //! Tests of external tokens: the crate reads the values of other SDKs and never fetches a token.
 //!
-//! How the values came about:
+//! Sources of the values:
 //! - wechatpy 1.8.18 and 2.0.0a26 (PyPI): `WeChatClient(appid, secret, session=RedisStorage(..))`
-//!   fetched its token from the simulator; the values are what `GET` and `TTL` then showed, the
-//!   token shortened. `tests/programs/interop/wechatpy_client.py` does the same at each run.
-//! - WxJava, silenceper/wechat, PowerWeChat, EasyWeChat: from the code that writes them
-//!   (`WxMpRedisConfigImpl.updateAccessToken`, `DefaultAccessToken.GetAccessTokenContext` with
-//!   `cache/redis.go`, `AccessToken.SetToken` with PowerLibs' `GRedis.Set`,
-//!   `OfficialAccount\AccessToken::getToken` with PHP's `serialize`). The igbinary value is what
-//!   PHP 8.2 with igbinary 3.2 makes of the text.
+//!   fetched a token from the simulator. The values are what `GET` and `TTL` returned afterwards,
+//!   with a shorter token. `tests/programs/interop/wechatpy_client.py` does the same at each run.
+//! - WxJava, silenceper/wechat, PowerWeChat and EasyWeChat: the code that writes the values, which
+//!   is `WxMpRedisConfigImpl.updateAccessToken`, `DefaultAccessToken.GetAccessTokenContext` with
+//!   `cache/redis.go`, `AccessToken.SetToken` with PowerLibs' `GRedis.Set`, and
+//!   `OfficialAccount\AccessToken::getToken` with PHP's `serialize`.
+//! - igbinary: the output of PHP 8.2 with igbinary 3.2 for the same text.
 
 use redis::Commands;
 use tower_wechat::credential::Freshness;

@@ -211,7 +211,7 @@ async fn optional_lets_anonymous_requests_pass() {
 
 #[tokio::test]
 async fn an_application_renders_rejections_itself() {
-    // The service has a body type of its own, which only the application can create.
+    // A body type of the application, from which the crate cannot create a response by itself.
     struct Page(&'static str);
     let layer = WechatLayer::new(users().await).identity(header()).reject(
         |rejection: &Rejection, head: &RequestHead<'_>| {

@@ -128,7 +128,7 @@ async fn bad_states_and_codes_reach_neither_wechat_nor_the_store() {
     let mut redis = begun.harness.redis.as_ref().unwrap().connection();
     let stored: Vec<String> = redis::cmd("KEYS").arg("*").query(&mut redis).unwrap();
     assert_eq!(stored, [""; 0], "nothing is stored");
-    // The login can still end successfully.
+    // The rejected callbacks have not ended the login, which still succeeds.
     assert_eq!(
         begun.browser.open(&begun.callback).await.json()["id"],
         ALICE

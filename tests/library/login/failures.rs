@@ -320,8 +320,8 @@ async fn a_lost_session_cookie_causes_no_loop() {
     });
     let logins = logins_until_page(&harness, &modern(), &url, session, NO_EFFECT).await;
     assert_eq!(logins, 3);
-    // Without Sec-Fetch headers, the login cannot tell a loop from reloads, and allows more of
-    // them.
+    // Without Sec-Fetch headers, the login cannot distinguish a loop from reloads, and allows more
+    // of them.
     let older = Browser::new();
     let logins = logins_until_page(&harness, &older, &url, session, TOO_OFTEN).await;
     assert_eq!(logins, 11);

@@ -194,8 +194,8 @@ async fn a_misrouted_callback_ends_on_a_page() {
             .with_header("sec-fetch-mode", "navigate")
             .with_header("sec-fetch-site", "cross-site");
         for (browser, most) in [(today, 3), (Browser::new(), 14)] {
-            // At a page with a query, the login cannot tell a loop from links of other sites, and
-            // allows more visits.
+            // At a page with a query, the login cannot distinguish a loop from links of other
+            // sites, and allows more visits.
             let most = if what.ends_with("another query") {
                 14
             } else {

@@ -1,4 +1,5 @@
-//! Tests of virtual users, as whom users log in on WeChat's snapshot pages (快照页).
+//! Tests of virtual users. WeChat's snapshot pages (快照页) log a virtual user in instead of the real
+//! one.
 
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The series of one scrape.
+/// The metrics in one response of `/metrics`.
 pub struct Scrape {
     pub series: Vec<Series>,
     pub described: BTreeSet<String>,

@@ -29,8 +29,8 @@ async fn silent(header: bool) -> (Simulator, DemoProcess) {
     (wechat, demo)
 }
 
-/// Makes WeChat grant no more than `snsapi_base`, whatever scope the login requests. `scope` is the
-/// scope in its response.
+/// Makes WeChat grant `snsapi_base` for any scope that a login requests. `scope` is the scope in
+/// WeChat's response.
 fn grants_base(wechat: &Simulator, scope: Option<&str>) {
     let mut pair = json!({
         "access_token": "83_base", "expires_in": 7200, "refresh_token": "83_refresh",
