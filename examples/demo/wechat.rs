@@ -86,8 +86,8 @@ fn read_proxy() -> Result<Option<String>, BoxError> {
     Ok(url)
 }
 
-/// Starts a simulator with three users. The user that is added last is the active user, as whom a
-/// browser logs in at first.
+/// Starts a simulator with three users. A browser logs in as the active user, which at first is
+/// the user that is added last.
 async fn start_simulator(asks_consent: bool) -> std::io::Result<Simulator> {
     let simulator = Simulator::start().await?;
     simulator.settings(|settings| settings.auto_approve = !asks_consent);

@@ -95,7 +95,7 @@ async fn a_login_returns_to_the_requested_page() {
 /// In a link that is not encoded, parameters after the first `&` belong to the page, unless they
 /// are the login's own or WeChat's.
 #[tokio::test]
-async fn an_unencoded_return_to_is_rejected_not_truncated() {
+async fn an_unencoded_return_to_keeps_its_parameters() {
     let harness = Harness::new().await;
     let site = harness.site().await;
     for (asked, landed) in [
