@@ -103,7 +103,7 @@ pub enum AccountTokenHealth {
 pub enum ServiceLevel {
     /// All users. They can log in, and their tokens are renewed.
     Everyone,
-    /// Users with a usable token in the store or in memory. The store rejects writes, so users
+    /// Only users with a usable token in the store or in memory. The store rejects writes, so users
     /// cannot log in and tokens are not renewed.
     StoredTokens,
     /// Users with a usable token in the memory of this process. The store is unreachable.

@@ -143,7 +143,7 @@ impl CacheDirectives {
         }
     }
 
-    /// Returns `true` if no shared cache may store the response at all.
+    /// Returns `true` if the directives forbid every shared cache to store the response.
     fn is_private(&self) -> bool {
         self.private || (self.no_store && !self.must_understand)
     }

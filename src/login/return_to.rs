@@ -35,7 +35,7 @@ pub(crate) enum ReturnToError {
 }
 
 impl ReturnToError {
-    /// Returns the text of the reason in log lines.
+    /// Returns the reason for log lines: why the requested page is not used.
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::TooLong => "it is longer than 2,048 bytes",

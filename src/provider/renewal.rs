@@ -113,8 +113,8 @@ enum Decision<'a> {
 }
 
 impl<'a> RenewalTask<'a> {
-    /// Reads the store. While the store is slow or unavailable, publishes the cached token if it
-    /// has not expired (stale served).
+    /// Reads the store. If the store is slow or fails, callers receive the cached token if it has
+    /// not expired (stale served). A slow read continues meanwhile.
     async fn load(&self) -> Result<LoadOutcome, Error> {
         let unexpired = self.provider.cache.unexpired(&self.call.id, self.now());
         let mut load = self.provider.store.load(&self.slot);

@@ -59,7 +59,7 @@ pub(super) struct FaultOptions {
 /// The effect of a fault on one call, after the delay.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// The call gets the reply that it would get without a fault.
+    /// The call gets the reply that it would get without a fault. A fault may delay it.
     NormalReply,
     /// The simulator executes the call, and resets the connection before the reply.
     LoseReply,

@@ -18,7 +18,7 @@ pub struct LoginCodeKey {
 }
 
 impl LoginCodeKey {
-    /// Creates the key of a code.
+    /// Creates the key of a login code: its account and the hash of the code.
     pub fn new(app: &AppId, code: &str) -> Self {
         let digest = Sha256::digest(code.as_bytes());
         Self {

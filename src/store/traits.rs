@@ -220,9 +220,9 @@ pub trait QuotaStore: fmt::Debug + Send + Sync + 'static {
 /// Stores the time at which a user last logged out everywhere.
 #[allow(unnameable_types)]
 pub trait RevocationStore: fmt::Debug + Send + Sync + 'static {
-    /// Stores `at` for `ttl` as the time at which the user logged out everywhere. If the stored
-    /// time is not earlier than `at`, stores one millisecond after the stored time. So two logouts
-    /// of one user never have the same time.
+    /// Stores `at` for `ttl` as the time at which the user logged out everywhere. If a time is
+    /// already stored and is `at` or later, stores that time plus one millisecond instead. So two
+    /// logouts of one user never have the same time.
     fn set_revoked_at<'a>(
         &'a self,
         key: &'a CredentialKey,

@@ -345,8 +345,8 @@ async fn unknown_users_are_a_miss_for_both() {
     assert_eq!(harness.services.refreshes(), 0);
 }
 
-/// Tests that the demo deletes a pair that WeChat rejects, so that the other service also starts a
-/// login.
+/// Tests that the demo deletes a user's tokens after WeChat has rejected them. The Java service then
+/// also starts a login.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_expired_pair_means_a_login_for_both() {
     let harness = InteropHarness::new().await;

@@ -7,7 +7,7 @@ use crate::support::http_client::{Answer, Asked};
 const SESSION: &str = "__Host-wechat_session=";
 const DAY_MS: i64 = 86_400_000;
 
-/// Returns a harness whose demos are behind https and identify users by the session cookie.
+/// Returns a harness whose demos have an https public URL and identify users by the session cookie.
 async fn harness(layout: Layout) -> Harness {
     let mut harness = Harness::new(layout).await;
     harness.variables = variables(&[

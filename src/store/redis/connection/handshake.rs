@@ -46,8 +46,8 @@ impl Connector {
         let resp2 = self.clone().with_protocol(ProtocolVersion::RESP2);
         let connection = match ensure_responding(connect_once(&resp2).await).await {
             Ok(connection) => connection,
-            // The error reply to the RESP3 handshake explains more than a connection that is closed
-            // afterwards.
+            // The attempt with RESP2 also failed, but without an error reply. The error reply to the
+            // RESP3 handshake explains more.
             Err(error) if is_server_reply(&rejection) && !is_server_reply(&error) => {
                 return Err(rejection);
             }

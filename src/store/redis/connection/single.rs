@@ -368,7 +368,8 @@ fn is_replica_error(reply: &Value) -> bool {
     matches!(reply, Value::ServerError(error) if indicates_replica(error))
 }
 
-/// A command that waits for its reply.
+/// Guard of a command that waits for its reply. Records whether the command was answered or dropped
+/// early.
 struct PendingReply<'a> {
     inner: &'a Inner,
     /// The generation of the connection that carries the command.

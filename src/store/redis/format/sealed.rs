@@ -100,7 +100,8 @@ pub(crate) fn split(value: &[u8]) -> Option<(SealingKeyId, &[u8])> {
     Some((SealingKeyId::parse(id)?, rest.strip_prefix(b"#")?))
 }
 
-/// Decodes the base64 text of a body into nonce, ciphertext and tag.
+/// Decodes the base64 text of a body. The bytes are the nonce, the ciphertext and the tag, not yet
+/// split.
 #[cfg(feature = "sealing")]
 pub(crate) fn decode_body(written: &[u8]) -> Option<Vec<u8>> {
     URL_SAFE_NO_PAD.decode(written).ok()
