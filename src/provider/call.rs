@@ -1,7 +1,10 @@
 //! Calls, which fetch a token for several callers at once. This module defines the need of a
 //! caller, the published state of a call, and the handle of its task.
 
+use std::time::Duration;
+
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::entry::CacheEntry;
 use crate::clock::Timestamp;
@@ -43,12 +46,18 @@ pub(super) struct CallState {
     pub(super) provisional: Option<CacheEntry>,
     /// Result of the call. `None` until the call has ended.
     pub(super) result: Option<Result<CacheEntry, Error>>,
-    /// `true` while the call waits for WeChat, for a permit to call WeChat, or for another process
-    /// that renews the credential. `false` while the call waits for the store.
-    pub(super) awaits_wechat: bool,
+    /// Time at which the call began to wait for the store. `None` while the call waits for WeChat,
+    /// for a permit to call WeChat, or for another process that renews the credential.
+    store_wait_since: Option<Instant>,
 }
 
 impl CallState {
+    /// Returns `true` if the call has waited for the store for longer than `limit`.
+    pub(super) fn has_waited_for_store(&self, limit: Duration) -> bool {
+        self.store_wait_since
+            .is_some_and(|since| since.elapsed() > limit)
+    }
+
     /// Returns the provisional token if it satisfies `wanted` and has not expired.
     pub(super) fn provisional_for(&self, wanted: &Wanted, now: Timestamp) -> Option<&CacheEntry> {
         let usable =
@@ -74,7 +83,11 @@ impl CallTask {
         number: u64,
         wanted: &Wanted,
     ) -> (Self, watch::Receiver<CallState>) {
-        let (state, receiver) = watch::channel(CallState::default());
+        let (state, receiver) = watch::channel(CallState {
+            // A call begins with a read of the store.
+            store_wait_since: Some(Instant::now()),
+            ..CallState::default()
+        });
         let task = Self {
             id: id.into(),
             number,
@@ -98,7 +111,7 @@ impl CallTask {
     /// Records whether the call waits for WeChat, without waking the callers of the call.
     pub(super) fn set_awaits_wechat(&self, awaits_wechat: bool) {
         self.state.send_if_modified(|state| {
-            state.awaits_wechat = awaits_wechat;
+            state.store_wait_since = (!awaits_wechat).then(Instant::now);
             false
         });
     }
@@ -106,5 +119,28 @@ impl CallTask {
     /// Publishes the result of the call and wakes all callers.
     pub(super) fn publish_result(&self, result: Result<CacheEntry, Error>) {
         self.state.send_modify(|state| state.result = Some(result));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tests that a commit under way is not reported as a store that does not respond.
+    #[tokio::test(start_paused = true)]
+    async fn only_a_long_wait_for_the_store_counts() {
+        let limit = Duration::from_millis(100);
+        let (task, state) = CallTask::new("oUser", 1, &Wanted::Any);
+        let has_waited = || state.borrow().has_waited_for_store(limit);
+        assert!(!has_waited(), "the call has just begun");
+        tokio::time::advance(limit * 2).await;
+        assert!(has_waited(), "the first read is slow");
+        task.set_awaits_wechat(true);
+        tokio::time::advance(limit * 50).await;
+        assert!(!has_waited(), "WeChat is slow");
+        task.set_awaits_wechat(false);
+        assert!(!has_waited(), "the commit has just begun");
+        tokio::time::advance(limit * 2).await;
+        assert!(has_waited(), "the commit is slow");
     }
 }

@@ -156,7 +156,9 @@ impl CredentialProvider {
     }
 
     /// Returns the result of `work`, or an error after the load timeout of this engine. The error
-    /// says whether the call of this credential waits for the store or for WeChat.
+    /// says whether the call of this credential waits for the store or for WeChat. A call
+    /// waits for the store only if the store has not responded for [`SLOW_STORE_TIMEOUT`]. Otherwise
+    /// a short commit at the end of the timeout would be reported as a store that does not respond.
     pub(super) async fn with_load_timeout<T>(
         &self,
         id: &str,
@@ -164,9 +166,11 @@ impl CredentialProvider {
     ) -> Result<T, Error> {
         let wait = self.0.config.load_timeout;
         let done = tokio::time::timeout(wait, work).await;
-        done.unwrap_or_else(|_| match self.0.calls.is_waiting_for_store(id) {
-            true => Err(self.0.store_timeout_error()),
-            false => Err(self.0.load_timeout_error()),
-        })
+        done.unwrap_or_else(
+            |_| match self.0.calls.has_waited_for_store(id, SLOW_STORE_TIMEOUT) {
+                true => Err(self.0.store_timeout_error()),
+                false => Err(self.0.load_timeout_error()),
+            },
+        )
     }
 }

@@ -17,6 +17,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use quick_cache::DefaultHashBuilder;
 use tokio::sync::watch;
@@ -70,8 +71,8 @@ impl Call {
         }
     }
 
-    fn is_waiting_for_store(&self) -> bool {
-        !self.state.borrow().awaits_wechat
+    fn has_waited_for_store(&self, limit: Duration) -> bool {
+        self.state.borrow().has_waited_for_store(limit)
     }
 
     /// Returns `true` while the task of the call exists and can still publish a result.
@@ -211,10 +212,12 @@ impl SingleFlight {
         self.lock().remove(id);
     }
 
-    /// Returns `true` if a call for this credential runs and waits for the store.
-    pub(super) fn is_waiting_for_store(&self, id: &str) -> bool {
+    /// Returns `true` if a call for this credential runs and has waited for the store for longer
+    /// than `limit`.
+    pub(super) fn has_waited_for_store(&self, id: &str, limit: Duration) -> bool {
         let table = self.lock();
-        table.calls.get(id).is_some_and(Call::is_waiting_for_store)
+        let call = table.calls.get(id);
+        call.is_some_and(|call| call.has_waited_for_store(limit))
     }
 
     /// Records the version that a call is about to write, so that the invalidation of this write
