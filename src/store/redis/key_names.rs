@@ -11,16 +11,18 @@ use crate::credential::AppId;
 use crate::store::{CredentialKey, CredentialKind, LoginCodeKey, Quota};
 
 impl RedisNames {
-    /// Returns the prefix of users' keys in [`Layout::Keys`](super::Layout::Keys). A key is this
-    /// prefix and the escaped user id.
-    pub(super) fn user_key_prefix(&self, app: &str) -> String {
-        [&self.prefix, app, ":user:"].concat()
+    /// Returns the key of a user in [`Layout::Keys`](super::Layout::Keys). With an empty id, returns
+    /// the prefix of all these keys.
+    ///
+    /// The parts are joined in one step, because every read of a user needs this key: a second step
+    /// would allocate again.
+    pub(super) fn user_key(&self, app: &str, id: &str) -> String {
+        [&self.prefix, app, ":user:", &escape_braces(id)].concat()
     }
 
-    /// Returns the prefix of the keys of snapshot users. A key is this prefix and the escaped user
-    /// id.
-    pub(super) fn snapshot_key_prefix(&self, app: &str) -> String {
-        [&self.prefix, app, ":snapshot:"].concat()
+    /// Returns the key of a snapshot user. With an empty id, returns the prefix of all these keys.
+    pub(super) fn snapshot_key(&self, app: &str, id: &str) -> String {
+        [&self.prefix, app, ":snapshot:", &escape_braces(id)].concat()
     }
 
     /// Returns the key of a credential of the account in [`Layout::Keys`](super::Layout::Keys).
@@ -73,7 +75,7 @@ impl RedisNames {
 
 /// Percent-encodes the braces and percent signs of a user id, so that a user id cannot contain a
 /// hash tag. Ids that WeChat issues contain none of these characters and do not change.
-pub(super) fn escape_braces(id: &str) -> Cow<'_, str> {
+fn escape_braces(id: &str) -> Cow<'_, str> {
     if memchr3(b'{', b'}', b'%', id.as_bytes()).is_none() {
         return id.into();
     }

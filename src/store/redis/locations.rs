@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::ops::Deref;
 
 use super::hash_tag::hash_tag;
-use super::key_names::escape_braces;
 use super::layout::{Layout, RedisNames};
 use crate::store::{CredentialKey, CredentialKind};
 
@@ -140,12 +139,12 @@ impl RedisNames {
                 }
             }
             (CredentialKind::User, Layout::Keys) => {
-                let key = self.user_key_prefix(app) + &escape_braces(&credential.id);
+                let key = self.user_key(app, &credential.id);
                 Self::string_location(ValueFormat::Record, key.into(), true)
             }
             // The published layout has no key for virtual users, so both layouts use this key.
             (CredentialKind::SnapshotUser, _) => {
-                let key = self.snapshot_key_prefix(app) + &escape_braces(&credential.id);
+                let key = self.snapshot_key(app, &credential.id);
                 Self::string_location(ValueFormat::Record, key.into(), true)
             }
             (CredentialKind::AccountToken, Layout::Hashes) => {

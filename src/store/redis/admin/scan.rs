@@ -75,10 +75,10 @@ impl<'a> Scan<'a> {
                     .into_owned(),
             },
             (CredentialKind::User, Layout::Keys) => {
-                ScanStage::keys(names.user_key_prefix(app.as_str()))
+                ScanStage::keys(names.user_key(app.as_str(), ""))
             }
             (CredentialKind::SnapshotUser, Layout::Hashes | Layout::Keys) => {
-                ScanStage::keys(names.snapshot_key_prefix(app.as_str()))
+                ScanStage::keys(names.snapshot_key(app.as_str(), ""))
             }
             // An account has one record of each of these kinds, which callers address directly.
             (CredentialKind::AccountToken | CredentialKind::JsapiTicket, _) => ScanStage::Done,
