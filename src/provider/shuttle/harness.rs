@@ -164,6 +164,18 @@ impl Harness {
         renewal::join_or_start(provider, ID, &Wanted::Any, None).number()
     }
 
+    /// Makes WeChat answer each later renewal after this number of steps.
+    pub(super) fn delay_renewals(&self, steps: usize) {
+        self.wechat.delay.store(steps, Ordering::Relaxed);
+    }
+
+    /// Waits until a process calls WeChat for a renewal.
+    pub(super) async fn wait_for_renewal(&self) {
+        while !self.wechat.has_begun_renewal() {
+            shuttle::future::yield_now().await;
+        }
+    }
+
     pub(super) fn detach_calls(&self) {
         self.providers[0].0.calls.detach(ID);
     }

@@ -85,9 +85,12 @@ fn a_lease_request_without_reply_is_released() {
 fn a_detached_call_keeps_its_lease() {
     explore("the lease of a detached call", || {
         with_harness(TokenAge::Expired, false, async |harness| {
+            harness.delay_renewals(20);
             let tasks = [
                 spawn(&harness, async |harness| harness.get(0).await),
                 spawn(&harness, async |harness| {
+                    // A call that is detached before it holds a lease shows nothing.
+                    harness.wait_for_renewal().await;
                     harness.detach_calls();
                     harness.get(0).await;
                 }),

@@ -1,7 +1,7 @@
 //! A fake WeChat for tests under the checker. It revokes a refresh token when it grants the next
 //! pair.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -50,6 +50,8 @@ pub(super) struct FakeWechat {
     granted: Mutex<Vec<usize>>,
     /// `true` while a process calls WeChat for a renewal.
     renewing: AtomicBool,
+    /// Number of additional steps between a renewal and its answer.
+    pub(super) delay: AtomicUsize,
     /// `true` if two renewals may run at once, because the test aborts calls or loses leases.
     allows_failures: bool,
     /// If set, every renewal fails with the failure that this function creates.
@@ -67,6 +69,11 @@ impl FakeWechat {
     /// Returns the number of the last pair that WeChat granted. The first pair has the number zero.
     pub(super) fn last_grant(&self) -> usize {
         self.granted.lock().unwrap().len() - 1
+    }
+
+    /// Returns `true` if a process calls WeChat for a renewal, or if a renewal was granted.
+    pub(super) fn has_begun_renewal(&self) -> bool {
+        self.renewing.load(Ordering::Relaxed) || self.last_grant() > 0
     }
 
     pub(super) fn fail_renewals_with(&self, failure: fn() -> RenewalFailure) {
@@ -101,7 +108,9 @@ impl CredentialSource for FakeSource {
                 !is_concurrent || wechat.allows_failures,
                 "one renewal: two renewals run at once"
             );
-            shuttle::future::yield_now().await;
+            for _ in 0..=wechat.delay.load(Ordering::Relaxed) {
+                shuttle::future::yield_now().await;
+            }
             let refresh = record.refresh.as_ref();
             let refresh = refresh.map(|refresh| refresh.secret.expose().to_owned());
             let current = wechat.last_grant();
