@@ -12,4 +12,5 @@ mod observability;
 #[cfg(feature = "cli")]
 mod operators;
 mod processes;
+mod recipes;
 mod secrets;

@@ -1,0 +1,31 @@
+//! Serves one of the recipes, which the guide `recipes` explains. A simulator replaces WeChat.
+//!
+//! Run `cargo run --example recipes greeting` and open <http://127.0.0.1:3000> in a browser. The other
+//! recipes are the other files beside this one.
+
+mod greeting;
+
+use tower_wechat::simulator::Simulator;
+use tower_wechat::{CookieKeys, Login, MemoryStore, UserTokens, WechatClient};
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let listen = std::env::var("LISTEN").unwrap_or("127.0.0.1:3000".to_owned());
+    let listener = tokio::net::TcpListener::bind(listen).await?;
+    let origin = format!("http://{}", listener.local_addr()?);
+    let simulator = Simulator::start().await?;
+    let wechat = WechatClient::builder(simulator.app_id(), simulator.app_secret())
+        .api_url(simulator.url())
+        .open_url(simulator.url())
+        .build()?;
+    let users = UserTokens::new(wechat, MemoryStore::new());
+    let login = Login::builder(&origin, CookieKeys::random()?);
+
+    let recipe = std::env::args().nth(1).unwrap_or("greeting".to_owned());
+    let app = match recipe.as_str() {
+        "greeting" => greeting::app(users, login.build()?),
+        other => return Err(format!("there is no recipe `{other}`").into()),
+    };
+    println!("listening on {origin}");
+    Ok(axum::serve(listener, app).await?)
+}
