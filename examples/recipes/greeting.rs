@@ -3,7 +3,7 @@
 use axum::{Router, response::Html, routing::get};
 use tower_wechat::{Login, Policy, UserTokens, WechatLayer, WechatUser};
 
-pub fn app(users: UserTokens, login: Login) -> Router {
+pub(crate) fn app(users: UserTokens, login: Login) -> Router {
     let layer = WechatLayer::new(users).login(login);
     Router::new()
         .route("/", get(home))

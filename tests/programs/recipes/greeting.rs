@@ -1,5 +1,4 @@
 #[path = "../../../examples/recipes/greeting.rs"]
-#[allow(unreachable_pub)]
 mod recipe;
 
 use super::Recipe;
