@@ -16,9 +16,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::signal::unix::{SignalKind, signal};
 use tower::ServiceBuilder;
 use tower_wechat::simulator::Simulator;
-use tower_wechat::{
-    CookieKeys, Login, MemoryStore, UserTokens, WechatClient, WechatLayer, WechatUser,
-};
+use tower_wechat::{CookieKeys, Login, MemoryStore, UserTokens, WechatLayer, WechatUser};
 
 async fn hello(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     match WechatUser::required(&request) {
@@ -36,10 +34,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let origin = format!("http://{}", listener.local_addr()?);
 
     let simulator = Simulator::start().await?;
-    let wechat = WechatClient::builder(simulator.app_id(), simulator.app_secret())
-        .api_url(simulator.url())
-        .open_url(simulator.url())
-        .build()?;
+    let wechat = simulator.client()?;
     let users = UserTokens::new(wechat, MemoryStore::new());
     let login = Login::new(&origin, CookieKeys::random()?)?;
 

@@ -6,9 +6,7 @@
 
 use axum::{Router, routing::get};
 use tower_wechat::simulator::Simulator;
-use tower_wechat::{
-    CookieKeys, Login, MemoryStore, UserTokens, WechatClient, WechatLayer, WechatUser,
-};
+use tower_wechat::{CookieKeys, Login, MemoryStore, UserTokens, WechatLayer, WechatUser};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -17,10 +15,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let origin = format!("http://{}", listener.local_addr()?);
 
     let simulator = Simulator::start().await?;
-    let wechat = WechatClient::builder(simulator.app_id(), simulator.app_secret())
-        .api_url(simulator.url())
-        .open_url(simulator.url())
-        .build()?;
+    let wechat = simulator.client()?;
     let users = UserTokens::new(wechat, MemoryStore::new());
     let login = Login::new(&origin, CookieKeys::random()?)?;
 

@@ -12,9 +12,7 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use tokio::signal::unix::{SignalKind, signal};
 use tower_http::trace::TraceLayer;
 use tower_wechat::simulator::Simulator;
-use tower_wechat::{
-    CookieKeys, Login, MemoryStore, UserTokens, WechatClient, WechatLayer, WechatUser,
-};
+use tower_wechat::{CookieKeys, Login, MemoryStore, UserTokens, WechatLayer, WechatUser};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry};
@@ -39,10 +37,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let origin = format!("http://{}", listener.local_addr()?);
 
     let simulator = Simulator::start().await?;
-    let wechat = WechatClient::builder(simulator.app_id(), simulator.app_secret())
-        .api_url(simulator.url())
-        .open_url(simulator.url())
-        .build()?;
+    let wechat = simulator.client()?;
     let users = UserTokens::new(wechat, MemoryStore::new());
     let login = Login::new(&origin, CookieKeys::random()?)?;
 

@@ -18,9 +18,7 @@ use tower_sessions::cookie::SameSite;
 use tower_sessions::{MemoryStore as Sessions, Session, SessionManagerLayer, SessionStore};
 use tower_wechat::identity::ExtensionIdentity;
 use tower_wechat::simulator::Simulator;
-use tower_wechat::{
-    CookieKeys, Login, MemoryStore, UserId, UserTokens, WechatClient, WechatLayer, WechatUser,
-};
+use tower_wechat::{CookieKeys, Login, MemoryStore, UserId, UserTokens, WechatLayer, WechatUser};
 
 /// The openid of the session's user, which `read_session` inserts into the extensions of a request.
 /// `None` if no user is signed in.
@@ -126,10 +124,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let origin = format!("http://{}", listener.local_addr()?);
 
     let simulator = Simulator::start().await?;
-    let wechat = WechatClient::builder(simulator.app_id(), simulator.app_secret())
-        .api_url(simulator.url())
-        .open_url(simulator.url())
-        .build()?;
+    let wechat = simulator.client()?;
     let users = UserTokens::new(wechat, MemoryStore::new());
     let login = Login::new(&origin, CookieKeys::random()?)?;
     let app = application(users.clone(), login, Sessions::default());

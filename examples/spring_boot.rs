@@ -13,7 +13,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tower_wechat::redis::RedisNames;
 use tower_wechat::simulator::Simulator;
 use tower_wechat::{
-    CookieKeys, Login, MemoryStore, RedisStore, UserTokens, WechatClient, WechatLayer, WechatUser,
+    CookieKeys, Login, MemoryStore, RedisStore, UserTokens, WechatLayer, WechatUser,
 };
 
 /// The settings of the Java service that name the Redis keys. The text is JSON, and any format of
@@ -39,10 +39,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let origin = format!("http://{}", listener.local_addr()?);
 
     let simulator = Simulator::start().await?;
-    let wechat = WechatClient::builder(simulator.app_id(), simulator.app_secret())
-        .api_url(simulator.url())
-        .open_url(simulator.url())
-        .build()?;
+    let wechat = simulator.client()?;
     let settings: Settings = serde_json::from_str(SETTINGS)?;
     let redis_url = std::env::var("REDIS_URL").ok();
     let users = match redis_url.filter(|url| !url.is_empty()) {

@@ -5,7 +5,7 @@
 
 use axum::{Router, routing::get};
 use tower_wechat::simulator::Simulator;
-use tower_wechat::{Login, MemoryStore, UserTokens, WechatClient, WechatLayer, WechatUser};
+use tower_wechat::{Login, MemoryStore, UserTokens, WechatLayer, WechatUser};
 
 /// Returns the application. Tests call it with their own client and clock.
 fn application(users: UserTokens, login: Login) -> Router {
@@ -18,21 +18,13 @@ async fn greet(user: WechatUser) -> Result<String, tower_wechat::Error> {
     Ok(format!("你好，{}", user.profile().await?.nickname))
 }
 
-/// Returns a client that calls the simulator.
-fn wechat_client(simulator: &Simulator) -> Result<WechatClient, tower_wechat::Error> {
-    WechatClient::builder(simulator.app_id(), simulator.app_secret())
-        .api_url(simulator.url())
-        .open_url(simulator.url())
-        .build()
-}
-
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listen = std::env::var("LISTEN").unwrap_or("127.0.0.1:3000".to_owned());
     let listener = tokio::net::TcpListener::bind(listen).await?;
     let origin = format!("http://{}", listener.local_addr()?);
     let simulator = Simulator::start().await?;
-    let users = UserTokens::new(wechat_client(&simulator)?, MemoryStore::new());
+    let users = UserTokens::new(simulator.client()?, MemoryStore::new());
     let login = Login::new(&origin, tower_wechat::CookieKeys::random()?)?;
     println!("listening on {origin}");
     Ok(axum::serve(listener, application(users, login)).await?)
@@ -66,7 +58,7 @@ mod tests {
         async fn new() -> Self {
             let simulator = Simulator::start().await.unwrap();
             let clock = Clock::shifted();
-            let users = UserTokens::builder(wechat_client(&simulator).unwrap(), MemoryStore::new())
+            let users = UserTokens::builder(simulator.client().unwrap(), MemoryStore::new())
                 .clock(clock.clone())
                 .build();
             let keys = CookieKeys::random().unwrap();

@@ -6,7 +6,7 @@
 mod greeting;
 
 use tower_wechat::simulator::Simulator;
-use tower_wechat::{CookieKeys, Login, MemoryStore, UserTokens, WechatClient};
+use tower_wechat::{CookieKeys, Login, MemoryStore, UserTokens};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -14,10 +14,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let listener = tokio::net::TcpListener::bind(listen).await?;
     let origin = format!("http://{}", listener.local_addr()?);
     let simulator = Simulator::start().await?;
-    let wechat = WechatClient::builder(simulator.app_id(), simulator.app_secret())
-        .api_url(simulator.url())
-        .open_url(simulator.url())
-        .build()?;
+    let wechat = simulator.client()?;
     let users = UserTokens::new(wechat, MemoryStore::new());
     let login = Login::builder(&origin, CookieKeys::random()?);
 

@@ -9,6 +9,9 @@ use std::{
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::error::Error;
+use crate::wechat::WechatClient;
+
 use super::{
     faults::Fault, issue_log::IssuedCredential, settings::SimulatorSettings, state::SharedState,
     user_pair::UserPair, users::SimulatedUser,
@@ -23,14 +26,10 @@ const GRACEFUL_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use tower_wechat::WechatClient;
 /// use tower_wechat::simulator::{SimulatedUser, Simulator};
 ///
 /// let sim = Simulator::start().await?;
-/// let wechat = WechatClient::builder(sim.app_id(), sim.app_secret())
-///     .api_url(sim.url())
-///     .open_url(sim.url())
-///     .build()?;
+/// let wechat = sim.client()?;
 ///
 /// // Alice agrees at WeChat's page, and the application exchanges her code:
 /// sim.add_user(SimulatedUser::new("oAlice").nickname("Alice"));
@@ -104,6 +103,22 @@ impl Simulator {
     /// Returns the account's AppSecret.
     pub fn app_secret(&self) -> &str {
         &self.app_secret
+    }
+
+    /// Returns a client of the simulated account, whose calls and login pages lead to this simulator.
+    ///
+    /// For other settings, such as timeouts, pass [`url`](Self::url) to
+    /// [`api_url`](crate::client::WechatClientBuilder::api_url) and
+    /// [`open_url`](crate::client::WechatClientBuilder::open_url) of a client's builder.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the AppID or AppSecret of
+    /// [`SimulatorBuilder::app`](super::SimulatorBuilder::app) is invalid.
+    pub fn client(&self) -> Result<WechatClient, Error> {
+        WechatClient::builder(self.app_id(), self.app_secret())
+            .api_url(self.url())
+            .open_url(self.url())
+            .build()
     }
 
     /// Adds a user, or replaces the user with the same openid. At the next request to the authorize

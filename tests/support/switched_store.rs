@@ -11,7 +11,7 @@ use tower_sessions::session::{Id, Record};
 use tower_sessions::session_store::{Error, Result};
 use tower_sessions::{MemoryStore as Sessions, SessionStore};
 use tower_wechat::simulator::Simulator;
-use tower_wechat::{CookieKeys, Login, MemoryStore, UserTokens, WechatClient};
+use tower_wechat::{CookieKeys, Login, MemoryStore, UserTokens};
 
 use super::sessions::application;
 
@@ -76,11 +76,7 @@ pub async fn serve(
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let origin = format!("http://localhost:{port}");
-    let wechat = WechatClient::builder(simulator.app_id(), simulator.app_secret())
-        .api_url(simulator.url())
-        .open_url(simulator.url())
-        .build()
-        .unwrap();
+    let wechat = simulator.client().unwrap();
     let users = UserTokens::new(wechat, MemoryStore::new());
     let login = Login::new(&origin, CookieKeys::random().unwrap()).unwrap();
     let app = application(users, login, sessions);

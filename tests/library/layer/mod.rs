@@ -32,11 +32,7 @@ use tower_wechat::{
 /// Returns the tokens of a user whose access token has expired by the clock of this process. At
 /// WeChat the access token is still valid.
 async fn expired(simulator: &Simulator, user: &str) -> UserTokens {
-    let wechat = WechatClient::builder(simulator.app_id(), simulator.app_secret())
-        .api_url(simulator.url())
-        .open_url(simulator.url())
-        .build()
-        .unwrap();
+    let wechat = simulator.client().unwrap();
     let clock = Clock::shifted();
     let users = UserTokens::builder(wechat, MemoryStore::new())
         .clock(clock.clone())

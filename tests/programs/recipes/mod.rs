@@ -5,7 +5,7 @@ mod greeting;
 use axum::Router;
 use tower_wechat::login::LoginBuilder;
 use tower_wechat::simulator::Simulator;
-use tower_wechat::{CookieKeys, Login, MemoryStore, UserTokens, WechatClient};
+use tower_wechat::{CookieKeys, Login, MemoryStore, UserTokens};
 
 /// A recipe that is served on a port of its own, with a simulator as its WeChat.
 struct Recipe {
@@ -18,11 +18,7 @@ impl Recipe {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let simulator = Simulator::start().await.unwrap();
-        let wechat = WechatClient::builder(simulator.app_id(), simulator.app_secret())
-            .api_url(simulator.url())
-            .open_url(simulator.url())
-            .build()
-            .unwrap();
+        let wechat = simulator.client().unwrap();
         let users = UserTokens::new(wechat, MemoryStore::new());
         let login = Login::builder(&url, CookieKeys::random().unwrap());
         let app = app(users, login).await;
