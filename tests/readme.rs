@@ -43,6 +43,57 @@ fn shown_code_is_compiled() {
     }
 }
 
+/// The recipes, and the most lines that each may have.
+const RECIPES: [(&str, usize); 9] = [
+    ("greeting", 16),
+    ("nested", 20),
+    ("scope", 16),
+    ("errors", 24),
+    ("own_users", 30),
+    ("own_tests", 20),
+    ("two_accounts", 24),
+    ("job", 24),
+    ("other_origin", 30),
+];
+
+/// Returns a recipe's program without the doc comment at its head.
+fn recipe(name: &str) -> String {
+    let source = file(&format!("examples/recipes/{name}.rs"));
+    let (head, program) = source.split_once("\n\n").expect("a doc comment first");
+    assert!(head.lines().all(|line| line.starts_with("//!")), "{name}");
+    program.trim_end().to_owned()
+}
+
+/// The guide quotes each recipe as a whole, and nothing else. A recipe without tests of its own is
+/// compiled as a doc test there.
+#[test]
+fn the_guide_quotes_the_recipes() {
+    let guide = file("src/guide/recipes.md");
+    let mut shown: Vec<&str> = ["rust,no_run", "rust,ignore"]
+        .into_iter()
+        .flat_map(|language| blocks(&guide, language))
+        .collect();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/recipes");
+    for entry in std::fs::read_dir(folder).expect("a folder of recipes") {
+        let path = entry.expect("a file").path();
+        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+        if name == "main" {
+            continue;
+        }
+        let program = recipe(&name);
+        let place = shown.iter().position(|block| *block == program);
+        let place = place.unwrap_or_else(|| panic!("the guide does not quote {name}:\n{program}"));
+        shown.swap_remove(place);
+        let budget = RECIPES.iter().find(|(known, _)| *known == name);
+        let (_, budget) = budget.unwrap_or_else(|| panic!("{name} has no budget"));
+        let lines = program.lines().map(str::trim_start);
+        let lines = lines.filter(|line| !line.is_empty() && !line.starts_with("//"));
+        let lines = lines.count();
+        assert!(lines <= *budget, "{name} has {lines} lines");
+    }
+    assert!(shown.is_empty(), "no recipe has this program: {shown:?}");
+}
+
 #[test]
 fn readmes_have_at_most_150_lines() {
     for page in PAGES {

@@ -20,6 +20,10 @@ guide! {
     #[cfg(feature = "axum")]
     login, "login.md", "Signing users in with WeChat, from the account's settings to a greeting page."
 }
+guide! {
+    #[cfg(all(feature = "axum", feature = "redis"))]
+    recipes, "recipes.md", "Nine small applications, each for one need, with a program to start from."
+}
 guide! { account, "account.md", "The account's own token and ticket, JS-SDK signatures and the token center." }
 guide! {
     #[cfg(feature = "redis")]
@@ -29,6 +33,7 @@ guide! {
     failures, "failures.md",
     "Responses to requests when WeChat, Redis or a process fails, and all timeouts."
 }
+guide! { production, "production.md", "A checklist of what to do and to try before users come." }
 guide! { operations, "operations.md", "Running a service: health, errcodes, proxies and shutdown." }
 guide! { observability, "observability.md", "Metrics, spans and log events, with their names." }
 guide! { program, "program.md", "The command line for operators." }
