@@ -37,6 +37,12 @@ pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 ///     UserTokens::new(wechat, store)
 /// }
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a store",
+    label = "neither a `RedisStore` nor a `MemoryStore`",
+    note = "connecting takes time and may fail: `RedisStore::connect(url).await?`",
+    note = "pass the store without an `Arc` or a reference: clones are cheap, and share all entries"
+)]
 pub trait Store: EngineStore {}
 
 /// All operations that this crate needs from a store, as one trait.

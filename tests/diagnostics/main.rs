@@ -1,4 +1,4 @@
-//! Tests of the compiler's errors for a layer that is set up wrongly: each error names the remedy.
+//! Tests of the compiler's errors for mistakes in the use of the crate: each error names the remedy.
 //!
 //! Each file in `cases` is a program that the test compiles with the crate's features of this
 //! build. Each line `//~ WORDS` quotes a part of the expected error. A program without such lines
@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
@@ -117,30 +118,45 @@ fn tempfile_directory() -> PathBuf {
     directory
 }
 
+/// Returns what is wrong with the compiler's output for a case, if anything is.
+fn check(case: &Path, libraries: &BTreeMap<String, PathBuf>) -> Option<String> {
+    let source = std::fs::read_to_string(case).expect("a text");
+    let expected: Vec<_> = source
+        .lines()
+        .filter_map(|line| line.strip_prefix("//~ "))
+        .collect();
+    let output = compile(case, libraries).err();
+    let is_right = match &output {
+        None => expected.is_empty(),
+        Some(output) => !expected.is_empty() && expected.iter().all(|words| output.contains(words)),
+    };
+    let output = output.as_deref().unwrap_or("it compiles");
+    (!is_right).then(|| format!("{}: {expected:?}\n{output}", case.display()))
+}
+
 #[test]
 fn compiler_errors_name_the_remedy() {
     let libraries = libraries();
     assert_eq!(libraries.len(), CRATES.len(), "{libraries:?}");
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/diagnostics/cases");
-    let (mut seen, mut wrong) = (0, Vec::new());
-    for case in std::fs::read_dir(cases).expect("cases") {
-        let case = case.expect("a case").path();
-        let source = std::fs::read_to_string(&case).expect("a text");
-        let expected: Vec<_> = source
-            .lines()
-            .filter_map(|line| line.strip_prefix("//~ "))
-            .collect();
-        seen += 1;
-        let said = compile(&case, &libraries).err();
-        let right = match &said {
-            None => expected.is_empty(),
-            Some(said) => !expected.is_empty() && expected.iter().all(|words| said.contains(words)),
-        };
-        if !right {
-            let said = said.as_deref().unwrap_or("it compiles");
-            wrong.push(format!("{}: {expected:?}\n{said}", case.display()));
+    let cases = std::fs::read_dir(cases).expect("cases");
+    let cases: Vec<_> = cases.map(|case| case.expect("a case").path()).collect();
+    assert!(cases.len() >= 20, "{} cases", cases.len());
+    let next = AtomicUsize::new(0);
+    let check_next = || {
+        let mut wrong = Vec::new();
+        while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
+            wrong.extend(check(case, &libraries));
         }
-    }
-    assert!(seen >= 8, "{seen} cases");
+        wrong
+    };
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let wrong: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads).map(|_| scope.spawn(check_next)).collect();
+        let results = threads
+            .into_iter()
+            .map(|thread| thread.join().expect("no panic"));
+        results.flatten().collect()
+    });
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
