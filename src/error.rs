@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::StatusCode;
+
 /// Kind of an error, by what can be done about it.
 ///
 /// ```
@@ -60,6 +62,27 @@ impl ErrorKind {
             Self::LoginDenied => "login_denied",
             Self::BadRequest => "bad_request",
             Self::Configuration => "configuration",
+        }
+    }
+
+    /// Returns the status of the response to a request that failed with an error of this kind.
+    /// `retry_after` is the time after which a retry may succeed, if it is known.
+    ///
+    /// 503 means that the request may succeed later without a change, also after the operator has
+    /// acted.
+    pub(crate) const fn status(self, retry_after: Option<Duration>) -> StatusCode {
+        match self {
+            Self::LoginRequired => StatusCode::UNAUTHORIZED,
+            Self::BadRequest | Self::InvalidState => StatusCode::BAD_REQUEST,
+            Self::LoginDenied => StatusCode::FORBIDDEN,
+            Self::Configuration => StatusCode::INTERNAL_SERVER_ERROR,
+            // WeChat rejects the same call again, unless the error contains a time for a retry.
+            Self::WechatRefused if retry_after.is_none() => StatusCode::BAD_GATEWAY,
+            Self::WechatRefused
+            | Self::StoreUnavailable
+            | Self::WechatUnavailable
+            | Self::WechatConfig
+            | Self::TokenRefused => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 }
@@ -253,6 +276,26 @@ impl Error {
     /// Returns the kind of the error.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
+    }
+
+    /// Returns the status of the response to a request that this error ends. A
+    /// [`Rejection`](crate::Rejection) made from the error has the same status.
+    ///
+    /// | status | kinds |
+    /// |---|---|
+    /// | 400 | [`BadRequest`](ErrorKind::BadRequest), [`InvalidState`](ErrorKind::InvalidState) |
+    /// | 401 | [`LoginRequired`](ErrorKind::LoginRequired) |
+    /// | 403 | [`LoginDenied`](ErrorKind::LoginDenied) |
+    /// | 500 | [`Configuration`](ErrorKind::Configuration) |
+    /// | 502 | [`WechatRefused`](ErrorKind::WechatRefused) without [`retry_after`](Self::retry_after) |
+    /// | 503 | all other kinds, and `WechatRefused` with `retry_after` |
+    ///
+    /// ```
+    /// let error = tower_wechat::WechatClient::new("wx 1", "secret").unwrap_err();
+    /// assert_eq!(error.status(), http::StatusCode::INTERNAL_SERVER_ERROR);
+    /// ```
+    pub fn status(&self) -> StatusCode {
+        self.kind().status(self.retry_after())
     }
 
     /// Returns the errcode of the response, if WeChat sent one.

@@ -122,11 +122,12 @@ impl Rejection {
             ErrorKind::WechatConfig => "WeChat does not accept this service at the moment.",
             ErrorKind::BadRequest => "The request cannot be right.",
             ErrorKind::Configuration => "The service is set up wrongly.",
-            ErrorKind::WechatUnavailable
-            | ErrorKind::TokenRefused
-            | ErrorKind::WechatRefused
-            | ErrorKind::InvalidState
-            | ErrorKind::LoginDenied => "WeChat does not answer. Try again soon.",
+            ErrorKind::WechatRefused if retry_after.is_none() => "WeChat does not accept this.",
+            ErrorKind::InvalidState => "This login is not valid. Start again.",
+            ErrorKind::LoginDenied => "This user cannot sign in.",
+            ErrorKind::WechatUnavailable | ErrorKind::TokenRefused | ErrorKind::WechatRefused => {
+                "WeChat does not answer. Try again soon."
+            }
         };
         Self {
             kind,
@@ -140,6 +141,18 @@ impl Rejection {
             unnamed: false,
             head: None,
         }
+    }
+}
+
+impl From<Error> for Rejection {
+    fn from(error: Error) -> Self {
+        Self::from(&error)
+    }
+}
+
+impl From<InvalidIdentifier> for Rejection {
+    fn from(invalid: InvalidIdentifier) -> Self {
+        Self::from(Error::from(invalid))
     }
 }
 

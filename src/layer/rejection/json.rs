@@ -74,8 +74,8 @@ impl<M> JsonRejection<M> {
 }
 
 impl Rejection {
-    /// Returns a response for a handler that cannot serve its request. In axum,
-    /// [`Error`](crate::Error) and the extractors' rejections return the same response.
+    /// Returns a response for a handler without axum that cannot serve its request. In axum, a
+    /// handler returns the rejection itself or an [`Error`](crate::Error).
     ///
     /// Its body is `{"error": CODE, "message": TEXT}`. The layer around the handler replaces the
     /// body with one of the application's own form

@@ -13,12 +13,34 @@ use http::{Extensions, HeaderMap, Method, Response, StatusCode, Uri};
 
 pub use self::json::JsonRejection;
 pub use self::reject::Reject;
+#[cfg(doc)]
+use super::WechatUser;
+#[cfg(doc)]
+use crate::error::Error;
 use crate::error::{ErrorKind, retry_after_seconds};
 use crate::identity::RequestHead;
 use crate::login::{FailurePage, LoginHandler, Scope};
 use crate::metrics::RequestOutcome;
 
 /// The reason why a request did not reach its handler, or why its handler could not serve it.
+///
+/// The layer makes rejections, and so do axum's extractors and [`WechatUser::required`]. An
+/// application makes them from an [`Error`]. A handler returns a rejection, or its
+/// [`response`](Self::response) without axum. The layer around the handler then renders it like its
+/// own: with a redirect to the login or the login's URL, and in the application's own form.
+///
+/// ```
+/// use axum::response::{IntoResponse, Response};
+/// use tower_wechat::{Rejection, WechatUser};
+///
+/// /// Adds a header to the rejection of anonymous requests, under `Policy::Optional`.
+/// async fn me(user: Result<WechatUser, Rejection>) -> Response {
+///     match user {
+///         Ok(user) => format!("hello {}", user.id()).into_response(),
+///         Err(rejection) => ([("x-help", "/how-to-log-in")], rejection).into_response(),
+///     }
+/// }
+/// ```
 ///
 /// A [`Reject`] renders the rejection as a response:
 ///
@@ -100,26 +122,12 @@ impl Rejection {
         self.kind
     }
 
-    /// Returns the status of the response. The status is 401 without a user, 400 for an invalid
-    /// request, and 503 while the store or WeChat fails. An application that is set up wrongly has
-    /// 500. A failed login has 400, 403, 429, 502 or 503. A
-    /// [`LoginService`](crate::layer::LoginService) rejects unknown paths with 404.
+    /// Returns the status of the response: that of [`Error::status`] for the same kind. A failed
+    /// login has 400, 403, 429, 502 or 503. A [`LoginService`](crate::layer::LoginService) rejects
+    /// unknown paths with 404.
     pub fn status(&self) -> StatusCode {
-        if let Some(status) = self.status {
-            return status;
-        }
-        match self.kind {
-            ErrorKind::LoginRequired => StatusCode::UNAUTHORIZED,
-            ErrorKind::BadRequest => StatusCode::BAD_REQUEST,
-            ErrorKind::Configuration => StatusCode::INTERNAL_SERVER_ERROR,
-            ErrorKind::StoreUnavailable
-            | ErrorKind::WechatUnavailable
-            | ErrorKind::WechatConfig
-            | ErrorKind::TokenRefused
-            | ErrorKind::WechatRefused
-            | ErrorKind::InvalidState
-            | ErrorKind::LoginDenied => StatusCode::SERVICE_UNAVAILABLE,
-        }
+        self.status
+            .unwrap_or_else(|| self.kind.status(self.retry_after))
     }
 
     /// Returns the code for scripts: `login_required`, `store_unavailable`, `wechat_unavailable`,
@@ -251,3 +259,11 @@ impl Rejection {
         Some(retry_after_seconds(wait.unwrap_or(Duration::from_secs(1))))
     }
 }
+
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Rejection {}

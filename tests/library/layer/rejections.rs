@@ -13,7 +13,6 @@ use http_body_util::Full;
 use serde_json::Value;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_wechat::client::UserTokenResponse;
-use tower_wechat::layer::WechatUserRejection;
 use tower_wechat::{
     AccountToken, AccountTokens, CookieKeys, Error, JsConfig, Login, MemoryStore, Policy,
     Rejection, RequestHead, UserTokens, WechatClient, WechatLayer, WechatUser,
@@ -67,7 +66,7 @@ fn with_user(mut request: Request<Body>, user: &'static str) -> Request<Body> {
 /// A handler that deletes the user's tokens and then requests the current token, which is rejected.
 async fn current(user: WechatUser) -> Result<String, Error> {
     user.users().revoke(&id("oA")).await?;
-    Ok(user.current().await?.user_id().to_owned())
+    Ok(user.current().await?.user_id().to_string())
 }
 
 fn routes() -> Router {
@@ -81,7 +80,7 @@ fn routes() -> Router {
         .route("/config", get(async |config: JsConfig| Json(config)))
         .route(
             "/helped",
-            get(async |user: Result<WechatUser, WechatUserRejection>| {
+            get(async |user: Result<WechatUser, Rejection>| {
                 let mut answer = user.unwrap_err().into_response();
                 let help = HeaderValue::from_static("/help");
                 answer.headers_mut().insert("x-help", help);
@@ -90,7 +89,7 @@ fn routes() -> Router {
         )
         .route(
             "/another",
-            get(async |user: Result<WechatUser, WechatUserRejection>| {
+            get(async |user: Result<WechatUser, Rejection>| {
                 (StatusCode::IM_A_TEAPOT, user.unwrap_err().into_response())
             }),
         )
