@@ -63,7 +63,7 @@ pub async fn me(user: WechatUser) -> Json<Me> {
 pub async fn userinfo(user: WechatUser) -> Result<Json<UserInfo>, Error> {
     let wechat = user.users().wechat();
     let info = user.with_token(|token: UserToken| async move {
-        let openid = token.openid().unwrap_or(token.user_id());
+        let openid = token.openid().unwrap_or(token.user_id().as_str());
         wechat
             .user_info(token.access_token(), openid, Language::ZhCn)
             .await

@@ -148,7 +148,7 @@ pub async fn call_with_expired_token(
     let before = user.access_token().fingerprint();
     let wechat = user.users().wechat();
     let called = user.with_token(|token: UserToken| async move {
-        let openid = token.openid().unwrap_or(token.user_id());
+        let openid = token.openid().unwrap_or(token.user_id().as_str());
         let call = wechat.user_info(token.access_token(), openid, Language::ZhCn);
         call.await.map(|_| token)
     });

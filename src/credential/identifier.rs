@@ -94,7 +94,8 @@ impl AppId {
 
 /// The name of a user in the store: the openid, or another id that the application chose.
 ///
-/// A user id has 1 to 256 bytes of UTF-8 without control characters. It is never normalized.
+/// A user id has 1 to 256 bytes of UTF-8 without control characters. It is never normalized. Cheap
+/// to clone.
 ///
 /// ```
 /// use tower_wechat::UserId;
@@ -105,7 +106,7 @@ impl AppId {
 /// assert!(UserId::check("a\nb").is_err());
 /// ```
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct UserId(Box<str>);
+pub struct UserId(Arc<str>);
 
 impl UserId {
     /// Creates a user id from a text, after a check of the text.
@@ -115,7 +116,13 @@ impl UserId {
     pub fn new(text: impl Into<String>) -> Result<Self, InvalidIdentifier> {
         let text = text.into();
         Self::check(&text)?;
-        Ok(Self(text.into_boxed_str()))
+        Ok(Self(text.into()))
+    }
+
+    /// Creates a user id from a text that has been checked before.
+    pub(crate) fn from_checked(text: &str) -> Self {
+        debug_assert!(Self::check(text).is_ok(), "{text:?} is no user id");
+        Self(text.into())
     }
 
     /// Checks whether a text can be a user id, without creating a [`UserId`].

@@ -197,6 +197,11 @@ impl WechatUser {
     /// Returns the id under which the application knows the user. After a login with WeChat this is the
     /// openid.
     pub fn id(&self) -> &str {
+        self.token.user_id_text()
+    }
+
+    /// Returns the [`id`](Self::id) as a [`UserId`], the argument of the methods of [`UserTokens`].
+    pub fn user_id(&self) -> &UserId {
         self.token.user_id()
     }
 
@@ -264,7 +269,7 @@ impl WechatUser {
     /// # Errors
     /// Returns the errors of [`UserTokens::get`].
     pub async fn current(&self) -> Result<UserToken, Error> {
-        self.users.get(&self.user_id()?).await
+        self.users.get(self.user_id()).await
     }
 
     /// Runs a call with the user's token. If WeChat rejects the token, runs the call once more with
@@ -278,7 +283,7 @@ impl WechatUser {
         Fut: Future<Output = Result<T, E>>,
         E: InvalidToken + From<Error>,
     {
-        self.users.with_token(&self.user_id()?, call).await
+        self.users.with_token(self.user_id(), call).await
     }
 
     /// Reports that WeChat rejected the token of this request, and returns another token. Renews the token
@@ -288,7 +293,7 @@ impl WechatUser {
     /// Returns the errors of [`UserTokens::report_invalid`].
     pub async fn report_invalid(&self) -> Result<UserToken, Error> {
         self.users
-            .report_invalid(&self.user_id()?, self.access_token())
+            .report_invalid(self.user_id(), self.access_token())
             .await
     }
 
@@ -298,7 +303,7 @@ impl WechatUser {
     /// # Errors
     /// Returns the errors of [`UserTokens::profile`].
     pub async fn profile(&self) -> Result<Arc<UserInfo>, Error> {
-        self.users.profile(&self.user_id()?).await
+        self.users.profile(self.user_id()).await
     }
 
     /// Returns whether the user granted a scope, or `None` if the stored tokens do not contain the scopes.
@@ -311,7 +316,7 @@ impl WechatUser {
     /// # Errors
     /// Returns the errors of [`UserTokens::revoke`].
     pub async fn revoke(&self) -> Result<(), Error> {
-        self.users.revoke(&self.user_id()?).await
+        self.users.revoke(self.user_id()).await
     }
 
     /// Returns the user of this account, on a route with layers for several accounts. Also finds a user
@@ -335,10 +340,6 @@ impl WechatUser {
     /// Returns the user of this account: this user, or one that a layer further out has inserted.
     pub fn for_app(&self, app: &AppId) -> Option<&WechatUser> {
         find(self, app)
-    }
-
-    fn user_id(&self) -> Result<UserId, Error> {
-        Ok(UserId::new(self.id())?)
     }
 }
 

@@ -1,9 +1,10 @@
 //! A user's token, as callers receive it.
 
 use std::fmt;
+use std::sync::OnceLock;
 
 use crate::clock::Timestamp;
-use crate::credential::{AccessToken, Lifetime};
+use crate::credential::{AccessToken, Lifetime, UserId};
 use crate::provider::CacheEntry;
 
 /// A user's access token, its lifetime, and the stored details of the user. Cheap to clone.
@@ -22,64 +23,78 @@ use crate::provider::CacheEntry;
 /// # Ok(()) }
 /// ```
 #[derive(Clone)]
-pub struct UserToken(CacheEntry);
+pub struct UserToken {
+    entry: CacheEntry,
+    /// The user id, once a caller has asked for it. The entry contains the id as text. Most
+    /// requests need only the text, so a new token allocates no memory for the id.
+    user_id: OnceLock<UserId>,
+}
 
 impl UserToken {
     #[inline]
     pub(crate) fn new(entry: CacheEntry) -> Self {
-        Self(entry)
+        Self {
+            entry,
+            user_id: OnceLock::new(),
+        }
     }
 
     /// Returns `true` if WeChat granted the token to this process. The first callers that received
     /// the token waited for WeChat.
     pub(crate) fn was_renewed(&self) -> bool {
-        self.0.was_renewed()
+        self.entry.was_renewed()
     }
 
     /// Returns the id under which the store holds the user's tokens.
-    pub fn user_id(&self) -> &str {
-        self.0.id()
+    pub fn user_id(&self) -> &UserId {
+        self.user_id
+            .get_or_init(|| UserId::from_checked(self.entry.id()))
+    }
+
+    /// Returns the text of [`user_id`](Self::user_id), and allocates no memory for it.
+    pub(crate) fn user_id_text(&self) -> &str {
+        self.entry.id()
     }
 
     /// Returns the secret, which calls of WeChat's API carry.
     pub fn access_token(&self) -> &AccessToken {
-        self.0.secret()
+        self.entry.secret()
     }
 
     /// Returns the times at which the token is due for renewal and expires.
     pub fn lifetime(&self) -> Lifetime {
-        self.0.lifetime()
+        self.entry.lifetime()
     }
 
     /// Returns the time of the user's last logout everywhere. Sessions of earlier logins are
     /// revoked.
     #[inline]
     pub(crate) fn sessions_valid_from(&self) -> Option<Timestamp> {
-        self.0.sessions_from()
+        self.entry.sessions_from()
     }
 
     /// Returns the user's openid, or `None` if the stored tokens do not contain it.
     pub fn openid(&self) -> Option<&str> {
-        self.0.openid()
+        self.entry.openid()
     }
 
     /// Returns the granted scopes, separated by commas, or `None` if the stored tokens do not
     /// contain them.
     pub fn scope(&self) -> Option<&str> {
-        self.0.scope()
+        self.entry.scope()
     }
 
     /// Returns the user's unionid, or `None` if the stored tokens do not contain it. Only accounts
     /// that are bound to a WeChat Open Platform account (开放平台) have unionids.
     pub fn unionid(&self) -> Option<&str> {
-        self.0.unionid()
+        self.entry.unionid()
     }
 }
 
 impl fmt::Debug for UserToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("UserToken")
-            .field("user_id", &self.user_id())
+            .field("user_id", &self.entry.id())
             .field("lifetime", &self.lifetime())
             .field("scope", &self.scope())
             .finish_non_exhaustive()

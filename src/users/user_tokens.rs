@@ -227,7 +227,7 @@ impl UserTokens {
     /// async fn nickname(users: &UserTokens, user: &UserId) -> Result<String, Error> {
     ///     let info: UserInfo = users
     ///         .with_token(user, |token| async move {
-    ///             let openid = token.openid().unwrap_or(token.user_id());
+    ///             let openid = token.openid().unwrap_or(token.user_id().as_str());
     ///             users.wechat().user_info(token.access_token(), openid, Language::ZhCn).await
     ///         })
     ///         .await?;
@@ -258,7 +258,7 @@ impl UserTokens {
         let fetch = async || {
             self.with_token(user, async |token| {
                 // A record of another service may lack the openid. The user id is the openid then.
-                let openid = token.openid().unwrap_or(token.user_id());
+                let openid = token.openid().unwrap_or(token.user_id_text());
                 let wechat = self.wechat();
                 wechat
                     .user_info(token.access_token(), openid, Language::ZhCn)

@@ -127,7 +127,7 @@ impl SessionCookie {
             last_known_logout: token.sessions_valid_from(),
             ..Session::default()
         };
-        self.issue_for_id(token.user_id(), session)
+        self.issue_for_id(token.user_id_text(), session)
     }
 
     /// Returns a `Set-Cookie` header that signs `user` in with a session that a login has filled

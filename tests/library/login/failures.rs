@@ -282,7 +282,7 @@ async fn a_handler_that_repeats_a_login_causes_no_loop() {
         user.users()
             .revoke(&tower_wechat::UserId::new(user.id())?)
             .await?;
-        Ok::<_, tower_wechat::Error>(user.current().await?.user_id().to_owned())
+        Ok::<_, tower_wechat::Error>(user.current().await?.user_id().to_string())
     };
     let site = harness
         .mounted(
