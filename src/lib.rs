@@ -39,10 +39,12 @@
 //!
 //! | guide | contents |
 //! |---|---|
+//! | [`guide::recipes`] | nine small applications to start from |
 //! | [`guide::login`] | logins with WeChat, from the account's settings to a greeting page |
 //! | [`guide::account`] | the account's own token and ticket, JS-SDK signatures, the token center |
 //! | [`guide::redis`] | connections, topologies, layouts and settings of Redis |
 //! | [`guide::failures`] | responses while WeChat, Redis or a process fails, and all timeouts |
+//! | [`guide::production`] | what to do and to try before users come |
 //! | [`guide::operations`] | health, errcodes, proxies, shutdown |
 //! | [`guide::observability`] | metrics, spans and log events |
 //! | [`guide::program`] | the command line for operators |

@@ -21,7 +21,7 @@ guide! {
     login, "login.md", "Signing users in with WeChat, from the account's settings to a greeting page."
 }
 guide! {
-    #[cfg(all(feature = "axum", feature = "redis"))]
+    #[cfg(feature = "axum")]
     recipes, "recipes.md", "Nine small applications, each for one need, with a program to start from."
 }
 guide! { account, "account.md", "The account's own token and ticket, JS-SDK signatures and the token center." }
