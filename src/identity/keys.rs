@@ -23,8 +23,9 @@ type HmacSha256 = Hmac<Sha256>;
 
 /// Keys that sign cookies: the first key signs, and all keys verify.
 ///
-/// To change the key without ending sessions, put the new key first. Remove the old key when its
-/// sessions have been issued again or have ended.
+/// To change the key without ending sessions, release `OLD,NEW` first, so that all processes verify
+/// the new key. Then release `NEW,OLD`, and remove the old key when its sessions have been issued
+/// again or have ended.
 ///
 /// ```
 /// use tower_wechat::CookieKeys;

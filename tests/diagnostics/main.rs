@@ -1,8 +1,8 @@
 //! Tests of the compiler's errors for mistakes in the use of the crate: each error names the remedy.
 //!
 //! Each file in `cases` is a program that the test compiles with the crate's features of this
-//! build. Each line `//~ WORDS` quotes a part of the expected error. A program without such lines
-//! must compile.
+//! build, or with those in a line `//@ features: NAMES`. Each line `//~ WORDS` quotes a part of the
+//! expected error. A program without such lines must compile.
 
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
@@ -13,8 +13,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::Value;
 
-/// Crates that the cases import.
-const CRATES: [&str; 8] = [
+/// Crates that the cases import, apart from [`OWN_CRATE`].
+const CRATES: [&str; 7] = [
     "axum",
     "bytes",
     "http",
@@ -22,11 +22,13 @@ const CRATES: [&str; 8] = [
     "hyper",
     "tower",
     "tower_http",
-    "tower_wechat",
 ];
 
-/// Returns the files of the libraries that this test was linked with, by crate. Cargo only lists
-/// the files, because they are already built.
+/// The crate of this repository.
+const OWN_CRATE: &str = "tower_wechat";
+
+/// Returns the files of all libraries that were built for this test, by crate. Cargo only lists the
+/// files, because they are already built.
 fn libraries() -> BTreeMap<String, PathBuf> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo
@@ -61,13 +63,13 @@ fn libraries() -> BTreeMap<String, PathBuf> {
         let files = message["filenames"].as_array().into_iter().flatten();
         let library = files
             .filter_map(Value::as_str)
-            .find(|file| file.ends_with(".rlib"));
+            .find(|file| file.ends_with(".rlib") || file.ends_with(std::env::consts::DLL_SUFFIX));
         // If a crate is linked in two versions, the test uses the newer one.
         let version = message["package_id"]
             .as_str()
             .unwrap_or_default()
             .to_owned();
-        if let (Some(library), true) = (library, CRATES.contains(&&*name)) {
+        if let Some(library) = library {
             let known = found
                 .entry(name)
                 .or_insert((version.clone(), PathBuf::from(library)));
@@ -82,8 +84,8 @@ fn libraries() -> BTreeMap<String, PathBuf> {
         .collect()
 }
 
-fn compile(case: &Path, libraries: &BTreeMap<String, PathBuf>) -> Result<(), String> {
-    let directory = tempfile_directory();
+/// Returns a command that runs rustc for the metadata of a library with these dependencies.
+fn rustc<'a>(dependencies: impl IntoIterator<Item = (&'a str, &'a Path)>) -> Command {
     let mut rustc = Command::new(std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned()));
     rustc
         .args([
@@ -92,11 +94,8 @@ fn compile(case: &Path, libraries: &BTreeMap<String, PathBuf>) -> Result<(), Str
             "--emit=metadata",
             "--cap-lints=allow",
         ])
-        .args(["--color=never", "--diagnostic-width=400"])
-        .arg("--out-dir")
-        .arg(&directory)
-        .arg(case);
-    for (name, file) in libraries {
+        .args(["--color=never", "--diagnostic-width=400"]);
+    for (name, file) in dependencies {
         rustc
             .arg("--extern")
             .arg(format!("{name}={}", file.display()));
@@ -105,6 +104,45 @@ fn compile(case: &Path, libraries: &BTreeMap<String, PathBuf>) -> Result<(), Str
             .arg("-L")
             .arg(format!("dependency={}", deps.display()));
     }
+    rustc
+}
+
+/// Compiles this crate with a list of features, and returns the file.
+fn own_crate_with(features: &str, libraries: &BTreeMap<String, PathBuf>) -> PathBuf {
+    let file = format!("lib{OWN_CRATE}-{}.rmeta", features.replace(' ', "-"));
+    let file = tempfile_directory().join(file);
+    let dependencies = libraries.iter().filter(|(name, _)| *name != OWN_CRATE);
+    let mut rustc = rustc(dependencies.map(|(name, file)| (name.as_str(), file.as_path())));
+    for feature in features.split(' ') {
+        rustc.arg("--cfg").arg(format!("feature={feature:?}"));
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs");
+    rustc
+        .arg("--crate-name")
+        .arg(OWN_CRATE)
+        .arg("-o")
+        .arg(&file);
+    let output = rustc.arg(root).output().expect("rustc runs");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{errors}");
+    file
+}
+
+fn compile(case: &Path, libraries: &BTreeMap<String, PathBuf>) -> Result<(), String> {
+    let source = std::fs::read_to_string(case).expect("a text");
+    let mut features = source
+        .lines()
+        .filter_map(|line| line.strip_prefix("//@ features: "));
+    let own_crate = match features.next() {
+        Some(features) => own_crate_with(features, libraries),
+        None => libraries[OWN_CRATE].clone(),
+    };
+    let dependencies = CRATES.map(|name| (name, libraries[name].as_path()));
+    let dependencies = dependencies
+        .into_iter()
+        .chain([(OWN_CRATE, own_crate.as_path())]);
+    let mut rustc = rustc(dependencies);
+    rustc.arg("--out-dir").arg(tempfile_directory()).arg(case);
     let output = rustc.output().expect("rustc runs");
     match output.status.success() {
         true => Ok(()),
@@ -137,7 +175,6 @@ fn check(case: &Path, libraries: &BTreeMap<String, PathBuf>) -> Option<String> {
 #[test]
 fn compiler_errors_name_the_remedy() {
     let libraries = libraries();
-    assert_eq!(libraries.len(), CRATES.len(), "{libraries:?}");
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/diagnostics/cases");
     let cases = std::fs::read_dir(cases).expect("cases");
     let cases: Vec<_> = cases.map(|case| case.expect("a case").path()).collect();

@@ -1,0 +1,15 @@
+//! Modules and types of features that `Cargo.toml` does not name.
+//@ features: axum redis
+//~ gated behind the `simulator` feature
+//~ gated behind the `sealing` feature
+
+use tower_wechat::Error;
+use tower_wechat::redis::SealingKeys;
+
+pub async fn start() -> std::io::Result<()> {
+    tower_wechat::simulator::Simulator::start().await.map(drop)
+}
+
+pub fn keys(text: &str) -> Result<SealingKeys, Error> {
+    SealingKeys::from_base64(text)
+}
