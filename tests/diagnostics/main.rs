@@ -122,6 +122,7 @@ fn own_crate_with(features: &str, libraries: &BTreeMap<String, PathBuf>) -> Path
         .arg(OWN_CRATE)
         .arg("-o")
         .arg(&file);
+    rustc.env("CARGO_PKG_VERSION", env!("CARGO_PKG_VERSION"));
     let output = rustc.arg(root).output().expect("rustc runs");
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
