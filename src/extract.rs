@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::identity::RequestHead;
 use crate::jssdk::JsConfig;
 use crate::layer::{AnonymousRequest, Rejection, WechatAccount, WechatUser};
+use crate::login::Scope;
 
 /// Extracts the user of a request. Rejects a request without a user as the layer does under
 /// [`Policy::Required`](crate::Policy::Required), also under
@@ -38,6 +39,54 @@ impl<S: Sync> OptionalFromRequestParts<S> for WechatUser {
             return Err(Rejection::no_layer());
         }
         Ok(user.cloned())
+    }
+}
+
+/// The user of a request, who has granted `snsapi_userinfo`: the nickname, the avatar and the other
+/// values of the profile.
+///
+/// A handler that takes this argument asks a user for the scope who has not granted it. A page load
+/// is redirected to WeChat, and any other request receives 401 with a `login_url` for the scope. A
+/// user who declines receives 403. A request without a user starts a login for the scope, also
+/// under [`Policy::Optional`](crate::Policy::Optional). A user whose stored tokens do not contain the
+/// granted scopes passes; other services may store such tokens.
+///
+/// ```
+/// use axum::{Router, routing::get};
+/// # use tower_wechat::{CookieKeys, MemoryStore, UserTokens, WechatClient};
+/// use tower_wechat::layer::GrantedUserInfo;
+/// use tower_wechat::{Error, Login, Scope, WechatLayer, WechatUser};
+///
+/// async fn home(user: WechatUser) -> String {
+///     format!("hello {}", user.id())
+/// }
+///
+/// async fn card(GrantedUserInfo(user): GrantedUserInfo) -> Result<String, Error> {
+///     Ok(user.profile().await?.nickname.clone())
+/// }
+///
+/// # fn main() -> Result<(), Error> {
+/// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
+/// // `snsapi_base` asks the user nothing.
+/// let login = Login::builder("https://h5.example.com", CookieKeys::random()?)
+///     .scope(Scope::Base)
+///     .build()?;
+/// let app: Router = Router::new()
+///     .route("/", get(home))
+///     .route("/card", get(card))
+///     .layer(WechatLayer::new(users).login(login));
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone)]
+pub struct GrantedUserInfo(pub WechatUser);
+
+impl<S: Sync> FromRequestParts<S> for GrantedUserInfo {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
+        let head = RequestHead::from_parts(parts);
+        let user = WechatUser::required_with_scope_from(&head, Scope::UserInfo)?;
+        Ok(Self(user.clone()))
     }
 }
 

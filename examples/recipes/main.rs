@@ -4,9 +4,10 @@
 //! recipes are the other files beside this one.
 
 mod greeting;
+mod scope;
 
 use tower_wechat::simulator::Simulator;
-use tower_wechat::{CookieKeys, Login, MemoryStore, UserTokens};
+use tower_wechat::{CookieKeys, Login, MemoryStore, Scope, UserTokens};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -21,6 +22,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let recipe = std::env::args().nth(1).unwrap_or("greeting".to_owned());
     let app = match recipe.as_str() {
         "greeting" => greeting::app(users, login.build()?),
+        "scope" => scope::app(users, login.scope(Scope::Base).build()?),
         other => return Err(format!("there is no recipe `{other}`").into()),
     };
     println!("listening on {origin}");

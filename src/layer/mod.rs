@@ -44,3 +44,6 @@ pub use self::service::WechatService;
 pub(crate) use self::user::AnonymousRequest;
 pub use self::user::WechatUser;
 pub use self::wechat_layer::WechatLayer;
+#[cfg(feature = "axum")]
+#[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
+pub use crate::extract::GrantedUserInfo;

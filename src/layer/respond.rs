@@ -6,7 +6,7 @@ use http::{Extensions, HeaderValue, Request, Response, StatusCode};
 use super::rejection::{Reject, Rejection};
 use super::retained_head::RetainedHead;
 use super::shared::Shared;
-use super::user::{AnonymousRequest, has_passed_layer};
+use super::user::{AnonymousRequest, WechatUser, has_passed_layer};
 use crate::error::ErrorKind;
 use crate::identity::RequestHead;
 use crate::login::{LoginReply, ReplyContent};
@@ -52,24 +52,31 @@ impl<I, R> Shared<I, R> {
     /// Renders the rejection that a handler returned, in place of the handler's own response.
     pub(super) fn render_handler_rejection<B>(
         &self,
-        mut rejection: Rejection,
+        rejection: Rejection,
         retained: &RetainedHead,
         response: Response<B>,
     ) -> Response<B>
     where
         R: Reject<B>,
     {
-        rejection.scope_declined |= rejection.scope.is_some() && retained.scope_declined;
+        let with_scope_declined = |mut rejection: Rejection, head: &RequestHead<'_>| {
+            rejection.scope_declined |= rejection.scope.is_some() && retained.scope_declined;
+            self.with_scope_declined(rejection, head)
+        };
         // Rejections of extractors contain the whole head of the request. Errors of handlers do not.
         let rendered = match rejection.head.clone() {
             Some(head) => {
+                let head = head.borrow();
+                // A request without a user starts a login for the scope, and has declined nothing.
+                let rejection = match head.extensions.get::<WechatUser>() {
+                    Some(_) => with_scope_declined(rejection, &head),
+                    None => rejection,
+                };
                 let rejection = rejection.or_scope(self.required_scope);
-                self.render_with_login(rejection, &head.borrow(), RedirectTarget::Wechat)
+                self.render_with_login(rejection, &head, RedirectTarget::Wechat)
             }
             None => retained.with_head(|head| {
-                let rejection = self
-                    .with_scope_declined(rejection, head)
-                    .or_scope(self.required_scope);
+                let rejection = with_scope_declined(rejection, head).or_scope(self.required_scope);
                 self.render_with_login(rejection, head, RedirectTarget::LoginPath)
             }),
         };

@@ -9,8 +9,8 @@ use super::Rejection;
 use super::outer::{OfAccount, Outer, find};
 use crate::credential::{AccessToken, AppId, Freshness, Lifetime, UserId};
 use crate::error::{Error, InvalidToken};
-use crate::identity::RequestHead;
-use crate::login::Scope;
+use crate::identity::{RequestHead, Session};
+use crate::login::{LoginHandler, Scope};
 use crate::users::{UserToken, UserTokens};
 use crate::wechat::UserInfo;
 
@@ -158,6 +158,56 @@ impl WechatUser {
         match head.extensions.get::<AnonymousRequest>() {
             Some(mark) => Err(mark.rejection.clone().retain_head(head)),
             None => Err(Rejection::no_layer()),
+        }
+    }
+
+    /// Returns the user of a request if the user has granted this scope. axum handlers take a
+    /// `GrantedUserInfo` as an argument instead.
+    ///
+    /// The layer renders the rejection of a user who has not granted the scope as
+    /// [`WechatLayer::require_scope`](crate::WechatLayer::require_scope) says. Users whose stored
+    /// tokens do not contain the granted scopes pass.
+    ///
+    /// # Errors
+    /// Returns the rejection of a request without a user, as [`required`](Self::required) does, or of
+    /// a user who has not granted the scope. The login of either asks for the scope.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use http::{Request, Response};
+    /// use http_body_util::Full;
+    /// use tower_wechat::{Rejection, Scope, WechatUser};
+    ///
+    /// async fn nickname<B>(request: Request<B>) -> Result<String, Rejection> {
+    ///     let user = WechatUser::required_with_scope(&request, Scope::UserInfo)?.clone();
+    ///     Ok(user.profile().await?.nickname.clone())
+    /// }
+    ///
+    /// async fn card<B>(request: Request<B>) -> Response<Full<Bytes>> {
+    ///     match nickname(request).await {
+    ///         Ok(nickname) => Response::new(Full::from(nickname)),
+    ///         Err(rejection) => rejection.response().map(Full::new),
+    ///     }
+    /// }
+    /// ```
+    pub fn required_with_scope<B>(request: &Request<B>, scope: Scope) -> Result<&Self, Rejection> {
+        Self::required_with_scope_from(&RequestHead::from_request(request), scope)
+    }
+
+    /// Does the same as [`required_with_scope`](Self::required_with_scope) with the head of the
+    /// request.
+    pub(crate) fn required_with_scope_from<'a>(
+        head: &RequestHead<'a>,
+        scope: Scope,
+    ) -> Result<&'a Self, Rejection> {
+        match Self::required_from(head) {
+            Ok(user) if LoginHandler::lacks_scope(&user.token, scope) => {
+                // The layer that renders the rejection adds what the session says about the scope.
+                let rejection = Rejection::missing_scope(scope, Session::default());
+                Err(rejection.retain_head(head))
+            }
+            Ok(user) => Ok(user),
+            Err(rejection) => Err(rejection.at_least_scope(scope)),
         }
     }
 

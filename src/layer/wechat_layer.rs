@@ -216,33 +216,17 @@ impl<I, R> WechatLayer<I, R> {
     /// Under [`Policy::Optional`] the request passes without its user. A handler that takes a
     /// [`WechatUser`] rejects the request, and asks the user for the scope.
     ///
-    /// To require a scope for some routes only, put a second layer around them, inside of the layer with
-    /// the login:
+    /// To require `snsapi_userinfo` for some routes only, let their handlers take a
+    /// `GrantedUserInfo`, or call [`WechatUser::required_with_scope`].
     ///
     /// ```
-    /// use axum::{Router, routing::get};
     /// # use tower_wechat::{CookieKeys, MemoryStore, UserTokens, WechatClient};
-    /// use tower_wechat::{Login, Scope, WechatLayer, WechatUser};
-    ///
-    /// async fn home(user: WechatUser) -> String {
-    ///     format!("hello {}", user.id())
-    /// }
-    ///
-    /// async fn card(user: WechatUser) -> Result<String, tower_wechat::Error> {
-    ///     Ok(user.profile().await?.nickname.clone())
-    /// }
+    /// use tower_wechat::{Login, Scope, WechatLayer};
     ///
     /// # fn main() -> Result<(), tower_wechat::Error> {
     /// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
-    /// let login = Login::builder("https://h5.example.com", CookieKeys::random()?)
-    ///     .scope(Scope::Base)
-    ///     .build()?;
-    /// let layer = WechatLayer::new(users).login(login);
-    /// let app: Router = Router::new()
-    ///     .route("/card", get(card))
-    ///     .route_layer(layer.clone().require_scope(Scope::UserInfo))
-    ///     .route("/", get(home))
-    ///     .layer(layer);
+    /// # let login = Login::new("https://h5.example.com", CookieKeys::random()?)?;
+    /// let layer = WechatLayer::new(users).login(login).require_scope(Scope::UserInfo);
     /// # Ok(()) }
     /// ```
     #[must_use]

@@ -196,6 +196,15 @@ impl Rejection {
         }
     }
 
+    /// Sets the scope that the user has to grant, unless the rejection has a broader scope.
+    pub(in crate::layer) fn at_least_scope(self, scope: Scope) -> Self {
+        let scope = self.scope.map_or(scope, |other| other.at_least(scope));
+        Self {
+            scope: Some(scope),
+            ..self
+        }
+    }
+
     /// Copies the head of the request, with which the layer renders this rejection later.
     pub(crate) fn retain_head(self, head: &RequestHead<'_>) -> Self {
         let head = OwnedHead {

@@ -7,6 +7,7 @@ use tower::{Layer, ServiceExt, service_fn};
 use tower_wechat::client::UserTokenResponse;
 use tower_wechat::{
     CookieKeys, Login, MemoryStore, Policy, Scope, UserTokens, WechatClient, WechatLayer,
+    WechatUser,
 };
 
 use super::{header, id, request_of, user_and_token, users};
@@ -84,4 +85,30 @@ async fn a_token_from_the_store_is_counted_once() {
     let service = outer.layer(outer.layer(service_fn(user_and_token::<Body>)));
     service.oneshot(request_of("oA")).await.unwrap();
     assert_eq!(counted(&recorder), [("store".to_owned(), 1)]);
+}
+
+#[tokio::test]
+async fn a_rejection_of_a_handler_is_not_counted_again() {
+    async fn card(
+        request: Request<Body>,
+    ) -> Result<http::Response<Body>, std::convert::Infallible> {
+        let rejection = WechatUser::required_with_scope(&request, Scope::UserInfo).unwrap_err();
+        Ok(rejection.response().map(Body::from))
+    }
+    let users = users().await;
+    let less = UserTokenResponse::new("t")
+        .expires_in(7_200)
+        .scope("snsapi_base");
+    users.store(&id("oLess"), &less).await.unwrap();
+    for (user, outcome) in [("oLess", "cache"), ("oStranger", "login"), ("", "login")] {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let login = Login::new("https://h5.example.com", CookieKeys::random().unwrap()).unwrap();
+        let layer = layer(&recorder, users.clone())
+            .identity(header())
+            .policy(Policy::Optional)
+            .login(login);
+        let response = layer.layer(service_fn(card)).oneshot(request_of(user));
+        assert_eq!(response.await.unwrap().status(), 401);
+        assert_eq!(counted(&recorder), [(outcome.to_owned(), 1)]);
+    }
 }

@@ -6,6 +6,7 @@ mod bad_input;
 mod duplicates;
 mod failures;
 mod flow;
+mod granted_user_info;
 mod harness;
 mod proxies;
 mod return_to;

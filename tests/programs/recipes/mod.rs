@@ -1,6 +1,7 @@
 //! Tests of the recipes in `examples/recipes`, which the guide quotes.
 
 mod greeting;
+mod scope;
 
 use axum::Router;
 use tower_wechat::login::LoginBuilder;
