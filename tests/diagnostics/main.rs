@@ -157,13 +157,22 @@ fn tempfile_directory() -> PathBuf {
     directory
 }
 
+/// Returns the parts of the compiler's output that a case expects.
+fn expected_words(case: &Path) -> Vec<String> {
+    let source = std::fs::read_to_string(case).expect("a text");
+    let words = source.lines().filter_map(|line| line.strip_prefix("//~ "));
+    words.map(str::to_owned).collect()
+}
+
+fn cases() -> Vec<PathBuf> {
+    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/diagnostics/cases");
+    let cases = std::fs::read_dir(cases).expect("cases");
+    cases.map(|case| case.expect("a case").path()).collect()
+}
+
 /// Returns what is wrong with the compiler's output for a case, if anything is.
 fn check(case: &Path, libraries: &BTreeMap<String, PathBuf>) -> Option<String> {
-    let source = std::fs::read_to_string(case).expect("a text");
-    let expected: Vec<_> = source
-        .lines()
-        .filter_map(|line| line.strip_prefix("//~ "))
-        .collect();
+    let expected = expected_words(case);
     let output = compile(case, libraries).err();
     let is_right = match &output {
         None => expected.is_empty(),
@@ -176,9 +185,7 @@ fn check(case: &Path, libraries: &BTreeMap<String, PathBuf>) -> Option<String> {
 #[test]
 fn compiler_errors_name_the_remedy() {
     let libraries = libraries();
-    let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/diagnostics/cases");
-    let cases = std::fs::read_dir(cases).expect("cases");
-    let cases: Vec<_> = cases.map(|case| case.expect("a case").path()).collect();
+    let cases = cases();
     assert!(cases.len() >= 20, "{} cases", cases.len());
     let next = AtomicUsize::new(0);
     let check_next = || {
@@ -197,4 +204,29 @@ fn compiler_errors_name_the_remedy() {
         results.flatten().collect()
     });
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// The guide's table of errors quotes words that a case reads in the compiler's output.
+#[test]
+fn errors_in_the_guide_are_those_of_cases() {
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/guide/login.md");
+    let guide = std::fs::read_to_string(guide).expect("a page");
+    let (_, table) = guide.split_once("| the compiler says |").expect("a table");
+    let rows = table
+        .lines()
+        .skip(2)
+        .take_while(|line| line.starts_with("| "));
+    let shown: Vec<_> = rows.filter_map(|row| row.split(" | ").next()).collect();
+    assert!(shown.len() >= 10, "{shown:?}");
+    let expected: Vec<_> = cases()
+        .iter()
+        .flat_map(|case| expected_words(case))
+        .collect();
+    for words in shown {
+        let words = words.trim_start_matches("| ");
+        assert!(
+            expected.iter().any(|line| line.contains(words)),
+            "no case reads {words:?}"
+        );
+    }
 }

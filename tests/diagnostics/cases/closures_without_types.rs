@@ -1,5 +1,6 @@
 //! Closures whose arguments have no types. The compiler cannot infer them, because other types than
 //! closures are identities and renderers too.
+//~ type annotations needed
 //~ |head: /* Type */|
 //~ |rejection: /* Type */, _|
 

@@ -2,6 +2,7 @@
 //! attribute that it names shows the argument.
 //~ fn(&'a WechatUser)
 //~ fn(String, WechatUser)
+//~ the trait `Handler<_, _>` is not implemented
 //~ axum::debug_handler
 
 use axum::routing::{get, post};
