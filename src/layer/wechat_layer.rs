@@ -96,8 +96,9 @@ impl WechatLayer {
 impl<I, R> WechatLayer<I, R> {
     /// Sets the identity, which reads the user of a request from its head: a
     /// [`SessionCookie`](crate::SessionCookie), a [`TrustedHeader`](crate::TrustedHeader), an
-    /// [`ExtensionIdentity`](crate::identity::ExtensionIdentity) or a closure. Default: none, or the
-    /// session cookie of the [`login`](Self::login).
+    /// [`ExtensionIdentity`](crate::identity::ExtensionIdentity) or a closure
+    /// `|head: &RequestHead<'_>| -> Option<UserId>`, whose argument needs its type. Default: none,
+    /// or the session cookie of the [`login`](Self::login).
     #[must_use]
     pub fn identity<J>(self, identity: J) -> WechatLayer<J, R> {
         WechatLayer(Arc::new(
@@ -238,7 +239,8 @@ impl<I, R> WechatLayer<I, R> {
     }
 
     /// Sets the renderer of the layer's own rejections, of the rejections of axum's extractors, and
-    /// of errors that handlers return ([`Reject`] lists all of these). Default: [`JsonRejection`].
+    /// of errors that handlers return ([`Reject`] lists all of these). The arguments of a closure need
+    /// their types: `|rejection: &Rejection, head: &RequestHead<'_>|`. Default: [`JsonRejection`].
     #[must_use]
     pub fn reject<Q>(self, renderer: Q) -> WechatLayer<I, Q> {
         WechatLayer(Arc::new(
