@@ -6,9 +6,9 @@
 
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::StatusCode;
-use axum::http::header::{RETRY_AFTER, SET_COOKIE};
+use axum::http::header::RETRY_AFTER;
 use axum::middleware::{Next, from_fn};
 use axum::response::{Html, IntoResponse, Redirect, Response};
 use axum::routing::{get, post};
@@ -18,7 +18,9 @@ use tower_sessions::cookie::SameSite;
 use tower_sessions::{MemoryStore as Sessions, Session, SessionManagerLayer, SessionStore};
 use tower_wechat::identity::ExtensionIdentity;
 use tower_wechat::simulator::Simulator;
-use tower_wechat::{CookieKeys, Login, MemoryStore, UserId, UserTokens, WechatLayer, WechatUser};
+use tower_wechat::{
+    CookieKeys, Login, Logout, MemoryStore, UserId, UserTokens, WechatLayer, WechatUser,
+};
 
 /// The openid of the session's user, which `read_session` inserts into the extensions of a request.
 /// `None` if no user is signed in.
@@ -60,7 +62,6 @@ async fn read_session(
 async fn sign_in(
     user: WechatUser,
     session: Session,
-    State(login): State<Login>,
 ) -> Result<impl IntoResponse, SessionStoreError> {
     // The session gets a new id at each login, against session fixation.
     session.cycle_id().await?;
@@ -68,7 +69,7 @@ async fn sign_in(
     session.save().await?;
     // Deletes the login's own cookie, because the session names the user from here on. After a sign-out,
     // that cookie would sign the same user in again at `/sign-in`.
-    Ok(([(SET_COOKIE, login.logout_cookie())], Redirect::to("/me")))
+    Ok((Logout, Redirect::to("/me")))
 }
 
 async fn me(user: WechatUser) -> Html<String> {
@@ -92,10 +93,9 @@ async fn sign_out(session: Session) -> Result<&'static str, SessionStoreError> {
 pub fn application(users: UserTokens, login: Login, sessions: impl SessionStore + Clone) -> Router {
     let identity = ExtensionIdentity::new(|user: &SignedIn| UserId::new(user.0.clone()?).ok());
     // Only this route and the login's own routes use WeChat. All other routes use the session.
-    let layer = WechatLayer::new(users.clone()).login(login.clone());
+    let layer = WechatLayer::new(users.clone()).login(login);
     let login_routes = Router::new()
         .route("/sign-in", get(sign_in))
-        .with_state(login)
         .layer(layer.clone())
         .merge(layer.login_routes());
     Router::new()

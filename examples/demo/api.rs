@@ -7,14 +7,15 @@ use axum::Json;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{self, Query};
 use axum::http::StatusCode;
-use axum::http::header::SET_COOKIE;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tower_wechat::client::{Language, UserInfo};
 use tower_wechat::health::Health;
 use tower_wechat::simulator::Simulator;
-use tower_wechat::{Error, ErrorKind, Login, Tickets, UserToken, UserTokens, WechatUser, health};
+use tower_wechat::{
+    Error, ErrorKind, Login, Logout, Tickets, UserToken, UserTokens, WechatUser, health,
+};
 
 /// The tokens, the login and the simulator that the routes share.
 #[derive(Clone)]
@@ -73,7 +74,7 @@ pub async fn userinfo(user: WechatUser) -> Result<Json<UserInfo>, Error> {
 
 /// The query of `POST /logout`. `everywhere=true` deletes the user's tokens too.
 #[derive(Deserialize)]
-pub struct Logout {
+pub struct LogoutQuery {
     #[serde(default)]
     everywhere: bool,
 }
@@ -82,21 +83,17 @@ pub struct Logout {
 /// user's tokens, so that the user's other sessions lead to a new login.
 pub async fn logout(
     user: WechatUser,
-    logout: Result<Query<Logout>, QueryRejection>,
-    extract::State(state): extract::State<AppState>,
-) -> Result<impl IntoResponse, Response> {
-    let Query(logout) = logout.map_err(|_| {
+    query: Result<Query<LogoutQuery>, QueryRejection>,
+) -> Result<Logout, Response> {
+    let Query(query) = query.map_err(|_| {
         let message = "everywhere is true or false";
         let body = json!({"error": ErrorKind::BadRequest.code(), "message": message});
         (StatusCode::BAD_REQUEST, Json(body)).into_response()
     })?;
-    if logout.everywhere {
+    if query.everywhere {
         user.revoke().await.map_err(IntoResponse::into_response)?;
     }
-    Ok((
-        StatusCode::NO_CONTENT,
-        [(SET_COOKIE, state.login.logout_cookie())],
-    ))
+    Ok(Logout)
 }
 
 /// `GET /healthz`: returns 503 if the store is unavailable, because users without a cached token

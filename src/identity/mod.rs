@@ -169,6 +169,10 @@ pub enum Identity<'a> {
 ///             other => other,
 ///         }
 ///     }
+///
+///     fn session_cookie(&self) -> Option<&SessionCookie> {
+///         Some(&self.0) // so that a `Logout` removes it
+///     }
 /// }
 /// ```
 #[derive(Debug, Clone)]
@@ -242,6 +246,13 @@ impl<'a> Identity<'a> {
 pub trait Identify {
     /// Returns the user of a request. The layer calls this for every request, so it must not block.
     fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a>;
+
+    /// Returns the session cookie that this identity reads, which a [`Logout`](crate::Logout) removes
+    /// from the browser. An identity that wraps a [`SessionCookie`] returns the latter. Default:
+    /// `None`.
+    fn session_cookie(&self) -> Option<&SessionCookie> {
+        None
+    }
 }
 
 #[diagnostic::do_not_recommend]
@@ -285,6 +296,10 @@ pub struct NoIdentity;
 impl<I: Identify + ?Sized> Identify for std::sync::Arc<I> {
     fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a> {
         (**self).identify(head)
+    }
+
+    fn session_cookie(&self) -> Option<&SessionCookie> {
+        (**self).session_cookie()
     }
 }
 

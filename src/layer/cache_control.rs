@@ -1,4 +1,5 @@
-//! The decision whether a response may contain the cookie of a renewed session.
+//! Cookies of sessions on responses: the decision whether a response may contain the cookie of a renewed
+//! session, and the cookie that ends a session.
 //!
 //! A shared cache must never store a renewed session, because it would sign in every client that receives
 //! the cached response. The cookie is therefore added only if no shared cache may reuse the response, by
@@ -30,11 +31,7 @@ pub(super) fn add_session_cookie<B>(response: &mut Response<B>, cookie: HeaderVa
     // A cache adds the headers of a 304 to the stored response that the 304 confirms.
     let shareable = status == StatusCode::NOT_MODIFIED
         || directives.may_be_shared(|| expires_in_future(headers));
-    let targeted: Vec<HeaderName> = headers
-        .keys()
-        .filter(|&name| is_targeted_cache_control(name))
-        .cloned()
-        .collect();
+    let targeted = targeted_cache_controls(headers);
     let shareable_at_gateway = targeted.iter().any(|name| match name.as_str() {
         X_ACCEL_EXPIRES => headers.get_all(name).iter().any(|value| value != "0"),
         _ => CacheDirectives::parse(headers.get_all(name)).may_be_shared(|| false),
@@ -56,18 +53,46 @@ pub(super) fn add_session_cookie<B>(response: &mut Response<B>, cookie: HeaderVa
     headers.append(SET_COOKIE, cookie);
 }
 
+/// Adds the cookie that ends a session to a response, in place of other cookies with its name. No
+/// cache may store the response, because it would log out every client that receives it.
+pub(super) fn add_removal_cookie<B>(response: &mut Response<B>, cookie: HeaderValue) {
+    let headers = response.headers_mut();
+    let set = headers.get_all(SET_COOKIE).iter();
+    let others: Vec<HeaderValue> = set
+        .filter(|set| cookie_name(set) != cookie_name(&cookie))
+        .cloned()
+        .collect();
+    headers.remove(SET_COOKIE);
+    for cookie in others.into_iter().chain([cookie]) {
+        headers.append(SET_COOKIE, cookie);
+    }
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    for name in targeted_cache_controls(headers) {
+        headers.remove(name);
+    }
+}
+
 /// Returns `true` if the application sets a cookie with the name of `cookie`, because the
 /// application signs a user in or out.
 fn sets_same_cookie(headers: &HeaderMap, cookie: &HeaderValue) -> bool {
-    let name = |cookie: &HeaderValue| {
-        let end = cookie.as_bytes().iter().position(|byte| *byte == b'=');
-        end.map(|end| cookie.as_bytes()[..end].to_vec())
-    };
-    let ours = name(cookie);
-    headers
-        .get_all(SET_COOKIE)
-        .iter()
-        .any(|set| name(set) == ours)
+    let mut set = headers.get_all(SET_COOKIE).iter();
+    set.any(|set| cookie_name(set) == cookie_name(cookie))
+}
+
+/// Returns the name in a `Set-Cookie` header.
+fn cookie_name(cookie: &HeaderValue) -> Option<&[u8]> {
+    let end = cookie.as_bytes().iter().position(|byte| *byte == b'=')?;
+    Some(&cookie.as_bytes()[..end])
+}
+
+/// Returns the names of the response's headers that CDNs and gateways follow instead of
+/// `Cache-Control`.
+fn targeted_cache_controls(headers: &HeaderMap) -> Vec<HeaderName> {
+    let names = headers.keys();
+    names
+        .filter(|&name| is_targeted_cache_control(name))
+        .cloned()
+        .collect()
 }
 
 /// Returns `true` for a header that CDNs and gateways follow instead of `Cache-Control`. The

@@ -12,12 +12,12 @@ use tower_service::Service;
 
 use super::cache_control;
 use super::rejection::{Reject, Rejection};
-use super::retained_head::RejectionContext;
+use super::retained_head::ResponseContext;
 use super::shared::Shared;
-use super::{Policy, WechatUser};
+use super::{Logout, Policy, WechatUser};
 use crate::credential::Freshness;
 use crate::error::{Error, ErrorKind};
-use crate::identity::{RequestHead, Session};
+use crate::identity::{Identify, RequestHead, Session};
 use crate::login::{LoginHandler, LoginReply};
 use crate::metrics::RequestOutcome;
 use crate::store::BoxFuture;
@@ -42,9 +42,9 @@ pin_project! {
         // The renewed cookie of the user's session. The cookie is removed if the request turns out
         // to have no user.
         set_cookie: Option<HeaderValue>,
-        // What the layer needs to render a rejection of the handler. `None` if the handler is not
-        // called, or if its own rendering is final (`Shared::rejection_context`).
-        rejection_context: Option<RejectionContext<I, R>>,
+        // What the layer needs to complete the response of the handler. `None` if the handler is not
+        // called, or if its response is final (`Shared::response_context`).
+        response_context: Option<ResponseContext<I, R>>,
     }
 }
 
@@ -67,7 +67,7 @@ pin_project! {
     /// The first state of a request whose token is in memory, or that passes without a user. The
     /// inner service handles the request. Its response or error ends the future. A rejection that
     /// the handler returned is rendered before the cookie is added, because a rejection that
-    /// requires a login removes the cookie.
+    /// requires a login removes the cookie. So does a [`Logout`].
     ///
     /// # `HandlingLogin`
     ///
@@ -112,12 +112,12 @@ where
     pub(super) fn calling(
         call: S::Future,
         set_cookie: Option<HeaderValue>,
-        rejection_context: Option<RejectionContext<I, R>>,
+        response_context: Option<ResponseContext<I, R>>,
     ) -> Self {
         Self {
             state: FutureState::Calling { call },
             set_cookie,
-            rejection_context,
+            response_context,
         }
     }
 
@@ -125,7 +125,7 @@ where
         token: BoxFuture<'static, Result<UserToken, Error>>,
         pending: PendingRequest<S, I, R, ReqBody>,
         set_cookie: Option<HeaderValue>,
-        rejection_context: Option<RejectionContext<I, R>>,
+        response_context: Option<ResponseContext<I, R>>,
     ) -> Self {
         Self {
             state: FutureState::LoadingToken {
@@ -133,7 +133,7 @@ where
                 pending: Some(pending),
             },
             set_cookie,
-            rejection_context,
+            response_context,
         }
     }
 
@@ -148,7 +148,7 @@ where
                 pending: Some((request, shared)),
             },
             set_cookie: None,
-            rejection_context: None,
+            response_context: None,
         }
     }
 
@@ -158,7 +158,7 @@ where
                 response: Some(response),
             },
             set_cookie: None,
-            rejection_context: None,
+            response_context: None,
         }
     }
 }
@@ -166,6 +166,7 @@ where
 impl<S, I, R, ReqBody, ResBody> Future for ResponseFuture<S, I, R, ReqBody>
 where
     S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+    I: Identify,
     R: Reject<ResBody>,
 {
     type Output = Result<Response<ResBody>, S::Error>;
@@ -178,14 +179,21 @@ where
             let next = match this.state.as_mut().project() {
                 FutureStateProjection::Calling { call } => {
                     let mut response = ready!(call.poll(cx))?;
-                    if let Some(rejection) = Rejection::take_from(&mut response)
-                        && let Some((shared, retained)) = this.rejection_context.take()
-                    {
-                        if rejection.kind() == ErrorKind::LoginRequired {
-                            // A user who has to log in has no session to renew.
+                    let rejection = Rejection::take_from(&mut response);
+                    if let Some(context) = this.response_context.take() {
+                        if let (Some(rejection), Some(retained)) = (rejection, &context.retained) {
+                            if rejection.kind() == ErrorKind::LoginRequired {
+                                // A user who has to log in has no session to renew.
+                                *this.set_cookie = None;
+                            }
+                            let shared = &context.shared;
+                            response =
+                                shared.render_handler_rejection(rejection, retained, response);
+                        }
+                        if Logout::is_in(&response) && context.shared.end_session(&mut response) {
+                            // A renewed cookie would begin the ended session again.
                             *this.set_cookie = None;
                         }
-                        response = shared.render_handler_rejection(rejection, &retained, response);
                     }
                     if let Some(cookie) = this.set_cookie.take() {
                         cache_control::add_session_cookie(&mut response, cookie);

@@ -7,7 +7,7 @@ use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
 
 use super::rejection::Reject;
 use super::shared::Shared;
-use crate::identity::{RequestHead, Session};
+use crate::identity::{Identify, RequestHead, Session};
 use crate::navigation::NavigationHeaders;
 
 /// The part of a request's head with which the layer renders an error that the handler returns.
@@ -30,8 +30,14 @@ pub(super) struct RetainedHead {
     pub(super) scope_declined: bool,
 }
 
-/// The layer that renders an error of a handler, and the retained head of the handler's request.
-pub(super) type RejectionContext<I, R> = (Arc<Shared<I, R>>, RetainedHead);
+/// What the layer needs to complete the response of a handler.
+pub(super) struct ResponseContext<I, R> {
+    /// The layer, which renders an error of the handler and ends a session.
+    pub(super) shared: Arc<Shared<I, R>>,
+    /// The retained head of the handler's request. `None` if the handler's own rendering of an error
+    /// is final.
+    pub(super) retained: Option<RetainedHead>,
+}
 
 impl RetainedHead {
     pub(super) fn from_request<B>(request: &Request<B>, session: Session) -> Self {
@@ -68,24 +74,26 @@ impl RetainedHead {
 }
 
 impl<I, R> Shared<I, R> {
-    /// Returns what the layer needs to render a rejection of the request's handler. Returns `None`
-    /// if the handler's own rendering is final: no login is set, and the renderer is the default
-    /// one.
+    /// Returns what the layer needs to complete the response of the request's handler. Returns
+    /// `None` if that response is final: the renderer is the default one, and the layer has neither
+    /// a login nor a session cookie.
     #[inline]
-    pub(super) fn rejection_context<ReqBody, ResBody>(
+    pub(super) fn response_context<ReqBody, ResBody>(
         self: &Arc<Self>,
         request: &Request<ReqBody>,
         session: Session,
-    ) -> Option<RejectionContext<I, R>>
+    ) -> Option<ResponseContext<I, R>>
     where
+        I: Identify,
         R: Reject<ResBody>,
     {
-        if R::IS_DEFAULT_RENDERING && self.login.is_none() {
+        let renders = !R::IS_DEFAULT_RENDERING || self.login.is_some();
+        if !renders && self.identity.session_cookie().is_none() {
             return None;
         }
-        Some((
-            Arc::clone(self),
-            RetainedHead::from_request(request, session),
-        ))
+        Some(ResponseContext {
+            shared: Arc::clone(self),
+            retained: renders.then(|| RetainedHead::from_request(request, session)),
+        })
     }
 }

@@ -138,7 +138,7 @@ impl<S, I, R> WechatService<S, I, R> {
                     return self.reject_or_pass(rejection, request);
                 }
                 let set_cookie = user.set_cookie;
-                let context = shared.rejection_context::<_, ResBody>(&request, user.session);
+                let context = shared.response_context::<_, ResBody>(&request, user.session);
                 if WechatUser::insert_into(&mut request, token, users) {
                     shared.request_counter.count(RequestOutcome::Cache);
                 }
@@ -183,6 +183,7 @@ impl<S, I, R> WechatService<S, I, R> {
     ) -> ResponseFuture<S, I, R, ReqBody>
     where
         S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
+        I: Identify,
         R: Reject<ResBody>,
     {
         match self.shared.pass_preflights {
@@ -237,6 +238,7 @@ impl<S, I, R> WechatService<S, I, R> {
     ) -> ResponseFuture<S, I, R, ReqBody>
     where
         S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
+        I: Identify,
         R: Reject<ResBody>,
     {
         match self.shared.policy {
@@ -259,12 +261,13 @@ impl<S, I, R> WechatService<S, I, R> {
     ) -> ResponseFuture<S, I, R, ReqBody>
     where
         S: Service<Request<ReqBody>, Response = Response<ResBody>>,
+        I: Identify,
         R: Reject<ResBody>,
     {
         self.shared.pass_without_user(rejection, &mut request);
         let context = self
             .shared
-            .rejection_context::<_, ResBody>(&request, Session::default());
+            .response_context::<_, ResBody>(&request, Session::default());
         ResponseFuture::calling(self.inner.call(request), None, context)
     }
 
@@ -276,6 +279,7 @@ impl<S, I, R> WechatService<S, I, R> {
     ) -> ResponseFuture<S, I, R, ReqBody>
     where
         S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
+        I: Identify,
         R: Reject<ResBody>,
     {
         // Other requests may need the reservation while this request waits for its token. The
@@ -288,7 +292,7 @@ impl<S, I, R> WechatService<S, I, R> {
         } = user;
         let context = self
             .shared
-            .rejection_context::<_, ResBody>(&request, session);
+            .response_context::<_, ResBody>(&request, session);
         let pending = PendingRequest {
             inner: self.inner.clone(),
             request,

@@ -9,7 +9,7 @@ use super::shared::{IdentityOrSession, Shared};
 use super::{JsonRejection, Policy, WechatAccount, WechatService};
 #[cfg(doc)]
 use super::{Reject, WechatUser};
-use crate::identity::NoIdentity;
+use crate::identity::{NoIdentity, SessionCookie};
 use crate::login::{Login, Scope};
 use crate::metrics::RequestCounters;
 use crate::users::UserTokens;
@@ -252,6 +252,48 @@ impl<I, R> WechatLayer<I, R> {
     /// Returns the settings, or a copy if another clone of the layer shares them.
     fn into_shared(self) -> Shared<I, R> {
         Arc::try_unwrap(self.0).unwrap_or_else(|shared| shared.duplicate())
+    }
+}
+
+impl<R> WechatLayer<SessionCookie, R> {
+    /// Returns the session cookie that identifies the layer's users: that of the
+    /// [`login`](Self::login), or the [`identity`](Self::identity) of a layer that was given a
+    /// [`SessionCookie`].
+    ///
+    /// With it an application's own login signs in a user who has logged in with WeChat before, for
+    /// example by phone number:
+    ///
+    /// ```
+    /// use axum::extract::State;
+    /// use axum::http::{HeaderName, HeaderValue, StatusCode, header::SET_COOKIE};
+    /// use axum::{Router, routing::post};
+    /// use tower_wechat::{
+    ///     CookieKeys, Error, Login, MemoryStore, SessionCookie, UserId, UserTokens, WechatClient,
+    ///     WechatLayer,
+    /// };
+    ///
+    /// async fn sign_in(
+    ///     State(session): State<SessionCookie>,
+    ///     phone: String,
+    /// ) -> Result<[(HeaderName, HeaderValue); 1], StatusCode> {
+    ///     let user = check_code_of(&phone).await.ok_or(StatusCode::FORBIDDEN)?;
+    ///     Ok([(SET_COOKIE, session.issue(&user))])
+    /// }
+    /// # async fn check_code_of(_phone: &str) -> Option<UserId> { None }
+    ///
+    /// # fn main() -> Result<(), Error> {
+    /// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
+    /// # let login = Login::new("https://h5.example.com", CookieKeys::random()?)?;
+    /// let layer = WechatLayer::new(users).login(login);
+    /// let session = layer.session_cookie().clone();
+    /// let app: Router = Router::new()
+    ///     // … the application's pages
+    ///     .layer(layer)
+    ///     .route("/sign-in", post(sign_in).with_state(session));
+    /// # Ok(()) }
+    /// ```
+    pub fn session_cookie(&self) -> &SessionCookie {
+        &self.0.identity
     }
 }
 

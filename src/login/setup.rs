@@ -2,13 +2,10 @@
 
 use std::fmt;
 
-use http::HeaderValue;
-
 use super::handler::LoginHandler;
 use super::return_to::ReturnTo;
 use super::scope::Scope;
 use super::settings::LoginSettings;
-use crate::identity::SessionCookie;
 use crate::users::UserTokens;
 
 /// A login with WeChat, which the layer serves on its own paths.
@@ -25,10 +22,10 @@ use crate::users::UserTokens;
 /// - serves the [files](super::LoginBuilder::verification_file) by which WeChat verifies your domain.
 ///
 /// Mount the layer around the whole router, so that the layer receives these paths. The host of the
-/// public URL must be the account's 网页授权域名. Several accounts on one host need a
-/// [`callback_path`](super::LoginBuilder::callback_path), a
-/// [`login_path`](super::LoginBuilder::login_path) and a
-/// [`cookie_name`](super::LoginBuilder::cookie_name) each.
+/// public URL must be the account's 网页授权域名. Several accounts on one host need
+/// a public URL with a path each, such as `https://h5.example.com/shop`, or a
+/// [`callback_path`](super::LoginBuilder::callback_path) and a
+/// [`login_path`](super::LoginBuilder::login_path) each.
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -77,20 +74,16 @@ use crate::users::UserTokens;
 ///
 /// # Logout
 ///
-/// [`logout_cookie`](Self::logout_cookie) returns the header that ends the session in one browser.
+/// A handler that returns a [`Logout`](crate::Logout) ends the session in one browser.
 /// [`WechatUser::revoke`](crate::WechatUser::revoke) also deletes the user's tokens, so that the
 /// user's sessions in all browsers lead to a new login:
 ///
 /// ```
-/// use http::{HeaderMap, StatusCode, header::SET_COOKIE};
-/// use tower_wechat::{Login, WechatUser};
+/// use tower_wechat::{Logout, WechatUser};
 ///
-/// async fn logout_everywhere(
-///     user: WechatUser,
-///     login: Login,
-/// ) -> Result<(StatusCode, HeaderMap), tower_wechat::Error> {
+/// async fn logout_everywhere(user: WechatUser) -> Result<Logout, tower_wechat::Error> {
 ///     user.revoke().await?;
-///     Ok((StatusCode::NO_CONTENT, HeaderMap::from_iter([(SET_COOKIE, login.logout_cookie())])))
+///     Ok(Logout)
 /// }
 /// ```
 #[derive(Clone)]
@@ -98,11 +91,6 @@ use crate::users::UserTokens;
 pub struct Login(pub(super) LoginSettings);
 
 impl Login {
-    /// Returns a `Set-Cookie` header that ends the session of the browser that receives it.
-    pub fn logout_cookie(&self) -> HeaderValue {
-        SessionCookie::removal_cookie(self.0.cookie_name.as_deref(), self.0.is_https())
-    }
-
     /// Returns the URL of a login that leads back to `return_to`, a path of the application. If
     /// `return_to` is anything else, the login leads to the start page. WeChat asks the user to
     /// grant `scope`, or the login's own scope for `None`.

@@ -13,6 +13,9 @@ use url::Url;
 /// User agent of WeChat on Android.
 pub const WECHAT: &str = "Mozilla/5.0 (Linux; Android 13) AppleWebKit/537.36 Chrome/111.0 Mobile Safari/537.36 MicroMessenger/8.0.42.2460(0x28002A35) WeChat/arm64 Weixin NetType/WIFI Language/zh_CN";
 
+/// Name of the session cookie over plain http, for the AppID that the simulator has by default.
+pub const SESSION: &str = "wechat_session_wx0123456789abcdef";
+
 const HTML: (&str, &str) = ("accept", "text/html,application/xhtml+xml,*/*;q=0.8");
 
 pub struct Browser {

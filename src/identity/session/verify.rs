@@ -162,4 +162,8 @@ impl Identify for SessionCookie {
             session,
         })
     }
+
+    fn session_cookie(&self) -> Option<&SessionCookie> {
+        Some(self)
+    }
 }

@@ -4,6 +4,7 @@ mod accounts;
 mod allocations;
 mod counts;
 mod identities;
+mod logout;
 mod mounting;
 mod optional;
 mod preflights;

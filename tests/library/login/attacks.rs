@@ -9,7 +9,7 @@ use tower_wechat::simulator::{Fault, SimulatedUser};
 use tower_wechat::{Policy, Scope, UserId, WechatUser};
 
 use super::harness::{ALICE, EXCHANGE, Harness, pages};
-use crate::support::browser::{Browser, Reply};
+use crate::support::browser::{Browser, Reply, SESSION};
 use crate::support::free_port;
 use crate::support::nginx::Nginx;
 
@@ -256,7 +256,7 @@ async fn a_renewed_session_does_not_undo_a_logout() {
     harness.advance(Duration::from_secs(16 * 86_400));
     let out = browser.post(&format!("{}/logout", site.url)).await;
     assert_eq!(out.status, 204);
-    assert_eq!(browser.cookie("wechat_session"), None);
+    assert_eq!(browser.cookie(SESSION), None);
 }
 
 #[tokio::test]
@@ -275,7 +275,7 @@ async fn a_callback_in_the_history_does_not_undo_a_logout() {
             .unwrap()
             .contains("/connect/oauth2/authorize")
     );
-    assert_eq!(browser.cookie("wechat_session"), None);
+    assert_eq!(browser.cookie(SESSION), None);
 }
 
 /// The session is valid, the user's tokens are deleted, and WeChat rejects each code. The login
@@ -372,7 +372,7 @@ async fn no_cacheable_response_renews_a_session() {
         .mounted(
             |login| login,
             |layer, login| {
-                pages(login.clone())
+                pages()
                     .route("/logo.svg", get(logo))
                     .layer(layer.login(login))
             },
@@ -401,7 +401,7 @@ async fn a_gateways_cache_stores_no_session() {
         .mounted(
             |login| login,
             |layer, login| {
-                pages(login.clone())
+                pages()
                     .route("/page", get(page))
                     .layer(layer.policy(Policy::Optional).login(login))
             },
@@ -418,14 +418,10 @@ async fn a_gateways_cache_stores_no_session() {
     let browser = Browser::new();
     browser.open(&format!("{}/me", site.url)).await;
     harness.advance(Duration::from_secs(16 * 86_400));
-    let before = browser.cookie("wechat_session");
+    let before = browser.cookie(SESSION);
     let url = format!("http://{address}/page");
     assert_eq!(browser.fetch(&url).await.text, ALICE);
-    assert_ne!(
-        browser.cookie("wechat_session"),
-        before,
-        "the session is renewed"
-    );
+    assert_ne!(browser.cookie(SESSION), before, "the session is renewed");
     let anonymous = Browser::new().fetch(&url).await;
     assert_eq!(
         (&*anonymous.text, anonymous.cookies()),

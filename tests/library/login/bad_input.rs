@@ -6,7 +6,7 @@ use std::time::Duration;
 use url::Url;
 
 use super::harness::{ALICE, Harness, Site};
-use crate::support::browser::Browser;
+use crate::support::browser::{Browser, SESSION};
 
 struct Begun {
     harness: Harness,
@@ -207,13 +207,13 @@ async fn foreign_sessions_identify_no_user() {
     let me = format!("{}/me", site.url);
     let browser = Browser::new();
     assert_eq!(browser.open(&me).await.json()["id"], ALICE);
-    let session = browser.cookie("wechat_session").unwrap();
+    let session = browser.cookie(SESSION).unwrap();
 
     let other = Harness::new().await;
     let elsewhere = other.site().await;
     let other = Browser::new();
     other.open(&format!("{}/me", elsewhere.url)).await;
-    let foreign = other.cookie("wechat_session").unwrap();
+    let foreign = other.cookie(SESSION).unwrap();
     let renamed = session.replace("oAlice", "oBobby");
     let login = browser
         .cookie_names()
@@ -228,7 +228,7 @@ async fn foreign_sessions_identify_no_user() {
         &"x".repeat(5_000),
     ] {
         let forger = Browser::new();
-        forger.set_cookie("wechat_session", "/", bad);
+        forger.set_cookie(SESSION, "/", bad);
         forger.fetch(&me).await.is_error(401, "login_required");
     }
 }
@@ -241,9 +241,7 @@ async fn many_cookies_do_not_break_a_login() {
         let (name, value) = (format!("wechat_login_{number:016x}"), "x".repeat(3_000));
         begun.browser.set_cookie(&name, "/", &value);
     }
-    begun
-        .browser
-        .set_cookie("wechat_session", "/", &"y".repeat(60_000));
+    begun.browser.set_cookie(SESSION, "/", &"y".repeat(60_000));
     let reply = begun.browser.fetch(&begun.callback).await;
     assert!([302, 400, 431].contains(&reply.status), "{}", reply.status);
     let huge = "z".repeat(1_000_000);

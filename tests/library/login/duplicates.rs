@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 use tower_wechat::simulator::Fault;
 
 use super::harness::{ALICE, EXCHANGE, Harness, Site};
-use crate::support::browser::{Browser, Reply};
+use crate::support::browser::{Browser, Reply, SESSION};
 
 /// Returns the URL of the callback at another server of the cluster.
 fn at(site: &Site, callback: &str) -> String {
@@ -25,7 +25,7 @@ async fn copies(sites: &[Site], browser: &Browser, callback: &str, count: usize)
 }
 
 fn signed_in(reply: &Reply) -> bool {
-    let session = |cookie: &&str| cookie.starts_with("wechat_session=oAlice");
+    let session = |cookie: &&str| cookie.starts_with(&format!("{SESSION}=oAlice"));
     (reply.status, reply.header("location")) == (302, Some("/me?a=b"))
         && reply.cookies().iter().any(session)
 }
@@ -142,7 +142,7 @@ async fn reloads_and_the_back_button_lead_to_the_page() {
     let second = callback.replace(&code, &other_code);
     assert_eq!(browser.open(&second).await.json()["uri"], "/me?a=b");
     // After the session is lost, the second code is rejected.
-    browser.drop_cookies(|name| name == "wechat_session");
+    browser.drop_cookies(|name| name == SESSION);
     browser.fetch(&second).await.is_error(400, "invalid_state");
     // The browser has no session. The first code starts a new login, although its result is stored.
     let sent = browser.visit(&callback).await;
@@ -150,7 +150,7 @@ async fn reloads_and_the_back_button_lead_to_the_page() {
     assert!(location.contains("/connect/oauth2/authorize"));
     assert_eq!(harness.exchanges(), 1);
     harness.advance(Duration::from_secs(601));
-    browser.drop_cookies(|name| name == "wechat_session");
+    browser.drop_cookies(|name| name == SESSION);
     browser
         .fetch(&callback)
         .await

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tower_wechat::simulator::Fault;
 
 use super::harness::{ALICE, EXCHANGE, Harness};
-use crate::support::browser::Browser;
+use crate::support::browser::{Browser, SESSION};
 
 #[tokio::test]
 async fn a_rejected_code_restarts_the_login_once() {
@@ -121,7 +121,7 @@ async fn each_failure_has_its_page_and_status() {
         assert_eq!(page.header("referrer-policy"), Some("no-referrer"));
         let json = browser.fetch(&callback).await;
         json.is_error(status, code);
-        assert!(browser.cookie("wechat_session").is_none());
+        assert!(browser.cookie(SESSION).is_none());
     }
 }
 
@@ -258,9 +258,7 @@ async fn logins_without_effect_end_after_three() {
     let site = harness
         .mounted(
             |login| login,
-            |layer, login| {
-                super::harness::pages(login.clone()).layer(layer.login(login).identity(header))
-            },
+            |layer, login| super::harness::pages().layer(layer.login(login).identity(header)),
         )
         .await;
     let (url, none) = (format!("{}/me", site.url), |_: &str| false);
@@ -315,9 +313,7 @@ fn modern() -> Browser {
 async fn a_lost_session_cookie_causes_no_loop() {
     let harness = Harness::new().await;
     let site = harness.site().await;
-    let (url, session) = (format!("{}/me", site.url), |name: &str| {
-        name == "wechat_session"
-    });
+    let (url, session) = (format!("{}/me", site.url), |name: &str| name == SESSION);
     let logins = logins_until_page(&harness, &modern(), &url, session, NO_EFFECT).await;
     assert_eq!(logins, 3);
     // Without Sec-Fetch headers, the login cannot distinguish a loop from reloads, and allows more

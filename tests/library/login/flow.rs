@@ -5,7 +5,7 @@ use tower_wechat::simulator::SimulatedUser;
 use tower_wechat::{Policy, TrustedHeader};
 
 use super::harness::{ALICE, EXCHANGE, Harness, Site, pages};
-use crate::support::browser::Browser;
+use crate::support::browser::{Browser, SESSION};
 
 #[tokio::test]
 async fn a_first_visit_ends_on_the_page_asked_for() {
@@ -38,7 +38,7 @@ async fn a_first_visit_ends_on_the_page_asked_for() {
     let session = signed_in
         .cookies()
         .into_iter()
-        .find(|cookie| cookie.starts_with("wechat_session="));
+        .find(|cookie| cookie.starts_with(SESSION));
     assert!(
         session
             .unwrap()
@@ -226,7 +226,7 @@ async fn a_configured_identity_stays_with_a_login() {
             |login| login,
             |layer, login| {
                 // The identity is set before the login, which must not replace it.
-                pages(login.clone()).layer(layer.identity(header).login(login))
+                pages().layer(layer.identity(header).login(login))
             },
         )
         .await;
@@ -256,7 +256,7 @@ async fn behind_a_gateway(harness: &Harness) -> Site {
     harness
         .mounted(
             |login| login.bind_to_identity(true),
-            |layer, login| pages(login.clone()).layer(layer.identity(header).login(login)),
+            |layer, login| pages().layer(layer.identity(header).login(login)),
         )
         .await
 }
@@ -309,7 +309,7 @@ async fn optional_routes_pass_and_handlers_reject_as_the_layer() {
         .mounted(
             |login| login,
             |layer, login| {
-                pages(login.clone())
+                pages()
                     .route("/open", axum::routing::get(async || "open"))
                     .layer(layer.policy(Policy::Optional).login(login))
             },

@@ -2,11 +2,9 @@
 
 use std::time::Duration;
 
-use axum::extract::{OriginalUri, State};
-use axum::http::header::SET_COOKIE;
+use axum::extract::OriginalUri;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use http::StatusCode;
 use redis::Commands;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -15,8 +13,8 @@ use tower_wechat::login::LoginBuilder;
 use tower_wechat::redis::Layout;
 use tower_wechat::simulator::{SimulatedUser, Simulator};
 use tower_wechat::{
-    CookieKeys, Error, Login, MemoryStore, RedisStore, Scope, SessionCookie, Store, UserTokens,
-    WechatClient, WechatLayer, WechatUser,
+    CookieKeys, Error, Login, Logout, MemoryStore, RedisStore, Scope, SessionCookie, Store,
+    UserTokens, WechatClient, WechatLayer, WechatUser,
 };
 
 use crate::support::redis_server::RedisServer;
@@ -207,22 +205,21 @@ fn serve(listener: TcpListener, app: Router) {
 /// Returns the application: pages that require a user, one that requires the profile, and two
 /// logout routes.
 pub fn router(layer: WechatLayer, login: Login) -> Router {
-    let layer = layer.login(login.clone());
+    let layer = layer.login(login);
     Router::new()
         .route("/profile", get(profile))
         .route_layer(layer.clone().require_scope(Scope::UserInfo))
-        .merge(pages(login))
+        .merge(pages())
         .layer(layer)
 }
 
-pub fn pages(login: Login) -> Router {
+pub fn pages() -> Router {
     Router::new()
         .route("/", get(me))
         .route("/me", get(me).post(me))
         .route("/nickname", get(nickname))
         .route("/logout", post(logout))
         .route("/logout/everywhere", post(logout_everywhere))
-        .with_state(login)
 }
 
 async fn me(user: WechatUser, OriginalUri(uri): OriginalUri) -> Json<Value> {
@@ -244,20 +241,11 @@ async fn nickname(user: WechatUser) -> Result<String, Error> {
     Ok(user.profile().await?.nickname.clone())
 }
 
-async fn logout(State(login): State<Login>, _: WechatUser) -> impl axum::response::IntoResponse {
-    (
-        StatusCode::NO_CONTENT,
-        [(SET_COOKIE, login.logout_cookie())],
-    )
+async fn logout(_: WechatUser) -> Logout {
+    Logout
 }
 
-async fn logout_everywhere(
-    State(login): State<Login>,
-    user: WechatUser,
-) -> Result<impl axum::response::IntoResponse, Error> {
+async fn logout_everywhere(user: WechatUser) -> Result<Logout, Error> {
     user.revoke().await?;
-    Ok((
-        StatusCode::NO_CONTENT,
-        [(SET_COOKIE, login.logout_cookie())],
-    ))
+    Ok(Logout)
 }

@@ -82,7 +82,7 @@ async fn a_prefix_kept_by_nginx_is_in_the_public_url() {
     let server = |site: &str| format!("location /app/ {{ proxy_pass {site}; }}");
     let (nginx, _site) = behind(&harness, "/app/", server, |layer, login| {
         let layer = layer.login(login.clone());
-        let pages = super::harness::pages(login);
+        let pages = super::harness::pages();
         // axum's `nest` does not route `/app/` to the nested router, so this route does.
         let start = pages.clone().layer(layer.clone());
         Router::new()
@@ -176,7 +176,7 @@ async fn a_misrouted_callback_ends_on_a_page() {
                 &public,
                 |login| login.callback_path(callback),
                 |layer, login| {
-                    let pages = super::harness::pages(login.clone());
+                    let pages = super::harness::pages();
                     let everywhere = pages.clone().fallback(async || "a page of the application");
                     everywhere.layer(layer.login(login))
                 },

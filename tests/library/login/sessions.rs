@@ -10,7 +10,7 @@ use tower_wechat::simulator::SimulatedUser;
 use tower_wechat::{Policy, UserId, WechatUser};
 
 use super::harness::{ALICE, Harness, pages};
-use crate::support::browser::Browser;
+use crate::support::browser::{Browser, SESSION};
 
 #[tokio::test]
 async fn an_empty_cache_accepts_a_new_session() {
@@ -54,7 +54,7 @@ async fn a_logout_ends_one_session_or_all() {
         phone.post(&format!("{}/logout", site.url)).await.status,
         204
     );
-    assert_eq!(phone.cookie("wechat_session"), None);
+    assert_eq!(phone.cookie(SESSION), None);
     phone.fetch(&me).await.is_error(401, "login_required");
     assert_eq!(
         stolen.fetch(&me).await.json()["id"],
@@ -110,7 +110,7 @@ async fn a_public_page_renews_no_ended_session() {
         .mounted(
             |login| login,
             |layer, login| {
-                pages(login.clone())
+                pages()
                     .route("/open", axum::routing::get(optional))
                     .layer(layer.policy(Policy::Optional).login(login))
             },
@@ -141,10 +141,10 @@ async fn a_session_is_renewed_by_requests() {
     let me = format!("{}/me", site.url);
     let browser = Browser::new();
     browser.open(&me).await;
-    let first = browser.cookie("wechat_session").unwrap();
+    let first = browser.cookie(SESSION).unwrap();
     harness.advance(Duration::from_secs(16 * 86_400));
     assert_eq!(browser.visit(&me).await.json()["id"], ALICE);
-    assert_ne!(browser.cookie("wechat_session").unwrap(), first);
+    assert_ne!(browser.cookie(SESSION).unwrap(), first);
 }
 
 #[tokio::test]
@@ -196,9 +196,9 @@ async fn a_stolen_session_ends_with_a_logout_everywhere() {
         victim.open(&me(0)).await;
         harness.advance(DAY * 16);
         let (thief, renewed) = (victim.copy(), victim.copy());
-        let stolen = thief.cookie("wechat_session");
+        let stolen = thief.cookie(SESSION);
         assert_eq!(thief.fetch(&me(1)).await.status, 200);
-        assert_ne!(thief.cookie("wechat_session"), stolen, "it slides");
+        assert_ne!(thief.cookie(SESSION), stolen, "it slides");
 
         let everywhere = format!("{}/logout/everywhere", sites[0].url);
         assert_eq!(victim.post(&everywhere).await.status, 204);
@@ -295,7 +295,7 @@ async fn a_concurrent_login_restores_no_ended_session() {
                 pair.split_once('=').unwrap().1.to_owned()
             };
             let old = Browser::new();
-            old.set_cookie("wechat_session", "/", &cookie(session.issue_for(&token)));
+            old.set_cookie(SESSION, "/", &cookie(session.issue_for(&token)));
             let new = grant("b");
             let (login, logout) = tokio::join!(
                 async {
@@ -310,7 +310,7 @@ async fn a_concurrent_login_restores_no_ended_session() {
             logout.unwrap();
             let fresh = Browser::new();
             let value = cookie(session.issue_for(&login.unwrap()));
-            fresh.set_cookie("wechat_session", "/", &value);
+            fresh.set_cookie(SESSION, "/", &value);
             for site in &sites {
                 let me = format!("{}/me", site.url);
                 old.fetch(&me).await.is_error(401, "login_required");
@@ -352,11 +352,11 @@ async fn invalid_cookies_do_not_end_a_session() {
     let me = format!("{}/me", site.url);
     let browser = Browser::new();
     browser.open(&me).await;
-    let ours = browser.cookie("wechat_session").unwrap();
+    let ours = browser.cookie(SESSION).unwrap();
     let forged = format!("{}A", &ours[..ours.len() - 1]);
     for junk in ["x", "", "a.b.c", forged.as_str()] {
-        let mut cookies = vec![format!("wechat_session={junk}"); 60];
-        cookies.push(format!("wechat_session={ours}"));
+        let mut cookies = vec![format!("{SESSION}={junk}"); 60];
+        cookies.push(format!("{SESSION}={ours}"));
         let cookies = cookies.join("; ");
         let headers = [("accept", "application/json"), ("cookie", &*cookies)];
         let reply = Browser::new().send(http::Method::GET, &me, &headers).await;
@@ -375,12 +375,12 @@ async fn sessions_of_two_users_identify_no_user() {
         harness.sim.add_user(SimulatedUser::new(user));
         let browser = Browser::new();
         assert_eq!(browser.open(&me).await.json()["id"], user);
-        sessions.push(browser.cookie("wechat_session").unwrap());
+        sessions.push(browser.cookie(SESSION).unwrap());
     }
     let ask = async |sessions: &[&String]| {
         let cookies: Vec<_> = sessions
             .iter()
-            .map(|one| format!("wechat_session={one}"))
+            .map(|one| format!("{SESSION}={one}"))
             .collect();
         let cookies = cookies.join("; ");
         let headers = [("accept", "application/json"), ("cookie", &*cookies)];

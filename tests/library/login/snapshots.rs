@@ -7,7 +7,7 @@ use tower_wechat::login::SnapshotPolicy;
 use tower_wechat::simulator::SimulatedUser;
 
 use super::harness::Harness;
-use crate::support::browser::Browser;
+use crate::support::browser::{Browser, SESSION};
 
 const VIRTUAL: &str = "oVirtual00000000000000000000";
 
@@ -25,7 +25,7 @@ async fn snapshot_users_are_admitted_for_two_hours() {
     let session = landed
         .cookies()
         .into_iter()
-        .find(|cookie| cookie.starts_with("wechat_session="));
+        .find(|cookie| cookie.starts_with(SESSION));
     assert!(session.unwrap().contains("Max-Age=7200;"));
     let page = browser.visit(&me).await.json();
     assert_eq!(
@@ -89,6 +89,6 @@ async fn an_application_can_reject_snapshot_users() {
         .await
         .is_page(403, "请使用完整服务");
     browser.fetch(&callback).await.is_error(403, "login_denied");
-    assert_eq!(browser.cookie("wechat_session"), None);
+    assert_eq!(browser.cookie(SESSION), None);
     assert_eq!(harness.exchanges(), 1);
 }

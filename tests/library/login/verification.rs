@@ -33,7 +33,11 @@ async fn a_verification_file_is_public() {
             .await
             .unwrap(),
         browser
-            .send(Method::GET, &url, &[("cookie", "wechat_session=junk")])
+            .send(
+                Method::GET,
+                &url,
+                &[("cookie", "wechat_session_wx0123456789abcdef=junk")],
+            )
             .await
             .unwrap(),
     ] {
