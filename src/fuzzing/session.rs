@@ -9,8 +9,10 @@ use crate::identity::SessionCookie;
 /// Checks that every session cookie that this crate has not signed is rejected.
 pub fn session(data: &[u8]) {
     let (app, keys) = fixed_keys();
-    let session = SessionCookie::new(&other_app_id(), keys);
-    let forged = [b"__Host-wechat_session=", data].concat();
+    let other = other_app_id();
+    let session = SessionCookie::new(&other, keys);
+    let name = format!("__Host-wechat_session_{}=", other.as_str());
+    let forged = [name.as_bytes(), data].concat();
     assert_eq!(identified_user(&session, header_map(COOKIE, &forged)), None);
     assert_eq!(identified_user(&session, header_map(COOKIE, data)), None);
     let session = SessionCookie::new(app, keys);

@@ -59,7 +59,7 @@ impl Login {
 /// let login = Login::builder("https://h5.example.com", CookieKeys::random()?)
 ///     .scope(Scope::Base)
 ///     .snapshot_users(SnapshotPolicy::Deny)
-///     // Another account on the same host uses the default paths and the default name.
+///     // Another account on the same host uses the default paths.
 ///     .callback_path("/shop/wechat/callback")
 ///     .login_path("/shop/wechat/login")
 ///     .cookie_name("shop_session")
@@ -224,7 +224,8 @@ impl LoginBuilder {
     }
 
     /// Sets the name of the session cookie. With https, the layer puts `__Host-` in front: browsers
-    /// then accept the cookie from this host only. Default: `wechat_session`.
+    /// then accept the cookie from this host only. Default: `wechat_session_` and the AppID, so that
+    /// the sessions of several accounts on one host do not replace each other.
     ///
     /// `build` fails if a cookie cannot have this name.
     pub fn cookie_name(self, name: &str) -> Self {

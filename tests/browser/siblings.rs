@@ -138,13 +138,16 @@ async fn a_sibling_host_sets_no_session_under_https() {
     let (attacker, victim) = (attackers.tab().await, victims.tab().await);
     site.sign_in(&attacker, ATTACKER).await;
     let session = attacker.cookies(&site.url("h5", "/")).await;
-    let named = |(name, _): &&(String, String)| name == "__Host-wechat_session";
+    let named = |(name, _): &&(String, String)| name == "__Host-wechat_session_wx0123456789abcdef";
     let (_, session) = session.iter().find(named).unwrap();
     let (login, callback) = attackers_login(&site, &attacker).await;
     assert!(!login.is_empty());
 
     // The victim's browser has no session, and does not accept the attacker's.
-    for name in ["wechat_session", "__Host-wechat_session"] {
+    for name in [
+        "wechat_session_wx0123456789abcdef",
+        "__Host-wechat_session_wx0123456789abcdef",
+    ] {
         site.plant(&victim, &format!("{name}={session}")).await;
     }
     assert_eq!(site.who(&victim).await, "login_required");
@@ -163,8 +166,11 @@ async fn a_sibling_host_sets_no_session_under_https() {
     // The victim is logged in, and stays logged in despite the attacker's cookies.
     site.sign_in(&victim, VICTIM).await;
     for number in 0..6 {
-        site.plant(&victim, &format!("wechat_session={session}{number}"))
-            .await;
+        site.plant(
+            &victim,
+            &format!("wechat_session_wx0123456789abcdef={session}{number}"),
+        )
+        .await;
     }
     assert_eq!(site.who(&victim).await, VICTIM);
     victim.open(&callback).await;
@@ -183,12 +189,16 @@ async fn a_sibling_host_takes_over_no_session_under_http() {
     let (attacker, victim) = (attackers.tab().await, victims.tab().await);
     site.sign_in(&attacker, ATTACKER).await;
     let session = attacker.cookies(&site.url("h5", "/")).await;
-    let named = |(name, _): &&(String, String)| name == "wechat_session";
+    let named = |(name, _): &&(String, String)| name == "wechat_session_wx0123456789abcdef";
     let (_, session) = session.iter().find(named).unwrap();
     site.sign_in(&victim, VICTIM).await;
-    site.plant(&victim, "wechat_session=junk").await;
-    assert_eq!(site.who(&victim).await, VICTIM);
-    site.plant(&victim, &format!("wechat_session={session}"))
+    site.plant(&victim, "wechat_session_wx0123456789abcdef=junk")
         .await;
+    assert_eq!(site.who(&victim).await, VICTIM);
+    site.plant(
+        &victim,
+        &format!("wechat_session_wx0123456789abcdef={session}"),
+    )
+    .await;
     assert_eq!(site.who(&victim).await, "login_required");
 }

@@ -55,7 +55,9 @@ async fn a_callback_comes_many_times() {
     for answer in copies.join_all().await {
         let cookies = answer.headers.get_all("set-cookie");
         let session = |cookie: &reqwest::header::HeaderValue| {
-            cookie.as_bytes().starts_with(b"wechat_session=")
+            cookie
+                .as_bytes()
+                .starts_with(b"wechat_session_wx0123456789abcdef=")
         };
         assert!(cookies.iter().any(session), "{answer:?}");
         harness.record("oLin", &answer);
@@ -81,7 +83,7 @@ async fn cookies_are_forged() {
     let before = reads();
     for number in 0..2_000 {
         let forged = format!(
-            "wechat_session=oFresh{}.{number}.bm90IGEgc2lnbmF0dXJl",
+            "wechat_session_wx0123456789abcdef=oFresh{}.{number}.bm90IGEgc2lnbmF0dXJl",
             number % 4
         );
         let answer = harness.demos[0]

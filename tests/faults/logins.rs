@@ -61,7 +61,7 @@ async fn attempt(
     let Some(answer) = ask(fleet, rng, callback).await else {
         return false;
     };
-    let session = set_cookies(&answer).find(|cookie| cookie.starts_with("wechat_session="));
+    let session = set_cookies(&answer).find(|cookie| cookie.starts_with("wechat_session_"));
     match (answer.status, session) {
         (302, Some(session)) => {
             *user.cookie.lock().unwrap() = Some(session.to_owned());

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::name::{DEFAULT_NAME, check_name, prefixed_name, strip_host_prefix};
+use super::name::{check_name, default_name, prefixed_name, strip_host_prefix};
 use super::{SessionCookie, SessionSettings};
 use crate::clock::Clock;
 use crate::credential::AppId;
@@ -60,7 +60,7 @@ impl SessionCookieBuilder {
         Self {
             app: app.clone(),
             keys: keys.clone(),
-            base_name: Ok(DEFAULT_NAME.to_owned()),
+            base_name: Ok(default_name(app)),
             secure: true,
             lifetime: DEFAULT_LIFETIME,
             max_lifetime: DEFAULT_MAX_SESSION_LIFETIME,
@@ -69,7 +69,8 @@ impl SessionCookieBuilder {
     }
 
     /// Sets the name of the cookie. If the cookie is [`secure`](Self::secure), `build` puts
-    /// `__Host-` in front, unless the name begins with it. Default: `wechat_session`.
+    /// `__Host-` in front, unless the name begins with it. Default: `wechat_session_` and the AppID,
+    /// so that the sessions of several accounts on one host do not replace each other.
     ///
     /// `build` fails if cookies cannot have this name.
     pub fn name(mut self, name: &str) -> Self {
@@ -119,9 +120,15 @@ impl SessionCookieBuilder {
     }
 
     /// Creates the session cookie under a name that the caller has checked, or under the default
-    /// name.
+    /// name for `None`.
     pub(crate) fn build_named(self, name: Option<&str>) -> SessionCookie {
-        self.with_base_name(strip_host_prefix(name.unwrap_or(DEFAULT_NAME)))
+        match name {
+            Some(name) => self.with_base_name(strip_host_prefix(name)),
+            None => {
+                let name = default_name(&self.app);
+                self.with_base_name(&name)
+            }
+        }
     }
 
     /// Creates the session cookie. `base_name` is a name that has been checked, without `__Host-`.

@@ -14,7 +14,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderValue;
 
 pub use self::builder::SessionCookieBuilder;
-use self::name::{DEFAULT_NAME, prefixed_name, strip_host_prefix};
 pub(crate) use self::value::Session;
 use super::cookies::set_cookie_header;
 use super::keys::{CookieKeys, KeyedMac};
@@ -51,7 +50,8 @@ use crate::users::sessions::SNAPSHOT_SESSION_LIFETIME;
 ///
 /// // When the application has identified the user:
 /// let set_cookie = session.issue(&UserId::new("oUser")?);
-/// assert!(set_cookie.to_str().unwrap().starts_with("__Host-wechat_session=oUser."));
+/// let name = "__Host-wechat_session_wx0123456789abcdef";
+/// assert!(set_cookie.to_str().unwrap().starts_with(&format!("{name}=oUser.")));
 /// // When the user signs out:
 /// assert!(session.clear().to_str().unwrap().contains("Max-Age=0"));
 /// # Ok(()) }
@@ -74,7 +74,7 @@ struct SessionSettings {
 
 impl SessionCookie {
     /// Creates the session cookie of this account's users with default settings: secure, and named
-    /// `__Host-wechat_session`.
+    /// `__Host-wechat_session_APPID`.
     pub fn new(app: &AppId, keys: &CookieKeys) -> Self {
         SessionCookieBuilder::new(app, keys).build_named(None)
     }
@@ -172,14 +172,7 @@ impl SessionCookie {
 
     /// Returns a `Set-Cookie` header that ends the session of the browser that receives it.
     pub fn clear(&self) -> HeaderValue {
-        Self::removal_cookie(Some(&self.0.name), self.0.secure)
-    }
-
-    /// Returns a `Set-Cookie` header that ends the session under this cookie name, or under the
-    /// default name for `None`.
-    pub(crate) fn removal_cookie(name: Option<&str>, secure: bool) -> HeaderValue {
-        let name = prefixed_name(strip_host_prefix(name.unwrap_or(DEFAULT_NAME)), secure);
-        set_cookie_header(&format!("{name}="), "/", 0, secure)
+        set_cookie_header(&format!("{}=", self.0.name), "/", 0, self.0.secure)
     }
 }
 

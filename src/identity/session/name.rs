@@ -1,9 +1,10 @@
 //! The name of the session cookie.
 
+use crate::credential::AppId;
 use crate::error::Error;
 
-/// Default name of the session cookie, without its prefix `__Host-`.
-pub(super) const DEFAULT_NAME: &str = "wechat_session";
+/// Start of the session cookie's default name, without its prefix `__Host-`. The AppID follows.
+const DEFAULT_NAME_PREFIX: &str = "wechat_session_";
 
 /// Prefix of the cookie's name with https. Browsers accept a cookie with this prefix from this host
 /// only, so no other host of the domain can set the session cookie.
@@ -11,6 +12,13 @@ const HOST_PREFIX: &str = "__Host-";
 
 /// Maximum length of the cookie name that an application sets: 64 bytes.
 const MAX_NAME_BYTES: usize = 64;
+
+/// Returns the default name of an account's session cookie, without `__Host-`. The name contains the
+/// AppID, so that the sessions of several accounts on one host do not replace each other. All
+/// characters of an AppID can be in a cookie's name.
+pub(super) fn default_name(app: &AppId) -> String {
+    format!("{DEFAULT_NAME_PREFIX}{}", app.as_str())
+}
 
 /// Returns an error unless the name has at most 64 letters, digits and `-_.`, and more than the
 /// prefix `__Host-`.

@@ -52,12 +52,14 @@ fn rejects_cookies_of_other_keys_apps_or_names() {
     assert_eq!(identify_cookie(&session(&[2]).0, &cookie), None);
     let own_builder = || builder("wx1", &[1], &clock);
     let other_app = builder("wx2", &[1], &clock);
+    let same_name = other_app.clone().name("wechat_session_wx1");
     // With plain http, any host of the domain can set the cookie. Its keys therefore differ from
     // the keys with https.
     for other in [
         own_builder().name("other"),
         own_builder().secure(false),
         other_app,
+        same_name,
     ] {
         let other = other.build().unwrap();
         assert_eq!(identify_cookie(&other, &cookie), None, "{other:?}");
@@ -172,6 +174,19 @@ fn old_session_formats_stay_valid() {
 }
 
 #[test]
+fn default_names_contain_the_app_id() {
+    let (_, clock) = session(&[1]);
+    for (secure, expected) in [
+        (true, "__Host-wechat_session_wx_2-A=;"),
+        (false, "wechat_session_wx_2-A=;"),
+    ] {
+        let cookie = builder("wx_2-A", &[1], &clock).secure(secure);
+        let cleared = cookie.build().unwrap().clear();
+        assert!(cleared.to_str().unwrap().starts_with(expected));
+    }
+}
+
+#[test]
 fn host_prefix_is_added_once_under_https_only() {
     let (_, clock) = session(&[1]);
     let named = |name| builder("wx1", &[1], &clock).name(name);
@@ -183,8 +198,7 @@ fn host_prefix_is_added_once_under_https_only() {
         for (secure, expected) in [(true, https), (false, http)] {
             let cookie = named(name).secure(secure).build().unwrap();
             let user = UserId::new("oUser").unwrap();
-            let cleared = SessionCookie::removal_cookie(Some(name), secure);
-            for set in [cookie.issue(&user), cookie.clear(), cleared] {
+            for set in [cookie.issue(&user), cookie.clear()] {
                 let set = set.to_str().unwrap();
                 assert!(set.starts_with(expected), "{set}");
                 assert!(

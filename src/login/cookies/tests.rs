@@ -364,7 +364,7 @@ proptest! {
             }
             jar.store_cookies(set);
             last = Some((tab, now, sends_current));
-            let session = "; __Host-wechat_session=".len() + 28 + 1 + 6 + 1 + 6 + 3 + 44;
+            let session = "; __Host-wechat_session_wx0123456789abcdef=".len() + 28 + 1 + 6 + 1 + 6 + 3 + 44;
             prop_assert!(jar.bytes() + session < 4_096, "{}", jar.bytes());
         }
         if let Some((tab, now, true)) = last {

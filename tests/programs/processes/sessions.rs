@@ -4,7 +4,7 @@ use crate::support::demo_process::DemoProcess;
 use crate::support::harness::{Harness, Layout, now_ms, variables};
 use crate::support::http_client::{Answer, Asked};
 
-const SESSION: &str = "__Host-wechat_session=";
+const SESSION: &str = "__Host-wechat_session_wx0123456789abcdef=";
 const DAY_MS: i64 = 86_400_000;
 
 /// Returns a harness whose demos have an https public URL and identify users by the session cookie.

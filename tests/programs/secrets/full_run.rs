@@ -6,7 +6,7 @@ use tower_wechat::simulator::{Fault, SimulatedUser};
 use url::Url;
 
 use super::search::Secrets;
-use crate::support::browser::{Browser, Reply};
+use crate::support::browser::{Browser, Reply, SESSION};
 use crate::support::demo_process::{DemoProcess, USER_HEADER};
 use crate::support::eventually;
 use crate::support::harness::{Harness, Layout, REFRESH, USERINFO};
@@ -303,7 +303,7 @@ async fn attacks_on(person: &mut Person, callback: &str) {
     person.note(&reply);
     let (mut url, session) = (
         Url::parse(callback).unwrap(),
-        person.browser.cookie("wechat_session"),
+        person.browser.cookie(SESSION),
     );
     url.set_query(None);
     url.set_path("/api/me");
@@ -314,7 +314,7 @@ async fn attacks_on(person: &mut Person, callback: &str) {
         session.replace('.', ".x"),
         "oLin.nonsense".to_owned(),
     ] {
-        forger.set_cookie("wechat_session", "/", &forged);
+        forger.set_cookie(SESSION, "/", &forged);
         let reply = forger.fetch(url.as_str()).await;
         reply.is_error(401, "login_required");
         person.note(&reply);
