@@ -9,7 +9,7 @@ mod harness;
 mod support;
 
 use tower_wechat::login::LoginBuilder;
-use tower_wechat::simulator::Fault;
+use tower_wechat::simulator::{Fault, Simulator};
 use tower_wechat::{
     CookieKeys, Login, MemoryStore, TrustedHeader, UserTokens, WechatClient, WechatLayer,
 };
@@ -17,7 +17,7 @@ use tracing::subscriber::DefaultGuard;
 use url::Url;
 
 use harness::{ALICE, EXCHANGE, Harness};
-use support::browser::Browser;
+use support::browser::{Browser, SESSION};
 use support::log_lines::LogLines;
 
 /// Collects the lines that this thread logs at `level` and above, until the guard is dropped. The
@@ -170,7 +170,7 @@ async fn clients_cannot_forge_log_lines() {
     ] {
         browser.copy().visit(&forged).await;
     }
-    browser.set_cookie("wechat_session", "/", "x.y\u{2028}\u{202e}z");
+    browser.set_cookie(SESSION, "/", "x.y\u{2028}\u{202e}z");
     browser.fetch(&format!("{}/me", site.url)).await;
 
     // WeChat returns the text in an errmsg and in the fields of a token response.
@@ -279,6 +279,49 @@ async fn replaced_sessions_of_other_applications_are_logged() {
     }
 }
 
+/// Two accounts around one route, whose logins have the same callback: the outer layer answers the
+/// callbacks of both. The log names the cure.
+#[tokio::test(flavor = "current_thread")]
+async fn callbacks_of_another_account_are_rejected_and_logged() {
+    let line =
+        "its login belongs to another account on this host; give each account a callback_path";
+    for (callback_path, status) in [("/wechat/callback", 400), ("/club/wechat/callback", 200)] {
+        let (lines, _guard) = capture("warn");
+        let (harness, club) = (Harness::new().await, Simulator::builder());
+        let club = club.app("wxclub", "secret").start().await.unwrap();
+        let club_users = UserTokens::new(club.client().unwrap(), MemoryStore::new());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let origin = format!("http://{}", listener.local_addr().unwrap());
+        let builder = || Login::builder(&origin, CookieKeys::random().unwrap());
+        let of_club = builder()
+            .callback_path(callback_path)
+            .login_path("/club/login");
+        let app = harness::pages()
+            .layer(WechatLayer::new(club_users).login(of_club.build().unwrap()))
+            .layer(WechatLayer::new(harness.users().await).login(builder().build().unwrap()));
+        tokio::spawn(async { axum::serve(listener, app).await });
+
+        // The browser is signed in to the account of the outer layer, then to that of the inner one.
+        let browser = Browser::new();
+        let url = format!("{origin}/me");
+        let page = browser.open(&url).await;
+        assert_eq!(page.status, status, "{page:?}");
+        if status == 400 {
+            browser
+                .fetch(page.url.as_str())
+                .await
+                .is_error(400, "invalid_state");
+        }
+        let expected = usize::from(status == 400);
+        assert_eq!(
+            lines.text().matches(line).count(),
+            expected,
+            "{}",
+            lines.text()
+        );
+    }
+}
+
 /// A login repeats if its session is not used or its callback is lost. The application logs one
 /// line for each case, with the usual cause.
 #[tokio::test(flavor = "current_thread")]
@@ -297,7 +340,7 @@ async fn loops_log_one_line_with_their_usual_causes() {
     let unnamed = harness
         .mounted(
             |login| login,
-            |layer, login| harness::pages(login.clone()).layer(layer.login(login).identity(header)),
+            |layer, login| harness::pages().layer(layer.login(login).identity(header)),
         )
         .await;
     let address = format!("127.0.0.1:{}", support::free_port());

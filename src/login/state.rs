@@ -91,6 +91,13 @@ impl StateSigner {
         }
     }
 
+    /// Returns the content of a state that another account may have issued, without a check of its
+    /// MAC. Returns `None` if the text is no state.
+    pub(crate) fn decode_unverified(text: &str) -> Option<LoginState> {
+        let bytes = decode_hex(text)?;
+        Some(LoginState::from_bytes(&bytes[..12]))
+    }
+
     /// Returns `true` if a state has not expired, and was not issued too far in the future.
     fn is_current(&self, state: LoginState, now: Timestamp) -> bool {
         let now = unix_seconds(now);

@@ -8,7 +8,7 @@ use crate::login::handler::LoginHandler;
 use crate::login::query::parse_code_and_state;
 use crate::login::reply::LoginReply;
 use crate::login::return_to::ReturnTo;
-use crate::login::state::{LoginState, StateError};
+use crate::login::state::{LoginState, StateError, StateSigner};
 use crate::store::LoginCodeKey;
 
 /// The next step of a callback, according to the checks.
@@ -52,7 +52,8 @@ impl LoginHandler {
             return Err((LoginFailure::BadRequest, None));
         };
         let browser_logins = inner.login_cookies.read(head.headers, now);
-        let state = match inner.state_signer.verify(&state, now) {
+        let text = state;
+        let state = match inner.state_signer.verify(&text, now) {
             Ok(state) => state,
             // A login that succeeded before its state expired still answers duplicates of its
             // callback.
@@ -60,7 +61,10 @@ impl LoginHandler {
             Err(StateError::Expired(state)) => {
                 return self.reject_without_attempt(LoginFailure::Expired, state, code);
             }
-            Err(error) => return Err((error.into(), None)),
+            Err(error) => {
+                self.log_crossed_callback(head, &text);
+                return Err((error.into(), None));
+            }
         };
         let known_attempt = browser_logins.find_attempt(state);
         let has_state_cookie = known_attempt.is_some();
@@ -125,6 +129,27 @@ impl LoginHandler {
             // The reply that wrote this cookie also set a session. A browser without that session
             // has signed out, so that only another login with WeChat signs it in.
             (false, false) => Ok(CallbackAction::Reply(self.retry_login(attempt, context))),
+        }
+    }
+
+    /// Logs a callback whose login this browser began with another account of this host. The other
+    /// account's callback has the same path, or a proxy maps both paths to one.
+    fn log_crossed_callback(&self, head: &RequestHead<'_>, state: &str) {
+        let inner = &*self.0;
+        let Some(state) = StateSigner::decode_unverified(state) else {
+            return;
+        };
+        if inner.login_cookies.finds_foreign(head.headers, state)
+            && let Some(more) = inner.log_limiter.allow_line("crossed_callback")
+        {
+            tracing::warn!(
+                target: "tower_wechat::login",
+                app = %inner.users.app_id(),
+                callback_path = inner.settings.callback_path,
+                more,
+                "a callback was rejected because its login belongs to another account on this host; \
+                 give each account a callback_path and a login_path of its own"
+            );
         }
     }
 

@@ -167,6 +167,16 @@ impl LoginCookies {
     }
 }
 
+/// Returns `true` if the value of a slot's cookie contains a login with this state. The function
+/// does not verify the MAC.
+pub(super) fn slot_contains(value: &str, state: LoginState) -> bool {
+    let head = value.split_once('.').map(|(head, _)| head);
+    let bytes = head.and_then(|head| URL_SAFE_NO_PAD.decode(head).ok());
+    let attempts = bytes.as_deref().and_then(|bytes| bytes.get(TAG_BYTES..));
+    let mut attempts = attempts.unwrap_or_default().chunks_exact(ATTEMPT_BYTES);
+    attempts.any(|fields| fields.starts_with(&state.to_bytes()))
+}
+
 /// Returns the bit that stores a scope in a login's flags. A third scope would need a second bit.
 fn scope_to_flag(scope: Scope) -> u8 {
     match scope {

@@ -11,7 +11,7 @@
 //! | `wechat_login_TAGt` | the history: how the last logins ended, and open logins that were evicted from their slot |
 //!
 //! `TAG` is derived from the AppID and the callback's path, so that several accounts can share a
-//! host. With https the names begin with `__Host-`: no other host of the domain can set such a
+//! host. It has 32 bits: one browser hardly ever meets two logins with the same tag. With https the names begin with `__Host-`: no other host of the domain can set such a
 //! cookie. The history is separate from the slots to keep the reply to a callback small. The
 //! `Location` of that reply already contains the page, and proxies accept at most 4 KiB of headers
 //! by default.
@@ -32,7 +32,8 @@ pub(crate) use self::attempt::{AttemptStatus, LoginAttempt};
 use self::browser::SLOT_PAGE_BYTES;
 pub(super) use self::browser::{BrowserLogins, LOOP_WINDOW_SECONDS, MAX_HISTORY_ENTRIES};
 use super::return_to::ReturnTo;
-use super::state::unix_seconds;
+use super::state::{LoginState, unix_seconds};
+use crate::bytes::encode_hex;
 use crate::clock::Timestamp;
 use crate::credential::AppId;
 use crate::identity::{CookieKeys, KeyedMac, cookies};
@@ -46,12 +47,16 @@ const MAX_COOKIES_READ: usize = 128;
 /// Without a session, the login is retried.
 const DUPLICATE_SECONDS: u64 = 600;
 
+/// Start of the names of all accounts' login cookies, without `__Host-`. The tag follows.
+const NAME_START: &str = "wechat_login_";
+
 /// Writer and reader of the login cookies of one account.
 #[derive(Clone)]
 pub(crate) struct LoginCookies {
     macs: Vec<KeyedMac>,
     /// The prefix that the names of all login cookies have.
     name_prefix: String,
+    secure: bool,
     lifetime: Duration,
     start_page: ReturnTo,
 }
@@ -67,10 +72,11 @@ impl LoginCookies {
         start_page: ReturnTo,
     ) -> Self {
         let digest = Sha256::digest(format!("{} {callback}", app.as_str()));
-        let host = if secure { "__Host-" } else { "" };
+        let host = host_prefix(secure);
         Self {
             macs: keys.derive_macs(&["tower-wechat login cookie 2", app.as_str(), callback]),
-            name_prefix: format!("{host}wechat_login_{:02x}{:02x}", digest[0], digest[1]),
+            name_prefix: format!("{host}{NAME_START}{}", encode_hex(&digest[..4])),
+            secure,
             lifetime,
             start_page,
         }
@@ -126,6 +132,19 @@ impl LoginCookies {
         browser
     }
 
+    /// Returns `true` if a browser has a login cookie of another account, or of another callback, that
+    /// contains a login with this state. The function does not verify the cookie or the state, whose
+    /// keys this account does not have.
+    pub(crate) fn finds_foreign(&self, headers: &HeaderMap, state: LoginState) -> bool {
+        let start = format!("{}{NAME_START}", host_prefix(self.secure));
+        let own_tag = &self.name_prefix[start.len()..];
+        cookies::text_after_prefix(headers, &start)
+            .take(MAX_COOKIES_READ)
+            .filter(|cookie| !cookie.starts_with(own_tag))
+            .filter_map(|cookie| cookie.split_once('='))
+            .any(|(_, value)| format::slot_contains(value, state))
+    }
+
     /// Returns the changed cookies as `NAME=VALUE`, each with its lifetime in seconds. A lifetime
     /// of zero removes the cookie.
     pub(crate) fn write(&self, browser: &BrowserLogins) -> Vec<(String, u64)> {
@@ -162,6 +181,11 @@ impl LoginCookies {
         };
         now < entry.at.saturating_add(lifetime)
     }
+}
+
+/// Returns the prefix that the names of secure cookies have.
+fn host_prefix(secure: bool) -> &'static str {
+    if secure { "__Host-" } else { "" }
 }
 
 impl fmt::Debug for LoginCookies {
