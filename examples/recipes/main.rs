@@ -5,6 +5,7 @@
 
 mod greeting;
 mod scope;
+mod two_accounts;
 
 use tower_wechat::simulator::Simulator;
 use tower_wechat::{CookieKeys, Login, MemoryStore, Scope, UserTokens};
@@ -17,12 +18,19 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let simulator = Simulator::start().await?;
     let wechat = simulator.client()?;
     let users = UserTokens::new(wechat, MemoryStore::new());
-    let login = Login::builder(&origin, CookieKeys::random()?);
+    let keys = CookieKeys::random()?;
+    let login = Login::builder(&origin, keys.clone());
+    let club = Simulator::builder().app("wxfedcba9876543210", "secret");
+    let club = club.start().await?;
 
     let recipe = std::env::args().nth(1).unwrap_or("greeting".to_owned());
     let app = match recipe.as_str() {
         "greeting" => greeting::app(users, login.build()?),
         "scope" => scope::app(users, login.scope(Scope::Base).build()?),
+        "two_accounts" => {
+            let club = UserTokens::new(club.client()?, MemoryStore::new());
+            two_accounts::app(&origin, &keys, users, club)?
+        }
         other => return Err(format!("there is no recipe `{other}`").into()),
     };
     println!("listening on {origin}");

@@ -2,6 +2,7 @@
 
 mod greeting;
 mod scope;
+mod two_accounts;
 
 use axum::Router;
 use tower_wechat::login::LoginBuilder;
