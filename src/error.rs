@@ -1,11 +1,15 @@
 //! The error type of the crate, and the action that it recommends.
 
+mod invalid_token;
+
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
+
+pub use self::invalid_token::InvalidToken;
 
 /// Kind of an error, by what can be done about it.
 ///
@@ -352,30 +356,4 @@ impl std::error::Error for Error {}
 pub(crate) fn retry_after_seconds(wait: Duration) -> u64 {
     wait.as_secs()
         .saturating_add(u64::from(wait.subsec_nanos() > 0))
-}
-
-/// Errors that report whether WeChat rejected the token of a call (errcodes 40001, 40014, 42001).
-///
-/// ```
-/// use tower_wechat::client::InvalidToken;
-/// use tower_wechat::Error;
-///
-/// #[derive(Debug)]
-/// enum MyError { Wechat(Error), Other }
-///
-/// impl InvalidToken for MyError {
-///     fn is_token_invalid(&self) -> bool {
-///         matches!(self, MyError::Wechat(error) if error.is_token_invalid())
-///     }
-/// }
-/// ```
-pub trait InvalidToken {
-    /// Returns `true` if WeChat rejected the token of the call, so that a new token may help.
-    fn is_token_invalid(&self) -> bool;
-}
-
-impl InvalidToken for Error {
-    fn is_token_invalid(&self) -> bool {
-        self.kind() == ErrorKind::TokenRefused
-    }
 }
