@@ -98,6 +98,10 @@
     feature = "simulator",
     doc = "| [`simulator`] | a WeChat server for tests of an application |"
 )]
+#![cfg_attr(
+    feature = "testing",
+    doc = "| [`testing`] | signed-in users and a browser for tests of an application |"
+)]
 //!
 //! # Features
 //!
@@ -110,6 +114,8 @@
 //! | `metrics` | no | counters, gauges and histograms through the `metrics` facade ([`guide::observability`]) |
 //! | `sealing` | no | `SealingKeys`: encryption of the values in Redis |
 //! | `simulator` | no | `simulator`: WeChat's endpoints with their real rules, injected faults and a clock |
+//! | `testing` | no | `testing`: signed-in users and a browser for tests, not in release builds; contains `simulator` |
+//! | `anyhow` | no | `with_token` for calls that return `anyhow::Error` |
 //!
 //! TLS to WeChat and to Redis uses rustls. If the application has not installed a crypto provider
 //! for rustls, the crate installs *ring* when it builds its first client.
@@ -146,6 +152,9 @@ mod shrink;
 #[cfg_attr(docsrs, doc(cfg(feature = "simulator")))]
 pub mod simulator;
 mod store;
+#[cfg(feature = "testing")]
+#[cfg_attr(docsrs, doc(cfg(feature = "testing")))]
+pub mod testing;
 mod tickets;
 mod users;
 mod wechat;

@@ -42,7 +42,7 @@ pub use self::logout::Logout;
 pub use self::policy::Policy;
 pub use self::rejection::{JsonRejection, Reject, Rejection};
 pub use self::service::WechatService;
-#[cfg(feature = "axum")]
+#[cfg(any(feature = "axum", all(feature = "testing", debug_assertions)))]
 pub(crate) use self::user::AnonymousRequest;
 pub use self::user::WechatUser;
 pub use self::wechat_layer::WechatLayer;

@@ -119,6 +119,33 @@ impl AnonymousRequest {
     }
 }
 
+/// Values of the feature `testing`, which do not come from a layer.
+#[cfg(all(feature = "testing", debug_assertions))]
+mod without_layer {
+    use super::*;
+
+    impl AnonymousRequest {
+        /// Returns the mark that a layer without a login inserts.
+        pub(crate) fn without_layer() -> Self {
+            Self {
+                rejection: Rejection::login_required(),
+                outer: Outer::NONE,
+            }
+        }
+    }
+
+    impl WechatUser {
+        /// Returns the user that a layer of `users` inserts.
+        pub(crate) fn without_layer(token: UserToken, users: UserTokens) -> Self {
+            Self {
+                token,
+                users,
+                outer: Outer::NONE,
+            }
+        }
+    }
+}
+
 /// Returns `true` if a layer further out has seen the request.
 pub(super) fn has_passed_layer(extensions: &Extensions) -> bool {
     extensions.get::<WechatUser>().is_some() || extensions.get::<AnonymousRequest>().is_some()

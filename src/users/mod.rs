@@ -1,6 +1,8 @@
 //! Access tokens of users: [`UserTokens`] and its builder.
 
 mod builder;
+#[cfg(all(feature = "testing", debug_assertions))]
+mod preset;
 mod profile;
 pub(crate) mod sessions;
 mod source;

@@ -89,6 +89,17 @@ impl ProfileCache {
             })
     }
 
+    /// Sets the profile of a test's user.
+    #[cfg(all(feature = "testing", debug_assertions))]
+    pub(super) fn insert(&self, user: &str, profile: Arc<UserInfo>) {
+        let fetched_at = self.clock.now();
+        let entry = CachedProfile {
+            profile,
+            fetched_at,
+        };
+        self.entries.insert(user.to_owned(), entry);
+    }
+
     /// Removes the user's profile. The result of a running fetch is not cached.
     pub(super) fn remove(&self, user: &str) {
         self.entries.remove(user);

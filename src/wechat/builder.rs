@@ -238,6 +238,18 @@ impl WechatClient {
         WechatClientBuilder::new(app_id.as_ref(), secret.into())
     }
 
+    /// Creates a client whose calls fail at once, for users of the feature `testing`.
+    #[cfg(all(feature = "testing", debug_assertions))]
+    pub(crate) fn without_network(app_id: &str) -> Result<Self, Error> {
+        let mut client = Self::builder(app_id, "no-secret")
+            .api_url("http://localhost")
+            .build()?;
+        if let Some(inner) = Arc::get_mut(&mut client.inner) {
+            inner.transport.hosts.clear();
+        }
+        Ok(client)
+    }
+
     fn from_parts(transport: Transport, secret: AppSecret, open_url: Box<str>) -> Self {
         Self {
             inner: Arc::new(Inner {

@@ -89,6 +89,15 @@ impl Transport {
         call: &ApiRequest<'_>,
         read: impl Fn(&ReplyFields) -> Result<T, InvalidReply>,
     ) -> Result<T, Error> {
+        #[cfg(all(feature = "testing", debug_assertions))]
+        if self.hosts.is_empty() {
+            let text = format!(
+                "{}: the user is a TestUser, which does not call WeChat. Set its profile, or use \
+                 the simulator",
+                call.path
+            );
+            return Err(Error::new(ErrorKind::Configuration, text));
+        }
         let deadline = deadline_in(self.total_timeout);
         let mut failures = Vec::new();
         let mut outcome_unknown = false;

@@ -8,6 +8,9 @@ mod support;
 mod account;
 mod layer;
 mod login;
+// The module `tower_wechat::testing` exists only with debug assertions.
+#[cfg(debug_assertions)]
+mod own_tests;
 mod simulator;
 #[path = "../../examples/testing.rs"]
 #[allow(dead_code)]
