@@ -10,7 +10,7 @@ pub(crate) fn app(users: UserTokens, login: Login) -> Router {
         .layer(layer.policy(Policy::Optional))
 }
 
-async fn home(user: Option<WechatUser>) -> Html<String> {
+pub(crate) async fn home(user: Option<WechatUser>) -> Html<String> {
     Html(match user {
         Some(user) => format!("hello {}", user.id()),
         None => r#"hello stranger, <a href="/wechat/login?return_to=/">log in</a>"#.to_owned(),

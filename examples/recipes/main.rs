@@ -4,11 +4,15 @@
 //! recipes are the other files beside this one.
 
 mod greeting;
+mod job;
+#[cfg(all(test, debug_assertions))]
+mod own_tests;
 mod scope;
 mod two_accounts;
 
-use tower_wechat::simulator::Simulator;
-use tower_wechat::{CookieKeys, Login, MemoryStore, Scope, UserTokens};
+use tower_wechat::client::UserTokenResponse;
+use tower_wechat::simulator::{SimulatedUser, Simulator};
+use tower_wechat::{CookieKeys, Login, MemoryStore, Scope, UserId, UserTokens};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -27,6 +31,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let app = match recipe.as_str() {
         "greeting" => greeting::app(users, login.build()?),
         "scope" => scope::app(users, login.scope(Scope::Base).build()?),
+        "job" => return run_job(&simulator, users).await,
         "two_accounts" => {
             let club = UserTokens::new(club.client()?, MemoryStore::new());
             two_accounts::app(&origin, &keys, users, club)?
@@ -35,4 +40,28 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     println!("listening on {origin}");
     Ok(axum::serve(listener, app).await?)
+}
+
+/// Runs the job for three users, one of whom has to log in again.
+async fn run_job(
+    simulator: &Simulator,
+    users: UserTokens,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let mut ids = vec![UserId::new("oNobody")?];
+    for name in ["Alice", "Bob"] {
+        let user = SimulatedUser::new(format!("o{name}")).nickname(name);
+        let id = UserId::new(user.openid())?;
+        simulator.add_user(user);
+        let pair = simulator.sign_in(id.as_str(), "snsapi_userinfo");
+        let response = UserTokenResponse::new(pair.access_token).expires_in(7_200);
+        users.store(&id, &response).await?;
+        ids.push(id);
+    }
+    for outcome in job::run(&users, ids).await? {
+        match outcome {
+            Ok(name) => println!("hello {name}"),
+            Err(id) => println!("{id} has to log in again"),
+        }
+    }
+    Ok(())
 }

@@ -1,5 +1,5 @@
 #[path = "../../../examples/recipes/greeting.rs"]
-mod recipe;
+pub(super) mod recipe;
 
 use super::Recipe;
 use crate::support::browser::Browser;

@@ -1,6 +1,10 @@
 //! Tests of the recipes in `examples/recipes`, which the guide quotes.
 
 mod greeting;
+mod job;
+// The module `tower_wechat::testing` exists only with debug assertions.
+#[cfg(debug_assertions)]
+mod own_tests;
 mod scope;
 mod two_accounts;
 
