@@ -45,8 +45,8 @@ fn cards() -> [Router; 2] {
 
 async fn site(harness: &Harness, card: Router, policy: Policy) -> Site {
     let app = |layer: WechatLayer, login: Login| {
-        let layer = layer.login(login.clone()).policy(policy);
-        card.merge(pages(login)).layer(layer)
+        let layer = layer.login(login).policy(policy);
+        card.merge(pages()).layer(layer)
     };
     harness.mounted(|login| login.scope(Scope::Base), app).await
 }
@@ -116,8 +116,8 @@ async fn a_user_of_a_gateway_who_declines_causes_no_loop() {
         let harness = Harness::new().await;
         let header = TrustedHeader::new("x-user").unwrap();
         let app = |layer: WechatLayer, login: Login| {
-            let layer = layer.login(login.clone()).identity(header);
-            card.merge(pages(login)).layer(layer)
+            let layer = layer.login(login).identity(header);
+            card.merge(pages()).layer(layer)
         };
         let base = |login: tower_wechat::login::LoginBuilder| login.scope(Scope::Base);
         let site = harness.mounted(base, app).await;
