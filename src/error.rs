@@ -49,6 +49,9 @@ pub enum ErrorKind {
     BadRequest,
     /// The configuration of the program is wrong. No retry helps.
     Configuration,
+    /// The application rejected a request with [`Rejection::new`](crate::Rejection::new). No
+    /// [`Error`] has this kind.
+    Application,
 }
 
 impl ErrorKind {
@@ -66,6 +69,7 @@ impl ErrorKind {
             Self::LoginDenied => "login_denied",
             Self::BadRequest => "bad_request",
             Self::Configuration => "configuration",
+            Self::Application => "application",
         }
     }
 
@@ -79,7 +83,7 @@ impl ErrorKind {
             Self::LoginRequired => StatusCode::UNAUTHORIZED,
             Self::BadRequest | Self::InvalidState => StatusCode::BAD_REQUEST,
             Self::LoginDenied => StatusCode::FORBIDDEN,
-            Self::Configuration => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Configuration | Self::Application => StatusCode::INTERNAL_SERVER_ERROR,
             // WeChat rejects the same call again, unless the error contains a time for a retry.
             Self::WechatRefused if retry_after.is_none() => StatusCode::BAD_GATEWAY,
             Self::WechatRefused
@@ -356,4 +360,17 @@ impl std::error::Error for Error {}
 pub(crate) fn retry_after_seconds(wait: Duration) -> u64 {
     wait.as_secs()
         .saturating_add(u64::from(wait.subsec_nanos() > 0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_call_may_be_repeated_only_at_a_known_time() {
+        let refused = Error::new(ErrorKind::WechatRefused, "errcode 45015");
+        assert_eq!(refused.status(), StatusCode::BAD_GATEWAY);
+        let later = refused.with_retry_after(Duration::from_secs(30));
+        assert_eq!(later.status(), StatusCode::SERVICE_UNAVAILABLE);
+    }
 }

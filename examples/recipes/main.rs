@@ -3,6 +3,7 @@
 //! Run `cargo run --example recipes greeting` and open <http://127.0.0.1:3000> in a browser. The other
 //! recipes are the other files beside this one.
 
+mod errors;
 mod greeting;
 mod job;
 #[cfg(all(test, debug_assertions))]
@@ -29,6 +30,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     let recipe = std::env::args().nth(1).unwrap_or("greeting".to_owned());
     let app = match recipe.as_str() {
+        "errors" => errors::app(users, login.build()?),
         "greeting" => greeting::app(users, login.build()?),
         "scope" => scope::app(users, login.scope(Scope::Base).build()?),
         "job" => return run_job(&simulator, users).await,

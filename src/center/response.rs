@@ -87,7 +87,8 @@ pub(super) fn error(error: &Error) -> CenterResponse {
         | ErrorKind::WechatRefused
         | ErrorKind::InvalidState
         | ErrorKind::LoginDenied
-        | ErrorKind::Configuration => ErrorKind::WechatUnavailable,
+        | ErrorKind::Configuration
+        | ErrorKind::Application => ErrorKind::WechatUnavailable,
     };
     let status = StatusCode::SERVICE_UNAVAILABLE;
     let response = error_response(status, kind.code(), &error.to_string());

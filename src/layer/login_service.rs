@@ -86,7 +86,7 @@ where
             return ResponseFuture::ready(self.0.shared().respond(answer, &head));
         }
         let rejection = Rejection::not_found();
-        ResponseFuture::ready(self.0.shared().renderer.reject(&rejection, &head))
+        ResponseFuture::ready(self.0.shared().render(&rejection, &head))
     }
 }
 

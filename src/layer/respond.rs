@@ -95,12 +95,10 @@ impl<I, R> Shared<I, R> {
         R: Reject<B>,
     {
         let Some(login) = &self.login else {
-            return self.renderer.reject(&rejection, head);
+            return self.render(&rejection, head);
         };
         if rejection.kind() != ErrorKind::LoginRequired {
-            return self
-                .renderer
-                .reject(&rejection.with_failure_page(login, head), head);
+            return self.render(&rejection.with_failure_page(login, head), head);
         }
         match rejection.scope {
             Some(scope) if rejection.scope_declined => {
@@ -126,9 +124,19 @@ impl<I, R> Shared<I, R> {
             }
             scope => {
                 let rejection = rejection.with_login_url(login.login_url_for_script(head, scope));
-                self.renderer.reject(&rejection, head)
+                self.render(&rejection, head)
             }
         }
+    }
+
+    /// Renders a rejection, and adds headers that the renderer has left out.
+    pub(super) fn render<B>(&self, rejection: &Rejection, head: &RequestHead<'_>) -> Response<B>
+    where
+        R: Reject<B>,
+    {
+        let mut response = self.renderer.reject(rejection, head);
+        rejection.add_missing_headers(response.headers_mut());
+        response
     }
 
     /// Counts a request, unless a layer further out has counted it.
@@ -143,19 +151,18 @@ impl<I, R> Shared<I, R> {
     where
         R: Reject<B>,
     {
-        let renderer = &*self.renderer;
         let mut response = match reply.content {
             ReplyContent::Redirect(location) => {
-                let mut response = renderer.reject(&Rejection::redirect(), head);
+                let mut response = self.render(&Rejection::redirect(), head);
                 *response.status_mut() = StatusCode::FOUND;
                 response.headers_mut().insert(LOCATION, location);
                 response
             }
             ReplyContent::FailurePage(page) => {
-                renderer.reject(&Rejection::from_failure_page(page), head)
+                self.render(&Rejection::from_failure_page(page), head)
             }
             ReplyContent::File(content) => {
-                let mut response = renderer.reject(&Rejection::verification_file(content), head);
+                let mut response = self.render(&Rejection::verification_file(content), head);
                 *response.status_mut() = StatusCode::OK;
                 let text = HeaderValue::from_static("text/plain; charset=utf-8");
                 response.headers_mut().insert(CONTENT_TYPE, text);

@@ -94,7 +94,8 @@ impl LoginFailure {
                 | ErrorKind::WechatRefused
                 | ErrorKind::InvalidState
                 | ErrorKind::LoginDenied
-                | ErrorKind::BadRequest,
+                | ErrorKind::BadRequest
+                | ErrorKind::Application,
                 _,
             ) => Self::CodeRejected,
         })
@@ -112,7 +113,8 @@ impl LoginFailure {
             ErrorKind::LoginRequired
             | ErrorKind::InvalidState
             | ErrorKind::LoginDenied
-            | ErrorKind::Configuration => return None,
+            | ErrorKind::Configuration
+            | ErrorKind::Application => return None,
         })
     }
 

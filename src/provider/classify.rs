@@ -24,7 +24,8 @@ pub(crate) fn classify(error: Error) -> RenewalFailure {
         | ErrorKind::InvalidState
         | ErrorKind::LoginDenied
         | ErrorKind::BadRequest
-        | ErrorKind::Configuration => {
+        | ErrorKind::Configuration
+        | ErrorKind::Application => {
             let wait = error.retry_after().unwrap_or_default();
             RenewalFailure::Transient(error.clone_with_retry_after(wait.max(UNKNOWN_ERRCODE_PAUSE)))
         }

@@ -17,7 +17,7 @@ const SCOPE_NOT_GRANTED: i64 = 48_001;
 impl Rejection {
     /// Creates the rejection of a request whose user has to log in.
     pub(crate) fn login_required() -> Self {
-        Self::new(ErrorKind::LoginRequired, None)
+        Self::of_kind(ErrorKind::LoginRequired, None)
     }
 
     /// Creates the rejection of a request in which the layer's identity found no user.
@@ -53,13 +53,13 @@ impl Rejection {
         Self {
             message: Cow::Borrowed("There is nothing at this address."),
             status: Some(StatusCode::NOT_FOUND),
-            ..Self::new(ErrorKind::BadRequest, None)
+            ..Self::of_kind(ErrorKind::BadRequest, None)
         }
     }
 
     /// Creates the rejection of a request that fails because the application is set up wrongly.
     pub(crate) fn misconfigured() -> Self {
-        Self::new(ErrorKind::Configuration, None)
+        Self::of_kind(ErrorKind::Configuration, None)
     }
 
     /// Creates the rejection of a CORS preflight, which contains no user.
@@ -78,7 +78,7 @@ impl Rejection {
         Self {
             message: Cow::Borrowed("Go on to the address in the header Location."),
             status: Some(StatusCode::FOUND),
-            ..Self::new(ErrorKind::LoginRequired, None)
+            ..Self::of_kind(ErrorKind::LoginRequired, None)
         }
     }
 
@@ -88,7 +88,7 @@ impl Rejection {
         Self {
             message: Cow::Owned(content),
             status: Some(StatusCode::OK),
-            ..Self::new(ErrorKind::LoginRequired, None)
+            ..Self::of_kind(ErrorKind::LoginRequired, None)
         }
     }
 
@@ -100,7 +100,7 @@ impl Rejection {
             message: Cow::Owned(page.message()),
             status: Some(page.failure.status()),
             failure_page: Some(Box::new(page)),
-            ..Self::new(kind, None)
+            ..Self::of_kind(kind, None)
         }
     }
 
@@ -109,13 +109,13 @@ impl Rejection {
         let message = format!("The request cannot name a user: {invalid}.");
         Self {
             message: Cow::Owned(message),
-            ..Self::new(ErrorKind::BadRequest, None)
+            ..Self::of_kind(ErrorKind::BadRequest, None)
         }
     }
 
     /// Creates a rejection of this kind with the kind's message. The message contains no address and no
     /// errcode, because strangers read it.
-    fn new(kind: ErrorKind, retry_after: Option<Duration>) -> Self {
+    pub(super) fn of_kind(kind: ErrorKind, retry_after: Option<Duration>) -> Self {
         let message = match kind {
             ErrorKind::LoginRequired => "Sign in with WeChat first.",
             ErrorKind::StoreUnavailable => "The store of tokens does not answer. Try again soon.",
@@ -125,12 +125,14 @@ impl Rejection {
             ErrorKind::WechatRefused if retry_after.is_none() => "WeChat does not accept this.",
             ErrorKind::InvalidState => "This login is not valid. Start again.",
             ErrorKind::LoginDenied => "This user cannot sign in.",
+            ErrorKind::Application => "The service does not accept this.",
             ErrorKind::WechatUnavailable | ErrorKind::TokenRefused | ErrorKind::WechatRefused => {
                 "WeChat does not answer. Try again soon."
             }
         };
         Self {
             kind,
+            code: None,
             message: Cow::Borrowed(message),
             retry_after,
             login_url: None,
@@ -163,7 +165,7 @@ impl From<&Error> for Rejection {
         if error.kind() != ErrorKind::LoginRequired {
             tracing::debug!(target: "tower_wechat::layer", code = error.kind().code(), %error, "no usable token");
         }
-        let rejection = Self::new(error.kind(), error.retry_after());
+        let rejection = Self::of_kind(error.kind(), error.retry_after());
         match error.kind() {
             // The client sent the invalid value, so the client receives the error's own text.
             ErrorKind::BadRequest => Self {
@@ -184,7 +186,8 @@ impl From<&Error> for Rejection {
             | ErrorKind::WechatRefused
             | ErrorKind::InvalidState
             | ErrorKind::LoginDenied
-            | ErrorKind::Configuration => rejection,
+            | ErrorKind::Configuration
+            | ErrorKind::Application => rejection,
         }
     }
 }

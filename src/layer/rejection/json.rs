@@ -1,10 +1,9 @@
 //! The default rendering: JSON for scripts, pages for browsers.
 
 use bytes::Bytes;
-use http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, RETRY_AFTER,
-};
+use http::header::{CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY};
 use http::{HeaderValue, Response};
+use serde::Serialize;
 
 use super::{Reject, Rejection};
 use crate::identity::RequestHead;
@@ -34,16 +33,24 @@ const PAGE_CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsaf
 /// }
 /// ```
 ///
+/// [`json`](Self::json) replaces the JSON by that of the application, and keeps pages, status and headers.
+///
 /// The renderer makes bodies of every type that implements `From<Bytes>`, such as axum's body and
 /// `Full`. For other bodies, pass a function to [`with`](Self::with).
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
-pub struct JsonRejection<M = FromBytes>(M);
+pub struct JsonRejection<M = FromBytes, J = DefaultJson> {
+    make_body: M,
+    make_json: J,
+}
 
 impl JsonRejection {
     /// Creates a renderer for bodies that implement `From<Bytes>`.
     pub const fn new() -> Self {
-        Self(FromBytes)
+        Self {
+            make_body: FromBytes,
+            make_json: DefaultJson,
+        }
     }
 }
 
@@ -69,7 +76,39 @@ impl<M> JsonRejection<M> {
     where
         M: Fn(Bytes) -> B,
     {
-        Self(make)
+        Self {
+            make_body: make,
+            make_json: DefaultJson,
+        }
+    }
+
+    /// Sets the function that makes the JSON of a rejection.
+    ///
+    /// Browsers still receive pages and redirects to the login, WeChat receives verification files,
+    /// and the responses have the same status and headers as in the default form.
+    ///
+    /// ```
+    /// use serde_json::json;
+    /// use tower_wechat::layer::JsonRejection;
+    /// use tower_wechat::{MemoryStore, UserTokens, WechatClient, WechatLayer};
+    ///
+    /// # fn main() -> Result<(), tower_wechat::Error> {
+    /// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
+    /// let renderer = JsonRejection::new().json(|rejection| {
+    ///     json!({ "code": rejection.code(), "msg": rejection.message(), "login": rejection.login_url() })
+    /// });
+    /// let layer = WechatLayer::new(users).reject(renderer);
+    /// # Ok(()) }
+    /// ```
+    pub fn json<J, T>(self, json: J) -> JsonRejection<M, J>
+    where
+        J: Fn(&Rejection) -> T,
+        T: Serialize,
+    {
+        JsonRejection {
+            make_body: self.make_body,
+            make_json: json,
+        }
     }
 }
 
@@ -153,19 +192,59 @@ impl<B, F: Fn(Bytes) -> B> MakeBody<B> for F {
     }
 }
 
-impl<B, M: MakeBody<B>> Reject<B> for JsonRejection<M> {
-    const IS_DEFAULT_RENDERING: bool = true;
+/// The JSON of [`JsonRejection::new`]: `{"error": CODE, "message": TEXT}`, and `login_url` if the
+/// rejection has one.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+#[allow(unnameable_types)]
+pub struct DefaultJson;
 
-    fn reject(&self, rejection: &Rejection, head: &RequestHead<'_>) -> Response<B> {
-        #[derive(serde::Serialize)]
+/// A way to make the JSON of a rejection.
+#[allow(unnameable_types)]
+pub trait MakeJson {
+    /// `true` if this is the JSON of [`Rejection::response`].
+    const IS_DEFAULT: bool;
+
+    /// Returns the JSON as text, or nothing if it cannot be serialized.
+    fn make(&self, rejection: &Rejection) -> Vec<u8>;
+}
+
+#[diagnostic::do_not_recommend]
+impl MakeJson for DefaultJson {
+    const IS_DEFAULT: bool = true;
+
+    fn make(&self, rejection: &Rejection) -> Vec<u8> {
+        #[derive(Serialize)]
         struct Body<'a> {
             error: &'a str,
             message: &'a str,
             #[serde(skip_serializing_if = "Option::is_none")]
             login_url: Option<&'a str>,
         }
+        let body = Body {
+            error: rejection.code(),
+            message: rejection.message(),
+            login_url: rejection.login_url(),
+        };
+        serde_json::to_vec(&body).unwrap_or_default()
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<T: Serialize, F: Fn(&Rejection) -> T> MakeJson for F {
+    const IS_DEFAULT: bool = false;
+
+    fn make(&self, rejection: &Rejection) -> Vec<u8> {
+        serde_json::to_vec(&self(rejection)).unwrap_or_default()
+    }
+}
+
+impl<B, M: MakeBody<B>, J: MakeJson> Reject<B> for JsonRejection<M, J> {
+    const IS_DEFAULT_RENDERING: bool = J::IS_DEFAULT;
+
+    fn reject(&self, rejection: &Rejection, head: &RequestHead<'_>) -> Response<B> {
         if rejection.status().is_redirection() {
-            return Response::new(self.0.make(Bytes::new()));
+            return Response::new(self.make_body.make(Bytes::new()));
         }
         let is_page =
             rejection.is_verification_file() || is_navigation(head) || is_form_submission(head);
@@ -173,19 +252,9 @@ impl<B, M: MakeBody<B>> Reject<B> for JsonRejection<M> {
         let is_page = page.is_some();
         let (body, content_type) = match page {
             Some(page) => (page.into_bytes(), "text/html; charset=utf-8"),
-            None => {
-                let body = Body {
-                    error: rejection.code(),
-                    message: rejection.message(),
-                    login_url: rejection.login_url(),
-                };
-                (
-                    serde_json::to_vec(&body).unwrap_or_default(),
-                    "application/json",
-                )
-            }
+            None => (self.make_json.make(rejection), "application/json"),
         };
-        let mut response = Response::new(self.0.make(Bytes::from(body)));
+        let mut response = Response::new(self.make_body.make(Bytes::from(body)));
         *response.status_mut() = rejection.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
@@ -198,10 +267,7 @@ impl<B, M: MakeBody<B>> Reject<B> for JsonRejection<M> {
                 HeaderValue::from_static(PAGE_CONTENT_SECURITY_POLICY),
             );
         }
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(seconds) = rejection.retry_after_secs() {
-            headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-        }
+        rejection.add_missing_headers(headers);
         response
     }
 }

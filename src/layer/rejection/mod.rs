@@ -9,7 +9,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Extensions, HeaderMap, Method, Response, StatusCode, Uri};
+use http::header::{CACHE_CONTROL, RETRY_AFTER};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
 
 pub use self::json::JsonRejection;
 pub use self::reject::Reject;
@@ -72,6 +73,8 @@ use crate::metrics::RequestOutcome;
 #[non_exhaustive]
 pub struct Rejection {
     kind: ErrorKind,
+    /// The code of a rejection of the application. `None`: the code that belongs to `kind`.
+    code: Option<&'static str>,
     message: Cow<'static, str>,
     retry_after: Option<Duration>,
     login_url: Option<String>,
@@ -117,14 +120,50 @@ impl fmt::Debug for OwnedHead {
 }
 
 impl Rejection {
+    /// Creates a rejection of the application's own, which the layer around the handler renders in
+    /// the form of all rejections. `code` is for scripts, and `message` is a sentence for people.
+    ///
+    /// The [`kind`](Self::kind) is [`ErrorKind::Application`]. No status starts a login.
+    ///
+    /// ```
+    /// use http::StatusCode;
+    /// use tower_wechat::{Rejection, WechatUser};
+    ///
+    /// struct NotFound;
+    ///
+    /// impl From<NotFound> for Rejection {
+    ///     fn from(_: NotFound) -> Self {
+    ///         Self::new(StatusCode::NOT_FOUND, "not_found", "no such order")
+    ///     }
+    /// }
+    ///
+    /// async fn order(user: WechatUser) -> Result<String, Rejection> {
+    ///     let buyer = user.profile().await?.nickname.clone();
+    ///     let order: Option<String> = None;
+    ///     Ok(order.ok_or(NotFound)? + &buyer)
+    /// }
+    /// ```
+    pub fn new(
+        status: StatusCode,
+        code: &'static str,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
+        Self {
+            code: Some(code),
+            message: message.into(),
+            status: Some(status),
+            ..Self::of_kind(ErrorKind::Application, None)
+        }
+    }
+
     /// Returns the kind of the failure.
     pub fn kind(&self) -> ErrorKind {
         self.kind
     }
 
-    /// Returns the status of the response: that of [`Error::status`] for the same kind. A failed
-    /// login has 400, 403, 429, 502 or 503. A [`LoginService`](crate::layer::LoginService) rejects
-    /// unknown paths with 404.
+    /// Returns the status of the response: that of [`new`](Self::new), or that of
+    /// [`Error::status`] for the same kind. A failed login has 400, 403, 429, 502 or 503. A
+    /// [`LoginService`](crate::layer::LoginService) rejects unknown paths with 404.
     pub fn status(&self) -> StatusCode {
         self.status
             .unwrap_or_else(|| self.kind.status(self.retry_after))
@@ -132,13 +171,14 @@ impl Rejection {
 
     /// Returns the code for scripts: `login_required`, `store_unavailable`, `wechat_unavailable`,
     /// `wechat_config`, `bad_request` or `configuration`. A failed login can also have `invalid_state`
-    /// or `login_denied`.
+    /// or `login_denied`, and a rejection of the application has the code of [`new`](Self::new).
     pub fn code(&self) -> &'static str {
-        match self.kind {
-            ErrorKind::TokenRefused | ErrorKind::WechatRefused => {
+        match (self.code, self.kind) {
+            (Some(code), _) => code,
+            (None, ErrorKind::TokenRefused | ErrorKind::WechatRefused) => {
                 ErrorKind::WechatUnavailable.code()
             }
-            kind => kind.code(),
+            (None, kind) => kind.code(),
         }
     }
 
@@ -173,7 +213,7 @@ impl Rejection {
 
     /// Returns `true` if this value contains a verification file and is not a rejection.
     fn is_verification_file(&self) -> bool {
-        self.status == Some(StatusCode::OK)
+        self.status == Some(StatusCode::OK) && self.kind != ErrorKind::Application
     }
 
     /// Removes the rejection that a handler put into the extensions of its response, and returns
@@ -253,7 +293,8 @@ impl Rejection {
             | ErrorKind::InvalidState
             | ErrorKind::LoginDenied
             | ErrorKind::BadRequest
-            | ErrorKind::Configuration => RequestOutcome::Rejected,
+            | ErrorKind::Configuration
+            | ErrorKind::Application => RequestOutcome::Rejected,
         }
     }
 
@@ -266,6 +307,18 @@ impl Rejection {
         let wait_of_page = || self.failure_page.as_ref()?.retry_after;
         let wait = self.retry_after.or_else(wait_of_page);
         Some(retry_after_seconds(wait.unwrap_or(Duration::from_secs(1))))
+    }
+
+    /// Adds headers that every response of a rejection needs, unless the renderer has set them:
+    /// `Cache-Control`, because the next request may succeed, and `Retry-After` with status 503.
+    pub(in crate::layer) fn add_missing_headers(&self, headers: &mut HeaderMap) {
+        headers
+            .entry(CACHE_CONTROL)
+            .or_insert(HeaderValue::from_static("no-store"));
+        if let Some(seconds) = self.retry_after_secs() {
+            let wait = HeaderValue::from(seconds);
+            headers.entry(RETRY_AFTER).or_insert(wait);
+        }
     }
 }
 

@@ -18,7 +18,11 @@ use crate::identity::RequestHead;
 /// - the login's verification files, with status 200 and the file's content as the
 ///   [`page`](Rejection::page).
 ///
-/// For redirects and files the layer adds status and headers to the rendered response.
+/// For redirects and files the layer adds status and headers to the rendered response. To every
+/// response it adds `Cache-Control: no-store`, and to one with status 503 `Retry-After`, unless the
+/// renderer has set them. Only the renderer can make the [`page`](Rejection::page) that a browser
+/// shows. [`JsonRejection::json`](crate::layer::JsonRejection::json) changes the JSON and keeps the
+/// pages.
 ///
 /// The renderer receives the head of the request. After a handler has taken the request, the layer
 /// retains only a part of the head: the method, the URI that the browser requested, and some

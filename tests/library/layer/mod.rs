@@ -3,6 +3,7 @@
 mod accounts;
 mod allocations;
 mod counts;
+mod error_formats;
 mod identities;
 mod logout;
 mod mounting;

@@ -21,7 +21,7 @@ use tower_wechat::{
 use super::{header, id, request_of, text, users};
 
 /// Renders a rejection as one line: page or data, the code, the login URL and the path.
-fn form(rejection: &Rejection, head: &RequestHead<'_>) -> Response {
+pub(super) fn form(rejection: &Rejection, head: &RequestHead<'_>) -> Response {
     let accept = head.headers.get("accept");
     let html = accept.is_some_and(|accept| accept.to_str().unwrap().contains("text/html"));
     let text = format!(
@@ -38,17 +38,17 @@ fn form(rejection: &Rejection, head: &RequestHead<'_>) -> Response {
     response
 }
 
-fn login() -> Login {
+pub(super) fn login() -> Login {
     Login::new("https://h5.example.com", CookieKeys::random().unwrap()).unwrap()
 }
 
-fn page(path: &str) -> Request<Body> {
+pub(super) fn page(path: &str) -> Request<Body> {
     let request = Request::get(path).header("accept", "text/html,*/*;q=0.8");
     request.body(Body::empty()).unwrap()
 }
 
 /// Returns a request as the script of a page sends it.
-fn script(path: &str) -> Request<Body> {
+pub(super) fn script(path: &str) -> Request<Body> {
     Request::get(path)
         .header("accept", "application/json")
         .header("sec-fetch-mode", "cors")
@@ -57,7 +57,7 @@ fn script(path: &str) -> Request<Body> {
         .unwrap()
 }
 
-fn with_user(mut request: Request<Body>, user: &'static str) -> Request<Body> {
+pub(super) fn with_user(mut request: Request<Body>, user: &'static str) -> Request<Body> {
     let user = HeaderValue::from_static(user);
     request.headers_mut().insert("x-user", user);
     request
@@ -69,7 +69,7 @@ async fn current(user: WechatUser) -> Result<String, Error> {
     Ok(user.current().await?.user_id().to_string())
 }
 
-fn routes() -> Router {
+pub(super) fn routes() -> Router {
     Router::new()
         .route("/me", get(async |user: WechatUser| user.id().to_owned()))
         .route("/current", get(current))
@@ -95,7 +95,7 @@ fn routes() -> Router {
         )
 }
 
-async fn layer() -> WechatLayer<tower_wechat::TrustedHeader> {
+pub(super) async fn layer() -> WechatLayer<tower_wechat::TrustedHeader> {
     let wechat = WechatClient::builder("wxa", "secret")
         .api_url("http://127.0.0.1:9")
         .build()
@@ -106,7 +106,7 @@ async fn layer() -> WechatLayer<tower_wechat::TrustedHeader> {
         .account(AccountTokens::new(wechat, MemoryStore::new()))
 }
 
-async fn ask(app: &Router, request: Request<Body>) -> (http::response::Parts, String) {
+pub(super) async fn ask(app: &Router, request: Request<Body>) -> (http::response::Parts, String) {
     let response = app.clone().oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     (parts, text(Response::new(body)).await)

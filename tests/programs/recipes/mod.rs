@@ -1,5 +1,6 @@
 //! Tests of the recipes in `examples/recipes`, which the guide quotes.
 
+mod errors;
 mod greeting;
 mod job;
 // The module `tower_wechat::testing` exists only with debug assertions.
