@@ -1,4 +1,5 @@
-//! Tests an application against a simulator of WeChat: logins, expired tokens and a revoked refresh token.
+//! Tests an application with users of its own, and against a simulator of WeChat: logins, expired tokens and
+//! an invalid refresh token.
 //!
 //! Run the tests below with `cargo test --example testing`, and copy them. `cargo run --example testing`
 //! starts the application on <http://127.0.0.1:3000>.
@@ -9,9 +10,12 @@ use tower_wechat::{Login, MemoryStore, UserTokens, WechatLayer, WechatUser};
 
 /// Returns the application. Tests call it with their own client and clock.
 fn application(users: UserTokens, login: Login) -> Router {
-    Router::new()
-        .route("/", get(greet))
-        .layer(WechatLayer::new(users).login(login))
+    routes().layer(WechatLayer::new(users).login(login))
+}
+
+/// Returns the routes without their layer. Tests put a user of their own into the requests.
+fn routes() -> Router {
+    Router::new().route("/", get(greet))
 }
 
 async fn greet(user: WechatUser) -> Result<String, tower_wechat::Error> {
@@ -30,112 +34,106 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(axum::serve(listener, application(users, login)).await?)
 }
 
-#[cfg(test)]
+// The module `tower_wechat::testing` exists only with debug assertions, as `cargo test` has them.
+#[cfg(all(test, debug_assertions))]
 mod tests {
     use std::time::Duration;
 
-    use axum::body::{Body, to_bytes};
-    use axum::http::{Request, StatusCode, header};
-    use tower::ServiceExt;
-    use tower_wechat::client::UserTokenResponse;
+    use axum::Extension;
+    use axum::http::StatusCode;
+    use tower_wechat::CookieKeys;
     use tower_wechat::clock::Clock;
     use tower_wechat::simulator::{Fault, SimulatedUser};
-    use tower_wechat::{CookieKeys, SessionCookie, UserId};
+    use tower_wechat::testing::{Browser, TestUser, anonymous};
 
     use super::*;
 
+    const ORIGIN: &str = "http://localhost";
+    const LOGIN: &str = "/sns/oauth2/access_token";
     const REFRESH: &str = "/sns/oauth2/refresh_token";
 
-    /// The application with a signed-in user, the simulator and the clock.
+    /// A browser of the routes without their layer, with a user or as a stranger.
+    fn routes_with<T: Clone + Send + Sync + 'static>(user: T) -> Browser {
+        Browser::new(ORIGIN, routes().layer(Extension(user)))
+    }
+
+    #[tokio::test]
+    async fn a_user_is_greeted() {
+        let browser = routes_with(TestUser::new("oLin").nickname("林晓雨").build());
+        assert_eq!(browser.open("/").await.body(), "你好，林晓雨");
+    }
+
+    #[tokio::test]
+    async fn a_stranger_is_rejected() {
+        let response = routes_with(anonymous()).fetch("/").await;
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+    }
+
+    /// The whole application, with its login at the simulator.
     struct TestApp {
-        app: Router,
+        browser: Browser,
         simulator: Simulator,
         clock: Clock,
-        cookie: String,
     }
 
     impl TestApp {
         async fn new() -> Self {
             let simulator = Simulator::start().await.unwrap();
+            simulator.add_user(SimulatedUser::new("oLin").nickname("林晓雨"));
             let clock = Clock::shifted();
             let users = UserTokens::builder(simulator.client().unwrap(), MemoryStore::new())
                 .clock(clock.clone())
                 .build();
-            let keys = CookieKeys::random().unwrap();
-
-            simulator.add_user(SimulatedUser::new("oLin").nickname("林晓雨"));
-            let pair = simulator.sign_in("oLin", "snsapi_userinfo");
-            let response = UserTokenResponse::new(pair.access_token)
-                .expires_in(7_200)
-                .refresh_token(pair.refresh_token)
-                .openid("oLin");
-            let user = UserId::new("oLin").unwrap();
-            users.store(&user, &response).await.unwrap();
-
-            // Issues the session cookie that a login would set in the user's browser.
-            let session = SessionCookie::builder(users.app_id(), &keys).secure(false);
-            let session = session.build().unwrap();
-            let cookie = session.issue(&user).to_str().unwrap().to_owned();
-            let login = Login::new("http://localhost:3000", keys).unwrap();
+            let login = Login::new(ORIGIN, CookieKeys::random().unwrap()).unwrap();
             Self {
-                app: application(users, login),
+                browser: Browser::new(ORIGIN, application(users, login)),
                 simulator,
                 clock,
-                cookie: cookie.split(';').next().unwrap().to_owned(),
             }
         }
 
-        async fn open(&self, cookie: &str) -> (StatusCode, String) {
-            let request = Request::get("/")
-                .header(header::ACCEPT, "text/html")
-                .header(header::COOKIE, cookie)
-                .body(Body::empty())
-                .unwrap();
-            let response = self.app.clone().oneshot(request).await.unwrap();
-            let status = response.status();
-            let location = response.headers().get(header::LOCATION).cloned();
-            let body = to_bytes(response.into_body(), 65_536).await.unwrap();
-            match location {
-                Some(location) => (status, location.to_str().unwrap().to_owned()),
-                None => (status, String::from_utf8(body.to_vec()).unwrap()),
-            }
+        /// Opens the page and checks that it greets the user.
+        async fn is_greeted(&self) {
+            let page = self.browser.open("/").await;
+            assert_eq!(page.body(), "你好，林晓雨");
+        }
+
+        /// Three hours pass in the application and at WeChat.
+        fn three_hours_pass(&self) {
+            let hours = Duration::from_secs(3 * 3_600);
+            self.clock.advance(hours);
+            self.simulator.advance(hours);
         }
     }
 
     #[tokio::test]
-    async fn a_logged_in_user_is_greeted() {
+    async fn a_stranger_logs_in_once() {
         let test = TestApp::new().await;
-        let response = test.open(&test.cookie).await;
-        assert_eq!(response, (StatusCode::OK, "你好，林晓雨".to_owned()));
+        let script = test.browser.fetch("/").await;
+        assert_eq!(script.status(), StatusCode::UNAUTHORIZED);
+        test.is_greeted().await;
+        test.is_greeted().await;
+        assert_eq!(test.simulator.calls_to(LOGIN), 1);
         assert_eq!(test.simulator.calls_to(REFRESH), 0);
-    }
-
-    #[tokio::test]
-    async fn an_anonymous_user_is_redirected_to_wechat() {
-        let test = TestApp::new().await;
-        let (status, location) = test.open("").await;
-        assert_eq!(status, StatusCode::FOUND);
-        assert!(location.starts_with(test.simulator.url()), "{location}");
     }
 
     #[tokio::test]
     async fn an_expired_token_is_renewed_during_the_request() {
         let test = TestApp::new().await;
-        // Three hours pass in the application and at WeChat.
-        let hours = Duration::from_secs(3 * 3_600);
-        test.clock.advance(hours);
-        test.simulator.advance(hours);
-        assert_eq!(test.open(&test.cookie).await.0, StatusCode::OK);
+        test.is_greeted().await;
+        test.three_hours_pass();
+        test.is_greeted().await;
+        assert_eq!(test.simulator.calls_to(LOGIN), 1);
         assert_eq!(test.simulator.calls_to(REFRESH), 1);
     }
 
     #[tokio::test]
     async fn an_invalid_refresh_token_leads_to_a_new_login() {
         let test = TestApp::new().await;
-        let hours = Duration::from_secs(3 * 3_600);
-        test.clock.advance(hours);
-        test.simulator.advance(hours);
+        test.is_greeted().await;
+        test.three_hours_pass();
         test.simulator.inject(Fault::on(REFRESH).errcode(40030));
-        assert_eq!(test.open(&test.cookie).await.0, StatusCode::FOUND);
+        test.is_greeted().await;
+        assert_eq!(test.simulator.calls_to(LOGIN), 2);
     }
 }
