@@ -6,6 +6,7 @@
 mod errors;
 mod greeting;
 mod job;
+mod nested;
 #[cfg(all(test, debug_assertions))]
 mod own_tests;
 mod scope;
@@ -32,6 +33,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let app = match recipe.as_str() {
         "errors" => errors::app(users, login.build()?),
         "greeting" => greeting::app(users, login.build()?),
+        "nested" => nested::app(users, login.build()?),
         "scope" => scope::app(users, login.scope(Scope::Base).build()?),
         "job" => return run_job(&simulator, users).await,
         "two_accounts" => {

@@ -3,6 +3,7 @@
 mod errors;
 mod greeting;
 mod job;
+mod nested;
 // The module `tower_wechat::testing` exists only with debug assertions.
 #[cfg(debug_assertions)]
 mod own_tests;
