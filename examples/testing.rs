@@ -1,5 +1,5 @@
-//! Tests an application with users of its own, and against a simulator of WeChat: logins, expired tokens and
-//! an invalid refresh token.
+//! Tests an application with test users, and against a simulator of WeChat: logins, expired tokens and an
+//! invalid refresh token.
 //!
 //! Run the tests below with `cargo test --example testing`, and copy them. `cargo run --example testing`
 //! starts the application on <http://127.0.0.1:3000>.
@@ -13,7 +13,7 @@ fn application(users: UserTokens, login: Login) -> Router {
     routes().layer(WechatLayer::new(users).login(login))
 }
 
-/// Returns the routes without their layer. Tests put a user of their own into the requests.
+/// Returns the routes without their layer. Tests put a test user into the requests.
 fn routes() -> Router {
     Router::new().route("/", get(greet))
 }
@@ -52,7 +52,7 @@ mod tests {
     const LOGIN: &str = "/sns/oauth2/access_token";
     const REFRESH: &str = "/sns/oauth2/refresh_token";
 
-    /// A browser of the routes without their layer, with a user or as a stranger.
+    /// A browser of the routes without their layer, with a user or without one.
     fn routes_with<T: Clone + Send + Sync + 'static>(user: T) -> Browser {
         Browser::new(ORIGIN, routes().layer(Extension(user)))
     }

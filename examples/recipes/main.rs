@@ -46,7 +46,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(axum::serve(listener, app).await?)
 }
 
-/// Runs the job for three users, one of whom has to log in again.
+/// Runs the job for three users, of which one has to log in again.
 async fn run_job(
     simulator: &Simulator,
     users: UserTokens,

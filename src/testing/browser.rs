@@ -42,8 +42,8 @@ type Call = dyn Fn(Request<Full<Bytes>>) -> BoxFuture<'static, Reply> + Send + S
 /// without a port. [`over_http`](Self::over_http) is for an application that listens. Redirects to
 /// the simulator go over HTTP, and come back to the application by its public URL.
 ///
-/// At the simulator's login, the browser is the user whom
-/// [`Simulator::add_user`](crate::simulator::Simulator::add_user) added last.
+/// At the simulator's login, the browser is the latest user of
+/// [`Simulator::add_user`](crate::simulator::Simulator::add_user).
 ///
 /// ```
 /// use std::convert::Infallible;

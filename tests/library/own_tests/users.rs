@@ -47,7 +47,7 @@ async fn without_a_user_handlers_reject_as_behind_a_layer() {
     let rejected = stranger.fetch("/me").await;
     assert_eq!(rejected.status(), StatusCode::UNAUTHORIZED);
     assert!(rejected.body().contains("login_required"), "{rejected:?}");
-    // Without the extension, the route looks like one that nobody put behind a layer.
+    // Without the extension, the route looks like one without a layer.
     let outside = Browser::new("http://localhost", routes());
     assert_eq!(outside.fetch("/me").await.status(), 500);
     assert_eq!(outside.fetch("/greet").await.status(), 500);
