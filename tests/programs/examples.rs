@@ -223,8 +223,8 @@ async fn opentelemetry_receives_the_spans_of_a_login() {
 fn no_example_is_left_out() {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     let this = std::fs::read_to_string(folder.join("../tests/programs/examples.rs")).unwrap();
-    // Other test files run these three examples.
-    let elsewhere = ["demo", "simulator", "observability"];
+    // Other test files run these examples.
+    let elsewhere = ["demo", "simulator", "observability", "recipes"];
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let name = path.file_stem().unwrap().to_str().unwrap();
