@@ -154,6 +154,28 @@ impl UserId {
     }
 }
 
+macro_rules! user_id_from_text {
+    ($($text:ty),*) => {$(
+        impl TryFrom<$text> for UserId {
+            type Error = InvalidIdentifier;
+
+            fn try_from(text: $text) -> Result<Self, Self::Error> {
+                Self::new(text)
+            }
+        }
+    )*};
+}
+
+user_id_from_text!(String, &str, Box<str>);
+
+impl TryFrom<Arc<str>> for UserId {
+    type Error = InvalidIdentifier;
+
+    fn try_from(text: Arc<str>) -> Result<Self, Self::Error> {
+        Self::new(&*text)
+    }
+}
+
 macro_rules! shown_as_text {
     ($($name:ident),*) => {$(
         impl fmt::Display for $name {

@@ -73,6 +73,10 @@ login_failures! {
     CodeRejected = "not_accepted", WechatRefused, BAD_GATEWAY;
     /// WeChat rejects the account, or the application is configured wrongly. An operator must act.
     Misconfigured = "misconfigured", WechatConfig, BAD_GATEWAY;
+    /// The application's hook has returned an invalid user id.
+    InvalidUserId = "invalid_user_id", Configuration, INTERNAL_SERVER_ERROR;
+    /// The application's hook has failed, timed out or panicked.
+    HookFailed = "hook_failed", StoreUnavailable, SERVICE_UNAVAILABLE;
     /// WeChat fails or responds too slowly, or this process exchanges too many codes.
     WechatUnavailable = "wechat_away", WechatUnavailable, SERVICE_UNAVAILABLE;
     /// The store is unreachable or fails.
@@ -127,7 +131,10 @@ impl LoginFailure {
 
     /// Returns `true` if the failure is likely to end within seconds.
     pub(crate) fn is_transient(self) -> bool {
-        matches!(self, Self::WechatUnavailable | Self::StoreUnavailable)
+        matches!(
+            self,
+            Self::WechatUnavailable | Self::StoreUnavailable | Self::HookFailed
+        )
     }
 }
 

@@ -26,6 +26,7 @@ pub(crate) mod exchange;
 mod failure;
 mod granted_scope;
 mod handler;
+mod hook;
 mod ineffective;
 mod limits;
 mod misrouted;
@@ -44,6 +45,7 @@ mod verification_file;
 
 pub use self::builder::LoginBuilder;
 pub(crate) use self::handler::LoginHandler;
+pub use self::hook::LoginUser;
 pub(crate) use self::page::FailurePage;
 pub(crate) use self::reply::{HandlerReply, LoginReply, ReplyContent};
 pub use self::scope::Scope;

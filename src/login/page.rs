@@ -160,6 +160,22 @@ fn page_text(failure: LoginFailure) -> PageText {
             ],
             TRY_AGAIN,
         ),
+        LoginFailure::InvalidUserId => (
+            ["暂时无法登录", "Sign-in does not work right now"],
+            [
+                "服务出现错误，我们会尽快处理。",
+                "The service has an error. We are on it.",
+            ],
+            TRY_AGAIN,
+        ),
+        LoginFailure::HookFailed => (
+            ["登录未完成", "The sign-in did not succeed"],
+            [
+                "服务暂时不可用，请刷新此页面。",
+                "The service is not available. Please reload this page in a moment.",
+            ],
+            TRY_AGAIN,
+        ),
         LoginFailure::WechatUnavailable => (
             ["微信暂时没有响应", "WeChat does not answer"],
             ["请稍后再试。", "Please try again in a moment."],

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::authorize::AuthorizeOptions;
+use super::hook::LoginHook;
 use super::public_url::{PublicUrl, is_plain_path};
 use super::query::encode_query_value;
 use super::return_to::ReturnTo;
@@ -66,6 +67,7 @@ pub(super) struct LoginSettings {
     pub(super) snapshot_policy: SnapshotPolicy,
     pub(super) allow_missing_state_cookie: bool,
     pub(super) bind_to_identity: bool,
+    pub(super) hook: Option<LoginHook>,
     pub(super) wechat_only: bool,
     pub(super) clear_fragment: bool,
     pub(super) state_lifetime: Duration,
@@ -90,6 +92,7 @@ impl LoginSettings {
             snapshot_policy: SnapshotPolicy::default(),
             allow_missing_state_cookie: false,
             bind_to_identity: false,
+            hook: None,
             wechat_only: false,
             clear_fragment: false,
             state_lifetime: DEFAULT_STATE_LIFETIME,
@@ -103,13 +106,19 @@ impl LoginSettings {
     }
 
     /// Returns an error if an attacker's link could store another WeChat account under a user's id
-    /// with these settings.
+    /// with these settings, or if two settings choose the user id.
     pub(super) fn check_binding(&self) -> Result<(), Error> {
         if self.allow_missing_state_cookie && self.bind_to_identity {
             return Err(Error::configuration(
                 "bind_to_identity and dangerous_allow_missing_state_cookie cannot be combined: a user \
                  who opens a link to the callback of an attacker's login would store the attacker's \
                  WeChat account under the user's own id; set only one of them",
+            ));
+        }
+        if self.hook.is_some() && self.bind_to_identity {
+            return Err(Error::configuration(
+                "on_login and bind_to_identity cannot be combined, because each chooses the user id \
+                 under which tokens are stored; set only one of them",
             ));
         }
         Ok(())

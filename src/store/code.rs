@@ -2,8 +2,10 @@
 //! requests receive the outcome of that exchange.
 
 use std::fmt;
+use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 use crate::bytes::encode_hex;
 use crate::credential::AppId;
@@ -54,8 +56,47 @@ pub enum CodeBindResult {
 pub enum CodeLeaseResult {
     /// The caller holds the lease and exchanges the code.
     Acquired,
+    /// The caller holds the lease. An earlier owner has exchanged the code and was suspended before
+    /// the end of the login. The caller resumes with WeChat's response.
+    Resumed(PendingResponse),
     /// Another owner holds the lease and exchanges the code.
     Busy,
     /// The exchange has finished with this outcome.
     Finished(String),
+}
+
+/// WeChat's response to the exchange of a code, as a text, whose login has not ended. The text
+/// contains tokens: `Debug` hides it, and dropping it overwrites its memory.
+#[derive(Clone, PartialEq, Eq)]
+pub struct PendingResponse(Zeroizing<String>);
+
+impl PendingResponse {
+    /// Creates a pending response from its text.
+    pub fn new(text: Zeroizing<String>) -> Self {
+        Self(text)
+    }
+
+    /// Returns the text.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for PendingResponse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("PendingResponse(***)")
+    }
+}
+
+/// The state of an exchange that is suspended, with the lifetimes of its parts.
+#[derive(Debug)]
+pub struct Suspension<'a> {
+    /// The outcome that copies of the callback receive meanwhile.
+    pub outcome: &'a str,
+    /// Time for which the store keeps the outcome. The exchange can be resumed afterwards.
+    pub outcome_ttl: Duration,
+    /// WeChat's response.
+    pub response: &'a PendingResponse,
+    /// Time for which the store keeps the response.
+    pub response_ttl: Duration,
 }

@@ -16,7 +16,9 @@ pub(crate) mod redis;
 mod tests;
 mod traits;
 
-pub(crate) use self::code::{CodeBindResult, CodeLeaseResult, LoginCodeKey};
+pub(crate) use self::code::{
+    CodeBindResult, CodeLeaseResult, LoginCodeKey, PendingResponse, Suspension,
+};
 use self::credential::replaced_refresh_token;
 pub(crate) use self::credential::{
     CommitResult, CredentialKey, CredentialSlot, Expected, LeaseOwner, LeaseResult,

@@ -8,7 +8,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::time::Duration;
 
-use super::code::{CodeBindResult, CodeLeaseResult, LoginCodeKey};
+use super::code::{CodeBindResult, CodeLeaseResult, LoginCodeKey, Suspension};
 use super::credential::{
     CommitResult, CredentialKey, CredentialSlot, Expected, LeaseOwner, LeaseResult, ReadOutcome,
     StoredRecord, Visitor,
@@ -189,7 +189,7 @@ pub trait LoginCodeStore: fmt::Debug + Send + Sync + 'static {
     ) -> BoxFuture<'a, Result<CodeBindResult, Error>>;
 
     /// Acquires the lease of a code for `ttl`, unless another owner holds the lease or the exchange
-    /// of the code has finished.
+    /// of the code has finished. Returns the response of a suspended exchange with the lease.
     fn acquire_code<'a>(
         &'a self,
         code: &'a LoginCodeKey,
@@ -204,8 +204,9 @@ pub trait LoginCodeStore: fmt::Debug + Send + Sync + 'static {
         owner: &'a LeaseOwner,
     ) -> BoxFuture<'a, Result<bool, Error>>;
 
-    /// Stores the outcome of an exchange for `ttl`. With an `owner`, writes only if that owner
-    /// holds the lease of the code. Without an `owner`, always writes.
+    /// Stores the outcome of an exchange for `ttl`, and deletes the response of a suspended exchange
+    /// in the same atomic step. With an `owner`, writes only if that owner holds the lease of the
+    /// code. Without an `owner`, always writes.
     fn finish_code<'a>(
         &'a self,
         code: &'a LoginCodeKey,
@@ -213,6 +214,17 @@ pub trait LoginCodeStore: fmt::Debug + Send + Sync + 'static {
         outcome: &'a str,
         ttl: Duration,
     ) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Suspends an exchange: stores an outcome for a short time, and WeChat's response for longer,
+    /// in one atomic step. After that short time, the next owner of the lease receives the
+    /// response. Returns `false` and writes nothing if another owner holds the lease, or if the
+    /// exchange has finished.
+    fn suspend_code<'a>(
+        &'a self,
+        code: &'a LoginCodeKey,
+        owner: &'a LeaseOwner,
+        suspension: &'a Suspension<'a>,
+    ) -> BoxFuture<'a, Result<bool, Error>>;
 }
 
 /// Counts the uses of quotas.

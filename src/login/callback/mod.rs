@@ -57,6 +57,10 @@ use crate::identity::RequestHead;
 use crate::metrics;
 use crate::store::LoginCodeKey;
 
+/// Maximum duration of a hook, whatever the timeout of a callback: one hour, which bounds the lease
+/// of a code.
+const MAX_HOOK_TIMEOUT: Duration = Duration::from_secs(3_600);
+
 impl LoginHandler {
     /// Answers a callback: `?code=…&state=…`, or the state alone if the user denied access.
     pub(super) fn handle_callback(
@@ -88,6 +92,8 @@ impl LoginHandler {
                     code,
                     code_key,
                     login_id,
+                    hook: self.0.settings.hook.clone(),
+                    hook_timeout: self.0.settings.exchange_timeout.min(MAX_HOOK_TIMEOUT),
                     limiter: Arc::clone(&self.0.exchange_limiter),
                     log_limiter: Arc::clone(&self.0.log_limiter),
                     bound_user,

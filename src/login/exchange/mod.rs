@@ -26,6 +26,7 @@
 //! - This process acquires the lease: *Calling WeChat*.
 //! - Another process holds the lease: this process polls the store until the callback's timeout. If
 //!   the holder stops without an outcome, the lease expires and another process acquires it.
+//! - This process acquires the lease of a *Suspended* exchange: *Choosing the user*.
 //! - The store has the outcome: *Finished*.
 //! - The store fails: *Finished* with a failure. The process releases the lease, which the store
 //!   may have granted although its reply was lost.
@@ -34,8 +35,26 @@
 //!
 //! The call spends the code. From this call on, the task ignores the timeout of its callback.
 //!
-//! - WeChat returns tokens: *Storing*.
+//! - WeChat returns tokens: *Storing*, or *Choosing the user* if the application has a hook and the
+//!   user is not virtual.
 //! - WeChat rejects the code or fails: *Finished* with that outcome.
+//!
+//! ## Choosing the user
+//!
+//! The application's hook chooses the id under which the tokens are stored. Nothing is stored yet.
+//!
+//! - The hook returns a user id: *Storing*.
+//! - The hook returns an invalid id: *Finished* with a failure.
+//! - The hook fails, panics or times out: *Suspended*.
+//!
+//! ## Suspended
+//!
+//! The store has the failure for two seconds, and WeChat's response for ten minutes. Copies of the
+//! callback that arrive within the two seconds receive the failure.
+//!
+//! - A later copy acquires the lease, in any process: *Choosing the user*, with that response.
+//! - No copy arrives within ten minutes, or the process crashed before it wrote the response: the
+//!   response is lost, and WeChat rejects the code of a later copy as spent.
 //!
 //! ## Storing
 //!
@@ -49,13 +68,15 @@
 //! the store.
 
 mod outcome;
+mod pending;
 mod shared;
+mod storing;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use tracing::{Instrument, Span, field};
+use tracing::{Instrument, field};
 
 pub(crate) use self::outcome::ExchangeOutcome;
 use self::outcome::RESULT_LIFETIME;
@@ -63,18 +84,16 @@ pub(super) use self::outcome::{SignedInUser, TRANSIENT_FAILURE_LIFETIME};
 use self::shared::OutcomeSender;
 pub(super) use self::shared::{CallbackKey, RunningExchanges};
 use super::failure::LoginFailure;
+use super::hook::LoginHook;
 use super::limits::exchanges::ExchangeLimiter;
-use super::scope::Scope;
 use super::settings::SnapshotPolicy;
 use crate::backoff::Backoff;
-use crate::clock::Timestamp;
 use crate::credential::UserId;
 use crate::error::{Error, ErrorKind};
 use crate::log_limiter::LogLimiter;
 use crate::metrics;
 use crate::store::{CodeBindResult, CodeLeaseResult, LeaseOwner, LoginCodeKey, Quota};
-use crate::users::{GrantedScope, UserTokens};
-use crate::wechat::UserTokenResponse;
+use crate::users::UserTokens;
 
 /// Duration of the lease of a code: 10 s, because a call to WeChat takes 8 s at most by default.
 const CODE_LEASE: Duration = Duration::from_secs(10);
@@ -98,10 +117,6 @@ const CODE_COUNT_WINDOW: Duration = Duration::from_secs(60);
 /// WeChat's errcode for an invalid code.
 const INVALID_CODE_ERRCODE: i64 = 40_029;
 
-/// Time for which a failed write of tokens to the store is retried: one minute (promise: nothing
-/// lost). After that, the user has to log in again.
-const STORE_RETRY_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// First delay between two reads of the outcome, and between two writes of the tokens: 20 ms.
 const INITIAL_DELAY: Duration = Duration::from_millis(20);
 
@@ -118,6 +133,10 @@ pub(super) struct Exchange {
     pub(super) login_id: u64,
     /// The user under whose id the tokens are stored. `None` stores the tokens under the openid.
     pub(super) bound_user: Option<UserId>,
+    /// The application's hook, which chooses the user under whose id the tokens are stored.
+    pub(super) hook: Option<LoginHook>,
+    /// Maximum duration of a run of the hook.
+    pub(super) hook_timeout: Duration,
     pub(super) limiter: Arc<ExchangeLimiter>,
     pub(super) log_limiter: Arc<LogLimiter>,
 }
@@ -218,16 +237,17 @@ impl Exchange {
 
     /// Exchanges the code, or waits for the outcome of another process's exchange.
     async fn claim_and_exchange(&self, started_at: Instant, timeout: Duration) -> ExchangeOutcome {
-        let owner = LeaseOwner::unique();
+        let (owner, lease) = (LeaseOwner::unique(), self.lease_duration());
         let mut backoff = Backoff::new(INITIAL_DELAY, MAX_DELAY);
         loop {
             match self
                 .users
                 .token_store()
-                .acquire_code(&self.code_key, &owner, CODE_LEASE)
+                .acquire_code(&self.code_key, &owner, lease)
                 .await
             {
                 Ok(CodeLeaseResult::Acquired) => return self.exchange_code(&owner).await,
+                Ok(CodeLeaseResult::Resumed(pending)) => return self.resume(&owner, pending).await,
                 Ok(CodeLeaseResult::Finished(json)) => {
                     return match ExchangeOutcome::from_json(&json) {
                         ExchangeOutcome::SignedIn(other) if !self.belongs_to_this_login(&other) => {
@@ -241,8 +261,7 @@ impl Exchange {
                 // the lease although its reply was lost, or may still grant the lease. The release
                 // covers both cases.
                 Err(error) => {
-                    self.users
-                        .release_code(self.code_key.clone(), owner, CODE_LEASE);
+                    self.users.release_code(self.code_key.clone(), owner, lease);
                     let outcome = self.fail_unspent(&error);
                     metrics::count_login(outcome.as_str());
                     return outcome;
@@ -255,6 +274,14 @@ impl Exchange {
         }
     }
 
+    /// Returns the duration of the lease, which covers the call to WeChat and the hook.
+    fn lease_duration(&self) -> Duration {
+        match &self.hook {
+            Some(_) => CODE_LEASE.saturating_add(self.hook_timeout),
+            None => CODE_LEASE,
+        }
+    }
+
     /// Returns `true` if an outcome belongs to this login and to its bound user.
     fn belongs_to_this_login(&self, signed_in: &SignedInUser) -> bool {
         let bound_user = self.bound_user.as_ref();
@@ -262,42 +289,42 @@ impl Exchange {
             && bound_user.is_none_or(|user| user.as_str() == signed_in.user)
     }
 
-    /// Exchanges the code at WeChat, stores the tokens, and writes the outcome to the store.
+    /// Exchanges the code at WeChat, and ends the login with the response.
     async fn exchange_code(&self, owner: &LeaseOwner) -> ExchangeOutcome {
-        let app = &self.code_key.app;
-        let mut is_invalid_code = false;
-        let outcome = match self.users.wechat().exchange_code(&self.code).await {
-            Ok(response) => self.store_tokens(&response).await,
-            Err(error) => {
-                is_invalid_code = error.errcode() == Some(INVALID_CODE_ERRCODE);
-                self.log_rejected_code(&error);
-                ExchangeOutcome::from_error(&error)
+        match self.users.wechat().exchange_code(&self.code).await {
+            Ok(response) => {
+                let received_at = self.users.clock().now();
+                self.end_login(owner, &response, received_at, None).await
             }
-        };
-        metrics::count_login(outcome.as_str());
-        Span::current().record("result", outcome.as_str());
+            Err(error) => {
+                self.log_rejected_code(&error);
+                let outcome = ExchangeOutcome::from_error(&error);
+                if error.errcode() == Some(INVALID_CODE_ERRCODE) {
+                    self.finish(owner, &outcome, INVALID_CODE_LIFETIME).await;
+                    self.shorten_binding().await;
+                } else {
+                    self.finish(owner, &outcome, outcome.lifetime()).await;
+                }
+                outcome
+            }
+        }
+    }
+
+    /// Counts the outcome, and writes it to the store.
+    async fn finish(&self, owner: &LeaseOwner, outcome: &ExchangeOutcome, lifetime: Duration) {
+        outcome.record();
         // A success is written even if the lease has expired. A code can succeed only once, so no
         // other process can have a better outcome. A failure is written by the owner only.
         let owner = match outcome {
             ExchangeOutcome::SignedIn(_) => None,
             ExchangeOutcome::CodeSpent | ExchangeOutcome::Failed(_) => Some(owner),
         };
-        let lifetime = match is_invalid_code {
-            true => INVALID_CODE_LIFETIME,
-            false => outcome.lifetime(),
-        };
-        let json = outcome.to_json();
-        let write = self
-            .users
-            .token_store()
-            .finish_code(&self.code_key, owner, &json, lifetime);
+        let (app, json) = (&self.code_key.app, outcome.to_json());
+        let store = self.users.token_store();
+        let write = store.finish_code(&self.code_key, owner, &json, lifetime);
         if let Err(error) = write.await {
             tracing::warn!(target: "tower_wechat::login", %app, %error, "the outcome of a login could not be stored; a copy of its callback may begin another login");
         }
-        if is_invalid_code {
-            self.shorten_binding().await;
-        }
-        outcome
     }
 
     /// Logs that WeChat did not exchange a code. The line has a rate limit, because any client can
@@ -311,63 +338,6 @@ impl Exchange {
         } else if let Some(more) = self.log_limiter.allow_line("refused_code") {
             tracing::warn!(target: "tower_wechat::login", %app, %error, more, "WeChat did not exchange a code");
         }
-    }
-
-    /// Stores the tokens that WeChat has returned, and returns the outcome of the login (promises:
-    /// newest wins, nothing lost). If the store is unavailable, retries for
-    /// [`STORE_RETRY_TIMEOUT`].
-    async fn store_tokens(&self, response: &UserTokenResponse) -> ExchangeOutcome {
-        let app = &self.code_key.app;
-        let Some(Ok(user)) = response.openid.as_deref().map(UserId::new) else {
-            tracing::warn!(target: "tower_wechat::login", %app, "WeChat returned tokens without a valid openid; the user can try again");
-            return ExchangeOutcome::Failed(LoginFailure::WechatUnavailable);
-        };
-        // The tokens of a virtual user must not be stored under a real user's id.
-        let bound_user = self.bound_user.as_ref();
-        if response.snapshot
-            && (self.snapshot_policy == SnapshotPolicy::Deny || bound_user.is_some())
-        {
-            tracing::info!(target: "tower_wechat::login", %app, "a virtual user of a snapshot page was rejected");
-            return ExchangeOutcome::Failed(LoginFailure::SnapshotDenied);
-        }
-        let user = bound_user.cloned().unwrap_or(user);
-        let users = self.users.for_user(response.snapshot);
-        let had_more = !response.snapshot && self.had_broader_scope(&user, response).await;
-        let deadline = Instant::now() + STORE_RETRY_TIMEOUT;
-        let mut backoff = Backoff::new(INITIAL_DELAY, MAX_DELAY);
-        let stored = loop {
-            let error = match users.store(&user, response).await {
-                Ok(stored) => break stored,
-                Err(error) => error,
-            };
-            if error.kind() != ErrorKind::StoreUnavailable || Instant::now() >= deadline {
-                tracing::error!(target: "tower_wechat::login", %app, %error, "a login could not be stored; the user has to log in again");
-                return ExchangeOutcome::from_error(&error);
-            }
-            tracing::warn!(target: "tower_wechat::login", %app, %error, "the tokens of a login could not be stored yet; the write is retried for a minute");
-            backoff.wait().await;
-        };
-        tracing::info!(target: "tower_wechat::login", %app, user = ?user.as_str(), scope = response.scope.as_deref(), snapshot = response.snapshot, "logged in");
-        ExchangeOutcome::SignedIn(SignedInUser {
-            user: user.as_str().to_owned(),
-            snapshot: response.snapshot,
-            scope: response.scope.clone(),
-            login: self.login_id,
-            epoch: stored.sessions_valid_from().map(Timestamp::as_millis),
-            had_more,
-        })
-    }
-
-    /// Returns `true` if the user's stored tokens cover a broader scope than this code. This check
-    /// is possible only after the code is spent and WeChat has revoked the former tokens, because
-    /// the code reveals the user.
-    async fn had_broader_scope(&self, user: &UserId, response: &UserTokenResponse) -> bool {
-        let covers = |granted: &str| Scope::UserInfo.is_granted_by(granted);
-        if response.scope.as_deref().is_some_and(covers) {
-            return false;
-        }
-        let former = self.users.granted_scope(user.as_str()).await;
-        matches!(former, Ok(GrantedScope::Known(former)) if covers(&former))
     }
 }
 

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tracing::Span;
 
 use crate::credential::UserId;
 use crate::error::Error;
 use crate::login::failure::LoginFailure;
+use crate::metrics;
 
 /// Time for which the store keeps an outcome and the binding of its code: ten minutes. All copies
 /// of a callback that arrive within this time get the same outcome.
@@ -101,6 +103,12 @@ impl ExchangeOutcome {
         }
     }
 
+    /// Counts the outcome in the metrics, and records it in the current span.
+    pub(super) fn record(&self) {
+        metrics::count_login(self.as_str());
+        Span::current().record("result", self.as_str());
+    }
+
     /// Returns how long the store keeps the outcome.
     pub(super) fn lifetime(&self) -> Duration {
         match self {
@@ -190,7 +198,7 @@ mod tests {
             names.join(" "),
             "bad_request misplaced expired unknown denied snapshot_refused barred \
              profile_not_granted outside_wechat too_often not_kept not_accepted misconfigured \
-             wechat_away store_away"
+             invalid_user_id hook_failed wechat_away store_away"
         );
     }
 }

@@ -13,8 +13,8 @@ use crate::shrink::shrink_map;
 use crate::store::invalidation::Publisher;
 use crate::store::{
     CodeBindResult, CodeLeaseResult, CommitResult, CredentialKey, CredentialSlot, Event, Expected,
-    Invalidation, LeaseOwner, LeaseResult, LoginCodeKey, MIN_TOMBSTONE_TTL, Quota, RecordVersion,
-    StoredRecord, replaced_refresh_token,
+    Invalidation, LeaseOwner, LeaseResult, LoginCodeKey, MIN_TOMBSTONE_TTL, PendingResponse, Quota,
+    RecordVersion, StoredRecord, Suspension, replaced_refresh_token,
 };
 
 /// Everything that a [`MemoryStore`](super::MemoryStore) holds. One lock guards it, so each method
@@ -31,6 +31,8 @@ pub(super) struct Contents {
     /// The number of uses of each quota, by account and purpose.
     quotas: ExpiringMap<(AppId, Box<str>), u32>,
     codes: ExpiringMap<LoginCodeKey, CodeState>,
+    /// WeChat's response for each code whose exchange is suspended.
+    pending_responses: ExpiringMap<LoginCodeKey, PendingResponse>,
     /// The login to which each code is bound.
     code_bindings: ExpiringMap<LoginCodeKey, u64>,
     /// The time at which each user last logged out everywhere.
@@ -286,7 +288,10 @@ impl Contents {
         let state = CodeState::Leased(owner.clone());
         let expires_at = now.saturating_add(ttl);
         self.codes.insert(code.clone(), state, expires_at, now);
-        CodeLeaseResult::Acquired
+        match self.pending_responses.get(code, now) {
+            Some(response) => CodeLeaseResult::Resumed(response.clone()),
+            None => CodeLeaseResult::Acquired,
+        }
     }
 
     pub(super) fn release_code(
@@ -314,7 +319,30 @@ impl Contents {
             let state = CodeState::Finished(outcome.to_owned());
             let expires_at = now.saturating_add(ttl);
             self.codes.insert(code.clone(), state, expires_at, now);
+            self.pending_responses.remove(code);
         }
+    }
+
+    pub(super) fn suspend_code(
+        &mut self,
+        code: &LoginCodeKey,
+        owner: &LeaseOwner,
+        suspension: &Suspension<'_>,
+        now: Timestamp,
+    ) -> bool {
+        match self.codes.get(code, now) {
+            Some(CodeState::Leased(holder)) if holder != owner => return false,
+            Some(CodeState::Finished(_)) => return false,
+            Some(CodeState::Leased(_)) | None => {}
+        }
+        let state = CodeState::Finished(suspension.outcome.to_owned());
+        let expires_at = now.saturating_add(suspension.outcome_ttl);
+        self.codes.insert(code.clone(), state, expires_at, now);
+        let (response, key) = (suspension.response.clone(), code.clone());
+        let expires_at = now.saturating_add(suspension.response_ttl);
+        self.pending_responses
+            .insert(key, response, expires_at, now);
+        true
     }
 
     fn is_code_leased_to(&self, code: &LoginCodeKey, owner: &LeaseOwner, now: Timestamp) -> bool {

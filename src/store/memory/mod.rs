@@ -12,7 +12,7 @@ use super::{
     BoxFuture, CodeBindResult, CodeLeaseResult, CommitResult, CredentialKey, CredentialKind,
     CredentialReader, CredentialSlot, CredentialWriter, Expected, InvalidationSource, LeaseOwner,
     LeaseResult, LoginCodeKey, LoginCodeStore, Quota, QuotaStore, RevocationStore, Store,
-    StoredRecord, Subscription,
+    StoredRecord, Subscription, Suspension,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{AppId, Record};
@@ -194,6 +194,15 @@ impl LoginCodeStore for MemoryStore {
         ttl: Duration,
     ) -> BoxFuture<'a, Result<(), Error>> {
         self.step(move |contents, now| contents.finish_code(code, owner, outcome, ttl, now))
+    }
+
+    fn suspend_code<'a>(
+        &'a self,
+        code: &'a LoginCodeKey,
+        owner: &'a LeaseOwner,
+        suspension: &'a Suspension<'a>,
+    ) -> BoxFuture<'a, Result<bool, Error>> {
+        self.step(move |contents, now| contents.suspend_code(code, owner, suspension, now))
     }
 }
 

@@ -40,6 +40,13 @@ impl RedisNames {
         format!("{}{}:code:{}", self.prefix, code.app, code.hash)
     }
 
+    /// Returns the key of WeChat's response for a code whose exchange is suspended. Its hash tag is
+    /// the whole key of the code, so that a script can use both keys on a Cluster.
+    pub(super) fn pending_response_key(&self, code: &LoginCodeKey) -> String {
+        let code_key = self.code_key(code);
+        format!("{}{}:response:{{{code_key}}}", self.prefix, code.app)
+    }
+
     /// Returns the key of the time at which a user last logged out everywhere.
     pub(super) fn revocation_key(&self, credential: &CredentialKey) -> String {
         let CredentialKey { app, kind, id } = credential;

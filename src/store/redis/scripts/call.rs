@@ -16,6 +16,17 @@ impl Script {
         call.key(key);
         call
     }
+
+    /// Creates a call of this script with two keys in the same slot of a Cluster.
+    pub(in crate::store::redis) fn keys(
+        &'static self,
+        first: impl ToRedisArgs,
+        second: impl ToRedisArgs,
+    ) -> ScriptCall {
+        let mut call = self.key(first);
+        call.key(second);
+        call
+    }
 }
 
 /// The script that a call runs.

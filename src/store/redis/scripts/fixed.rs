@@ -1,4 +1,4 @@
-//! The scripts that have one key and a fixed text.
+//! The scripts that have a fixed number of keys and a fixed text.
 
 use std::sync::LazyLock;
 
@@ -19,15 +19,18 @@ return bound and 2 or 1
 });
 
 /// Acquires the lease of a login code. The value of the key is `?` and the owner, or `=` and the
-/// outcome. `ARGV`: owner, TTL in milliseconds. Returns nothing if the owner holds the lease after
-/// the call, whether or not it held the lease before. Otherwise returns the value.
+/// outcome. The second key may hold the response of a suspended exchange. `ARGV`: owner, TTL in
+/// milliseconds. If the owner holds the lease after the call, whether or not it held the lease
+/// before, returns `!` and the response, or nothing without a response. Otherwise returns the value
+/// of the first key.
 pub(in crate::store::redis) static ACQUIRE_CODE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
 local value = redis.call('GET', KEYS[1])
 if value and value ~= '?' .. ARGV[1] then return value end
 redis.call('SET', KEYS[1], '?' .. ARGV[1], 'PX', ARGV[2])
-return false
+local response = redis.call('GET', KEYS[2])
+return response and '!' .. response
 ",
     )
 });
@@ -44,12 +47,30 @@ return redis.call('DEL', KEYS[1])
 });
 
 /// Writes the outcome of a login code if the owner holds its lease. `ARGV`: owner, outcome, TTL in
-/// milliseconds. If the owner is empty, writes regardless of the lease.
+/// milliseconds. If the owner is empty, writes regardless of the lease. A write also deletes the
+/// second key, which may hold the response of a suspended exchange.
 pub(in crate::store::redis) static FINISH_CODE: LazyLock<Script> = LazyLock::new(|| {
     Script::new(
         r"
 if ARGV[1] ~= '' and redis.call('GET', KEYS[1]) ~= '?' .. ARGV[1] then return end
 redis.call('SET', KEYS[1], '=' .. ARGV[2], 'PX', ARGV[3])
+redis.call('DEL', KEYS[2])
+",
+    )
+});
+
+/// Suspends the exchange of a login code. Writes an outcome to the first key and WeChat's response
+/// to the second key, unless another owner holds the lease or the exchange has finished. `ARGV`:
+/// owner, outcome, its TTL in milliseconds, response, its TTL in milliseconds. Returns 1, or 0
+/// without a write.
+pub(in crate::store::redis) static SUSPEND_CODE: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local value = redis.call('GET', KEYS[1])
+if value and value ~= '?' .. ARGV[1] then return 0 end
+redis.call('SET', KEYS[2], ARGV[4], 'PX', ARGV[5])
+redis.call('SET', KEYS[1], '=' .. ARGV[2], 'PX', ARGV[3])
+return 1
 ",
     )
 });

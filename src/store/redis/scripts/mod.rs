@@ -1,7 +1,7 @@
 //! Lua scripts, each of which is one atomic step.
 //!
 //! [`steps`] generates the scripts of a slot for each number of keys. [`fixed`] contains the
-//! scripts with one key. Some managed Clusters inspect the text of a script before they run it.
+//! scripts with one or two keys. Some managed Clusters inspect the text of a script before they run it.
 //! Each call in a script therefore contains its command and its key literally (`KEYS[1]`, `KEYS[2]`
 //! …), and the scripts use `KEYS` for nothing else.
 //!
@@ -17,7 +17,7 @@ mod steps;
 pub(super) use self::call::{Invocation, ScriptCall};
 pub(super) use self::fixed::{
     ACQUIRE_CODE, BIND_CODE, CHECK, DELETE_UNCHANGED_FIELDS, FINISH_CODE, RELEASE_CODE,
-    SET_REVOKED_AT, TRY_CONSUME,
+    SET_REVOKED_AT, SUSPEND_CODE, TRY_CONSUME,
 };
 pub(super) use self::reply::ScriptReply;
 pub(super) use self::steps::{PublishMode, Step};

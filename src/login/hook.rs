@@ -1,0 +1,275 @@
+//! The hook of an application, which chooses the user id at the end of a login.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tracing::Instrument;
+
+use crate::credential::{AccessToken, UserId};
+use crate::error::Error;
+use crate::store::BoxFuture;
+use crate::wechat::{Language, UserInfo, UserTokenResponse, WechatClient};
+
+/// The user of a login that is about to succeed, for the hook of
+/// [`LoginBuilder::on_login`](super::LoginBuilder::on_login). Cheap to clone.
+///
+/// The hook finds or creates the user in the application's database:
+///
+/// ```
+/// use tower_wechat::Error;
+/// use tower_wechat::login::LoginUser;
+///
+/// async fn user_id(user: LoginUser) -> Result<String, Error> {
+///     // Only with the scope `snsapi_userinfo`:
+///     let profile = user.profile().await?;
+///     println!("{} logs in with {:?}", profile.nickname, user.scope());
+///     // The unionid is the same in all apps of one Open Platform account.
+///     Ok(user.unionid().unwrap_or(user.openid()).to_owned())
+/// }
+/// ```
+#[derive(Clone)]
+pub struct LoginUser(Arc<Inner>);
+
+struct Inner {
+    openid: UserId,
+    unionid: Option<String>,
+    scope: Option<String>,
+    token: AccessToken,
+    wechat: WechatClient,
+}
+
+impl LoginUser {
+    pub(super) fn new(openid: UserId, response: &UserTokenResponse, wechat: &WechatClient) -> Self {
+        Self(Arc::new(Inner {
+            openid,
+            unionid: response.unionid.clone(),
+            scope: response.scope.clone(),
+            token: response.access_token.clone(),
+            wechat: wechat.clone(),
+        }))
+    }
+
+    /// Returns the user's openid, which identifies the user within the account.
+    pub fn openid(&self) -> &str {
+        self.0.openid.as_str()
+    }
+
+    /// Returns the user's unionid, or `None` if WeChat sent none. Only accounts that are bound to a
+    /// WeChat Open Platform account (开放平台) have unionids.
+    pub fn unionid(&self) -> Option<&str> {
+        self.0.unionid.as_deref()
+    }
+
+    /// Returns the scopes that the user has granted, separated by commas.
+    pub fn scope(&self) -> Option<&str> {
+        self.0.scope.as_deref()
+    }
+
+    /// Requests the user's nickname, avatar and the other fields of `sns/userinfo`, with the token
+    /// of this login. Each call sends one request to WeChat.
+    ///
+    /// # Errors
+    /// The errors of [`WechatClient::user_info`]. If the user has not granted the scope
+    /// `snsapi_userinfo`, the error is [`ErrorKind::LoginRequired`](crate::ErrorKind::LoginRequired)
+    /// (48001).
+    pub async fn profile(&self) -> Result<UserInfo, Error> {
+        let Inner { token, wechat, .. } = &*self.0;
+        wechat.user_info(token, self.openid(), Language::ZhCn).await
+    }
+}
+
+impl fmt::Debug for LoginUser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoginUser")
+            .field("openid", &self.openid())
+            .field("unionid", &self.unionid())
+            .field("scope", &self.scope())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The reason why a hook has chosen no user id.
+#[derive(Debug)]
+pub(super) enum HookError {
+    /// The hook returned an error, timed out or panicked. A later run may succeed.
+    Failed(String),
+    /// The hook returned a value that is not a user id.
+    InvalidUserId(String),
+}
+
+type HookFn = dyn Fn(LoginUser) -> BoxFuture<'static, Result<UserId, HookError>> + Send + Sync;
+
+/// The hook of an application, without its types.
+#[derive(Clone)]
+pub(super) struct LoginHook(Arc<HookFn>);
+
+impl LoginHook {
+    pub(super) fn new<F, Fut, Id, E>(hook: F) -> Self
+    where
+        F: Fn(LoginUser) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Id, E>> + Send + 'static,
+        Id: TryInto<UserId>,
+        Id::Error: fmt::Display,
+        E: Into<Box<dyn StdError + Send + Sync>>,
+    {
+        Self(Arc::new(move |user| {
+            let chosen = hook(user);
+            Box::pin(async move {
+                let id = chosen
+                    .await
+                    .map_err(|error| HookError::Failed(chain(&*error.into())))?;
+                let invalid = |error: Id::Error| HookError::InvalidUserId(error.to_string());
+                id.try_into().map_err(invalid)
+            })
+        }))
+    }
+
+    /// Runs the hook for `timeout` at most, and returns the user id that the hook has chosen.
+    ///
+    /// The hook runs in a separate task. A panic therefore ends that task only, and a hook that
+    /// blocks its thread does not delay the timeout. On timeout, the hook's future is dropped.
+    pub(super) async fn run(
+        &self,
+        user: LoginUser,
+        timeout: Duration,
+    ) -> Result<UserId, HookError> {
+        let hook = Arc::clone(&self.0);
+        let run = async move { hook(user).await };
+        let mut task = AbortOnDrop(tokio::spawn(run.in_current_span()));
+        match tokio::time::timeout(timeout, &mut task.0).await {
+            Ok(Ok(chosen)) => chosen,
+            Ok(Err(error)) => Err(HookError::Failed(panic_text(error))),
+            Err(_) => Err(HookError::Failed(format!(
+                "the hook did not end within {timeout:?}"
+            ))),
+        }
+    }
+}
+
+/// A task that is aborted when its handle is dropped.
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Returns the messages of an error and of its sources, separated by colons.
+fn chain(error: &(dyn StdError + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let message = error.to_string();
+        // Some errors repeat the message of their source.
+        if !text.ends_with(&message) {
+            text.push_str(": ");
+            text.push_str(&message);
+        }
+        source = error.source();
+    }
+    text
+}
+
+/// Returns the message of a panic, or a text without a message for other values.
+fn panic_text(error: tokio::task::JoinError) -> String {
+    let Ok(panic) = error.try_into_panic() else {
+        return "the hook was cancelled, because the runtime shuts down".to_owned();
+    };
+    let message = match panic.downcast_ref::<String>() {
+        Some(message) => Some(message.as_str()),
+        None => panic.downcast_ref::<&str>().copied(),
+    };
+    match message {
+        Some(message) => format!("the hook panicked: {message}"),
+        None => "the hook panicked".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TIMEOUT: Duration = Duration::from_millis(50);
+
+    fn user() -> LoginUser {
+        let response = UserTokenResponse::new("secret-token").unionid("uA");
+        let wechat = WechatClient::new("wx1", "secret").unwrap();
+        LoginUser::new(UserId::new("oA").unwrap(), &response, &wechat)
+    }
+
+    async fn error_of<F, Fut>(hook: F) -> String
+    where
+        F: Fn(LoginUser) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<String, Error>> + Send + 'static,
+    {
+        match LoginHook::new(hook).run(user(), TIMEOUT).await {
+            Err(HookError::Failed(text)) => text,
+            Err(HookError::InvalidUserId(text)) => format!("invalid: {text}"),
+            Ok(id) => panic!("{id}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn ids_of_several_types_are_accepted() {
+        let id = UserId::new("row 1").unwrap();
+        for hook in [
+            LoginHook::new(async |_| Ok::<_, Error>("row 1")),
+            LoginHook::new(async |_| Ok::<_, Error>("row 1".to_owned())),
+            LoginHook::new(async |_| Ok::<_, Error>(Box::<str>::from("row 1"))),
+            LoginHook::new(async |_| Ok::<_, Error>(Arc::<str>::from("row 1"))),
+            LoginHook::new(async |_| Ok::<_, &str>(UserId::new("row 1").unwrap())),
+        ] {
+            assert_eq!(hook.run(user(), TIMEOUT).await.unwrap(), id);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn errors_panics_and_hangs_are_told_apart() {
+        assert_eq!(
+            error_of(async |_| Ok(String::new())).await,
+            "invalid: the identifier is empty"
+        );
+        let panicked = error_of(async |_| panic!("out of {}", "rows")).await;
+        assert_eq!(panicked, "the hook panicked: out of rows");
+        fn panics(_: LoginUser) -> std::future::Ready<Result<String, Error>> {
+            panic!("before its future")
+        }
+        let panicked = error_of(panics).await;
+        assert_eq!(panicked, "the hook panicked: before its future");
+        let hung = error_of(async |_| std::future::pending().await).await;
+        assert_eq!(hung, "the hook did not end within 50ms");
+        // A hook that blocks its thread delays neither the timeout nor the login.
+        let blocked = error_of(async |_| {
+            std::thread::sleep(TIMEOUT * 4);
+            Ok("late".to_owned())
+        });
+        assert_eq!(blocked.await, "the hook did not end within 50ms");
+    }
+
+    #[test]
+    fn the_chain_of_an_error_names_its_sources() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("no row")]
+        struct NoRow;
+        #[derive(Debug, thiserror::Error)]
+        #[error("the query failed")]
+        struct Query(#[source] NoRow);
+        #[derive(Debug, thiserror::Error)]
+        #[error("the query failed")]
+        struct Transparent(#[source] Query);
+        assert_eq!(chain(&Query(NoRow)), "the query failed: no row");
+        assert_eq!(
+            chain(&Transparent(Query(NoRow))),
+            "the query failed: no row"
+        );
+    }
+
+    #[test]
+    fn debug_output_hides_the_token() {
+        let shown = format!("{:?}", user());
+        assert!(shown.contains("oA") && !shown.contains("secret"), "{shown}");
+    }
+}
