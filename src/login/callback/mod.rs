@@ -44,10 +44,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
+
 use self::check::{CallbackAction, code_fingerprint};
 use super::context::CallbackContext;
 use super::cookies::LoginAttempt;
-use super::exchange::{CallbackKey, Exchange, ExchangeOutcome, bind_code_to_login};
+use super::exchange::{CallbackKey, Exchange, ExchangeOutcome, ExchangeStatus, bind_code_to_login};
 use super::failure::LoginFailure;
 use super::handler::LoginHandler;
 use super::reply::{HandlerReply, LoginReply};
@@ -94,6 +96,7 @@ impl LoginHandler {
                     login_id,
                     hook: self.0.settings.hook.clone(),
                     hook_timeout: self.0.settings.exchange_timeout.min(MAX_HOOK_TIMEOUT),
+                    status: watch::Sender::new(ExchangeStatus::Exchanging),
                     limiter: Arc::clone(&self.0.exchange_limiter),
                     log_limiter: Arc::clone(&self.0.log_limiter),
                     bound_user,
@@ -164,8 +167,10 @@ impl LoginHandler {
             login_id: exchange.login_id,
             bound_user: exchange.bound_user.clone(),
         };
+        let status = exchange.status.clone();
         let start = |sender| exchange.spawn(sender, timeout);
-        let Some(mut outcome) = self.0.running_exchanges.join_or_start(key, start) else {
+        let running = &self.0.running_exchanges;
+        let Some(mut status) = running.join_or_start(key, status, start) else {
             if let Some(more) = self.0.log_limiter.allow_line("turns") {
                 tracing::warn!(target: "tower_wechat::login", app = %self.0.users.app_id(), more, "a login was rejected because this process exchanges too many codes; add processes, or block the clients that invent codes");
             }
@@ -173,13 +178,14 @@ impl LoginHandler {
             return ExchangeOutcome::Failed(LoginFailure::WechatUnavailable);
         };
         // The timeout ends the wait only. The exchange runs in a separate task and continues.
-        match tokio::time::timeout(timeout, outcome.wait_for(Option::is_some)).await {
-            Ok(Ok(outcome)) => outcome.clone().unwrap_or(ExchangeOutcome::CodeSpent),
-            // The sender was dropped without an outcome, because the exchange has panicked.
-            Ok(Err(_)) => ExchangeOutcome::Failed(LoginFailure::WechatUnavailable),
-            // The wait has timed out. The exchange continues, and the user's next attempt finds its
-            // outcome.
-            Err(_) => ExchangeOutcome::Failed(LoginFailure::WechatUnavailable),
+        let ended = status.wait_for(ExchangeStatus::is_ended);
+        let _ = tokio::time::timeout(timeout, ended).await;
+        match &*status.borrow() {
+            ExchangeStatus::Ended(outcome) => outcome.clone(),
+            // The wait has timed out, and the user's next attempt finds the outcome.
+            ExchangeStatus::RunningHook => ExchangeOutcome::Failed(LoginFailure::HookFailed),
+            // The wait has timed out, or the exchange has panicked.
+            ExchangeStatus::Exchanging => ExchangeOutcome::Failed(LoginFailure::WechatUnavailable),
         }
     }
 }

@@ -75,6 +75,7 @@ mod storing;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::{Instrument, field};
 
@@ -82,7 +83,7 @@ pub(crate) use self::outcome::ExchangeOutcome;
 use self::outcome::RESULT_LIFETIME;
 pub(super) use self::outcome::{SignedInUser, TRANSIENT_FAILURE_LIFETIME};
 use self::shared::OutcomeSender;
-pub(super) use self::shared::{CallbackKey, RunningExchanges};
+pub(super) use self::shared::{CallbackKey, ExchangeStatus, RunningExchanges};
 use super::failure::LoginFailure;
 use super::hook::LoginHook;
 use super::limits::exchanges::ExchangeLimiter;
@@ -137,6 +138,8 @@ pub(super) struct Exchange {
     pub(super) hook: Option<LoginHook>,
     /// Maximum duration of a run of the hook.
     pub(super) hook_timeout: Duration,
+    /// The status, which the callbacks of this exchange observe.
+    pub(super) status: watch::Sender<ExchangeStatus>,
     pub(super) limiter: Arc<ExchangeLimiter>,
     pub(super) log_limiter: Arc<LogLimiter>,
 }

@@ -27,21 +27,40 @@ pub(in crate::login) struct CallbackKey {
     pub(in crate::login) bound_user: Option<UserId>,
 }
 
-type OutcomeReceiver = watch::Receiver<Option<ExchangeOutcome>>;
+/// Status of a running exchange.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::login) enum ExchangeStatus {
+    /// The exchange waits for the store or for WeChat.
+    Exchanging,
+    /// The exchange waits for the application's hook.
+    RunningHook,
+    /// The exchange has ended.
+    Ended(ExchangeOutcome),
+}
 
-/// The running exchanges of one login handler. Each entry has the receiver of an exchange's
-/// outcome.
+impl ExchangeStatus {
+    /// Returns `true` if the exchange has ended.
+    pub(in crate::login) fn is_ended(&self) -> bool {
+        matches!(self, Self::Ended(_))
+    }
+}
+
+type StatusReceiver = watch::Receiver<ExchangeStatus>;
+
+/// The running exchanges of one login handler. Each entry has the receiver of an exchange's status.
 #[derive(Debug, Default)]
-pub(in crate::login) struct RunningExchanges(Mutex<HashMap<CallbackKey, OutcomeReceiver>>);
+pub(in crate::login) struct RunningExchanges(Mutex<HashMap<CallbackKey, StatusReceiver>>);
 
 impl RunningExchanges {
-    /// Returns the receiver of the outcome for a callback. If no copy of the callback has a running
-    /// exchange, calls `start` to begin one. Returns `None` if too many exchanges are running.
+    /// Returns the receiver of the status for a callback. If no copy of the callback has a running
+    /// exchange, calls `start` to begin one, which sends its status to `status`. Returns `None` if
+    /// too many exchanges are running.
     pub(in crate::login) fn join_or_start(
         self: &Arc<Self>,
         key: CallbackKey,
+        status: watch::Sender<ExchangeStatus>,
         start: impl FnOnce(OutcomeSender),
-    ) -> Option<OutcomeReceiver> {
+    ) -> Option<StatusReceiver> {
         let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(receiver) = running.get(&key) {
             return Some(receiver.clone());
@@ -49,7 +68,7 @@ impl RunningExchanges {
         if running.len() >= MAX_RUNNING_EXCHANGES {
             return None;
         }
-        let (sender, receiver) = watch::channel(None);
+        let receiver = status.subscribe();
         running.insert(key.clone(), receiver.clone());
         // The lock is released before `start`, which may drop the sender at once. The sender's
         // `drop` takes the same lock.
@@ -57,7 +76,7 @@ impl RunningExchanges {
         start(OutcomeSender {
             running: Arc::clone(self),
             key,
-            sender,
+            status,
         });
         Some(receiver)
     }
@@ -68,14 +87,14 @@ impl RunningExchanges {
 pub(in crate::login) struct OutcomeSender {
     running: Arc<RunningExchanges>,
     key: CallbackKey,
-    sender: watch::Sender<Option<ExchangeOutcome>>,
+    status: watch::Sender<ExchangeStatus>,
 }
 
 impl OutcomeSender {
     /// Sends the outcome to all waiting copies. The entry is removed afterwards, when `self` is
     /// dropped, so that copies find the entry until the outcome is sent.
     pub(in crate::login) fn send(self, outcome: ExchangeOutcome) {
-        self.sender.send_replace(Some(outcome));
+        self.status.send_replace(ExchangeStatus::Ended(outcome));
     }
 }
 
@@ -103,29 +122,31 @@ mod tests {
             login_id: login,
             bound_user: None,
         };
+        let status = || watch::Sender::new(ExchangeStatus::Exchanging);
+        let ended = ExchangeStatus::Ended(ExchangeOutcome::CodeSpent);
         let mut senders = Vec::new();
         let first = running
-            .join_or_start(key(1), |sender| senders.push(sender))
+            .join_or_start(key(1), status(), |sender| senders.push(sender))
             .unwrap();
         let copy = running
-            .join_or_start(key(1), |sender| senders.push(sender))
+            .join_or_start(key(1), status(), |sender| senders.push(sender))
             .unwrap();
         running
-            .join_or_start(key(2), |sender| senders.push(sender))
+            .join_or_start(key(2), status(), |sender| senders.push(sender))
             .unwrap();
         assert_eq!(senders.len(), 2);
         senders.remove(0).send(ExchangeOutcome::CodeSpent);
-        assert_eq!(*first.borrow(), Some(ExchangeOutcome::CodeSpent));
-        assert_eq!(*copy.borrow(), Some(ExchangeOutcome::CodeSpent));
+        assert_eq!(*first.borrow(), ended);
+        assert_eq!(*copy.borrow(), ended);
         running
-            .join_or_start(key(1), |sender| senders.push(sender))
+            .join_or_start(key(1), status(), |sender| senders.push(sender))
             .unwrap();
         assert_eq!(senders.len(), 2, "a later copy reads the store");
         for login in 10..10 + MAX_RUNNING_EXCHANGES as u64 {
-            running.join_or_start(key(login), |sender| senders.push(sender));
+            running.join_or_start(key(login), status(), |sender| senders.push(sender));
         }
         assert!(
-            running.join_or_start(key(7), |_| {}).is_none(),
+            running.join_or_start(key(7), status(), |_| {}).is_none(),
             "the number of exchanges is bounded"
         );
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::pending::{pending_response, read_pending, remaining_lifetime};
-use super::{Exchange, ExchangeOutcome, INITIAL_DELAY, MAX_DELAY, SignedInUser};
+use super::{Exchange, ExchangeOutcome, ExchangeStatus, INITIAL_DELAY, MAX_DELAY, SignedInUser};
 use crate::backoff::Backoff;
 use crate::clock::Timestamp;
 use crate::credential::UserId;
@@ -102,6 +102,7 @@ impl Exchange {
         let Some(hook) = &self.hook else {
             return Ok(openid);
         };
+        self.status.send_replace(ExchangeStatus::RunningHook);
         let user = LoginUser::new(openid, response, self.users.wechat());
         match hook.run(user, self.hook_timeout).await {
             Ok(user) => Ok(user),

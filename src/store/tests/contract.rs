@@ -74,6 +74,83 @@ async fn one_owner_exchanges_a_code_and_all_read_the_outcome() {
 }
 
 #[tokio::test]
+async fn the_next_owner_resumes_a_suspended_exchange() {
+    on_every_store(async |store, slot| {
+        let code = LoginCodeKey::new(&slot.key.app, &format!("{:?}", LeaseOwner::unique()));
+        let other = LoginCodeKey::new(&slot.key.app, &format!("{:?}", LeaseOwner::unique()));
+        let (ours, theirs) = (LeaseOwner::unique(), LeaseOwner::unique());
+        let acquire = async |owner, ttl| store.acquire_code(&code, owner, ttl).await.unwrap();
+        let response = |text: &str| PendingResponse::new(text.to_owned().into());
+        let short = Duration::from_millis(30);
+        let suspend = async |owner, text| {
+            let suspension = Suspension {
+                outcome: "failed",
+                outcome_ttl: short,
+                response: &response(text),
+                response_ttl: LEASE,
+            };
+            store.suspend_code(&code, owner, &suspension).await.unwrap()
+        };
+        assert_eq!(acquire(&ours, LEASE).await, CodeLeaseResult::Acquired);
+        assert!(!suspend(&theirs, "from another owner").await);
+        assert!(suspend(&ours, "{\"t\": \"张三\"}").await);
+        let failed = CodeLeaseResult::Finished("failed".to_owned());
+        assert_eq!(acquire(&theirs, short).await, failed);
+        assert!(!suspend(&ours, "after the end").await);
+        tokio::time::sleep(short * 2).await;
+        // A crash of the owner does not lose the response.
+        let resumed = CodeLeaseResult::Resumed(response("{\"t\": \"张三\"}"));
+        assert_eq!(acquire(&ours, short).await, resumed);
+        assert_eq!(acquire(&theirs, LEASE).await, CodeLeaseResult::Busy);
+        tokio::time::sleep(short * 2).await;
+        assert_eq!(acquire(&theirs, short).await, resumed);
+        // An owner whose lease has expired may suspend the exchange, unless another one holds it.
+        tokio::time::sleep(short * 2).await;
+        assert!(suspend(&theirs, "again").await);
+        tokio::time::sleep(short * 2).await;
+        let resumed = CodeLeaseResult::Resumed(response("again"));
+        assert_eq!(acquire(&ours, LEASE).await, resumed);
+        // The end of the exchange deletes the response, and only that of its code.
+        store.acquire_code(&other, &ours, LEASE).await.unwrap();
+        let suspension = Suspension {
+            outcome: "failed",
+            outcome_ttl: short,
+            response: &response("other"),
+            response_ttl: LEASE,
+        };
+        store
+            .suspend_code(&other, &ours, &suspension)
+            .await
+            .unwrap();
+        store.finish_code(&code, None, "done", short).await.unwrap();
+        tokio::time::sleep(short * 2).await;
+        assert_eq!(acquire(&theirs, LEASE).await, CodeLeaseResult::Acquired);
+        let result = store.acquire_code(&other, &theirs, LEASE).await.unwrap();
+        assert_eq!(result, CodeLeaseResult::Resumed(response("other")));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_response_of_a_suspended_exchange_expires() {
+    on_every_store(async |store, slot| {
+        let code = LoginCodeKey::new(&slot.key.app, &format!("{:?}", LeaseOwner::unique()));
+        let (ours, short) = (LeaseOwner::unique(), Duration::from_millis(30));
+        let suspension = Suspension {
+            outcome: "failed",
+            outcome_ttl: short,
+            response: &PendingResponse::new("tokens".to_owned().into()),
+            response_ttl: short,
+        };
+        store.suspend_code(&code, &ours, &suspension).await.unwrap();
+        tokio::time::sleep(short * 2).await;
+        let result = store.acquire_code(&code, &ours, LEASE).await.unwrap();
+        assert_eq!(result, CodeLeaseResult::Acquired);
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_code_is_bound_to_the_first_login() {
     on_every_store(async |store, slot| {
         let code = LoginCodeKey::new(&slot.key.app, &format!("{:?}", LeaseOwner::unique()));

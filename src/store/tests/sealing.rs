@@ -91,6 +91,51 @@ async fn sealed_stores_write_no_plain_token() {
 }
 
 #[tokio::test]
+async fn responses_of_suspended_exchanges_are_sealed() {
+    let (server, [store, _]) = start_sealed_stores().await;
+    let (owner, app) = (LeaseOwner::unique(), AppId::new("wx1").unwrap());
+    let (code, other) = (
+        LoginCodeKey::new(&app, "code"),
+        LoginCodeKey::new(&app, "other"),
+    );
+    let response = PendingResponse::new("plain-text".to_owned().into());
+    let short = Duration::from_millis(20);
+    let suspension = Suspension {
+        outcome: "failed",
+        outcome_ttl: short,
+        response: &response,
+        response_ttl: LEASE,
+    };
+    store
+        .suspend_code(&code, &owner, &suspension)
+        .await
+        .unwrap();
+    assert!(
+        all_values(&server)
+            .iter()
+            .all(|value| !value.contains("plain-text"))
+    );
+    tokio::time::sleep(short * 2).await;
+    // A process without the key treats the response as missing, and so does every process if the
+    // value was copied to another code.
+    let unkeyed = connect_without_registry(&server, "b").await;
+    let theirs = LeaseOwner::unique();
+    let result = unkeyed.acquire_code(&code, &theirs, LEASE).await.unwrap();
+    assert_eq!(result, CodeLeaseResult::Acquired);
+    assert!(unkeyed.release_code(&code, &theirs).await.unwrap());
+    let mut redis = server.connection();
+    let key =
+        |code: &LoginCodeKey| format!("wechat:wx1:response:{{wechat:wx1:code:{}}}", code.hash);
+    let value: String = redis.get(key(&code)).unwrap();
+    assert!(value.starts_with("#0#s1#"), "{value}");
+    let _: () = redis.set(key(&other), value).unwrap();
+    let result = store.acquire_code(&other, &owner, LEASE).await.unwrap();
+    assert_eq!(result, CodeLeaseResult::Acquired);
+    let result = store.acquire_code(&code, &owner, LEASE).await.unwrap();
+    assert_eq!(result, CodeLeaseResult::Resumed(response));
+}
+
+#[tokio::test]
 async fn a_value_copied_to_another_user_does_not_open() {
     let (server, [hashes, keys]) = start_sealed_stores().await;
     let (user, attacker) = (

@@ -55,6 +55,17 @@ async fn the_documented_acl_commands_are_enough() {
             .finish_code(&code, Some(&owner), "outcome", LEASE)
             .await
             .unwrap();
+        let other = LoginCodeKey::new(&app, "another code");
+        let suspension = Suspension {
+            outcome: "failed",
+            outcome_ttl: LEASE,
+            response: &PendingResponse::new("tokens".to_owned().into()),
+            response_ttl: LEASE,
+        };
+        store
+            .suspend_code(&other, &owner, &suspension)
+            .await
+            .unwrap();
         let quota = Quota {
             app: app.clone(),
             purpose: "x".into(),

@@ -8,6 +8,7 @@ mod failures;
 mod flow;
 mod granted_user_info;
 mod harness;
+mod on_login;
 mod proxies;
 mod return_to;
 mod scopes;

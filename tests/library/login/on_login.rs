@@ -1,0 +1,503 @@
+//! Tests of the hook that chooses the user id at the end of a login.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use redis::Commands;
+use tokio::sync::Notify;
+use tower_wechat::login::{LoginBuilder, LoginUser};
+use tower_wechat::redis::Layout;
+use tower_wechat::simulator::SimulatedUser;
+use tower_wechat::{ErrorKind, Scope, UserId};
+
+use super::harness::{ALICE, Harness, Site, USERINFO, router};
+use crate::support::browser::{Browser, Reply};
+
+const TIMEOUT: Duration = Duration::from_millis(400);
+const HOOK_FAILED: &str = "登录未完成";
+
+/// The application's database, which a test can make fail or hang. It counts the runs of the hook.
+#[derive(Clone, Default)]
+struct Database(Arc<Rows>);
+
+#[derive(Default)]
+struct Rows {
+    runs: AtomicU64,
+    fails: AtomicBool,
+    hangs: AtomicBool,
+    answers_once: Notify,
+    dropped: AtomicU64,
+}
+
+/// Counts the futures of the hook that were dropped before their end.
+struct CountDrop<'a>(&'a AtomicU64);
+
+impl Drop for CountDrop<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Database {
+    fn runs(&self) -> u64 {
+        self.0.runs.load(Ordering::SeqCst)
+    }
+
+    fn fail(&self, fails: bool) {
+        self.0.fails.store(fails, Ordering::SeqCst);
+    }
+
+    fn hang(&self, hangs: bool) {
+        self.0.hangs.store(hangs, Ordering::SeqCst);
+        self.0.answers_once.notify_waiters();
+    }
+
+    async fn find_or_create(&self, openid: &str) -> Result<String, std::io::Error> {
+        let run = self.0.runs.fetch_add(1, Ordering::SeqCst) + 1;
+        if self.0.hangs.load(Ordering::SeqCst) {
+            let dropped = CountDrop(&self.0.dropped);
+            self.0.answers_once.notified().await;
+            std::mem::forget(dropped);
+        }
+        match self.0.fails.load(Ordering::SeqCst) {
+            true => Err(std::io::Error::other("the database is away")),
+            // Each run chooses another id.
+            false => Ok(format!("row {run} of {openid}")),
+        }
+    }
+
+    fn hook(&self) -> impl FnOnce(LoginBuilder) -> LoginBuilder + use<> {
+        let database = self.clone();
+        move |login| {
+            login
+                .exchange_timeout(TIMEOUT)
+                .on_login(move |user: LoginUser| {
+                    let database = database.clone();
+                    async move { database.find_or_create(user.openid()).await }
+                })
+        }
+    }
+}
+
+/// Returns harnesses on every store: memory, and Redis in both layouts.
+async fn every_store() -> [Harness; 3] {
+    [
+        Harness::new().await,
+        Harness::with_redis_in(Layout::Hashes).await,
+        Harness::with_redis_in(Layout::Keys).await,
+    ]
+}
+
+/// Starts two servers of one application with the same database.
+async fn two_sites(harness: &Harness, database: &Database) -> [Site; 2] {
+    let first = harness.site_with(database.hook()).await;
+    let second = harness.behind(&first.url, database.hook(), router).await;
+    [first, second]
+}
+
+/// Returns the URL of the callback at another server.
+fn at(site: &Site, callback: &str) -> String {
+    let url = url::Url::parse(callback).unwrap();
+    format!("{}{}?{}", site.url, url.path(), url.query().unwrap())
+}
+
+/// Waits until a stored failure has expired.
+async fn wait_as_told(harness: &Harness, reply: &Reply) {
+    let seconds = reply.header("retry-after").unwrap().parse().unwrap();
+    let wait = Duration::from_secs(seconds);
+    match harness.redis {
+        Some(_) => tokio::time::sleep(wait).await,
+        None => harness.advance(wait),
+    }
+}
+
+/// Returns the keys of suspended exchanges in Redis.
+fn pending_keys(harness: &Harness) -> Vec<String> {
+    match &harness.redis {
+        Some(redis) => redis.connection().keys("wechat:*:response:*").unwrap(),
+        None => Vec::new(),
+    }
+}
+
+/// Checks that the store has no tokens of Alice, under her openid or under the id of a run.
+async fn nothing_is_stored(site: &Site, runs: u64) {
+    let rows = (1..=runs).map(|run| format!("row {run} of {ALICE}"));
+    for id in rows.chain([ALICE.to_owned()]) {
+        let found = site.users.get(&UserId::new(&*id).unwrap()).await;
+        assert_eq!(found.unwrap_err().kind(), ErrorKind::LoginRequired, "{id}");
+    }
+}
+
+#[tokio::test]
+async fn sessions_and_the_store_carry_the_chosen_id() {
+    for harness in every_store().await {
+        let database = Database::default();
+        let sites = two_sites(&harness, &database).await;
+        let browser = Browser::new();
+        let me = format!("{}/me", sites[0].url);
+        let callback = browser.callback_of(&me).await;
+        let reply = browser.visit(&callback).await;
+        let id = format!("row 1 of {ALICE}");
+        assert!(
+            reply.cookies()[0].starts_with("wechat_session"),
+            "{reply:?}"
+        );
+        for site in &sites {
+            let page = browser.visit(&format!("{}/me", site.url)).await.json();
+            assert_eq!(
+                (&page["id"], &page["openid"]),
+                (&id.as_str().into(), &ALICE.into())
+            );
+            let user = UserId::new(&*id).unwrap();
+            assert_eq!(site.users.get(&user).await.unwrap().openid(), Some(ALICE));
+        }
+        assert_eq!(database.runs(), 1, "requests need no query");
+        // The token is renewed with the openid that the store kept.
+        harness.advance(Duration::from_secs(7_300));
+        let page = browser.visit(&me).await.json();
+        assert_eq!(
+            (&page["id"], &page["openid"]),
+            (&id.as_str().into(), &ALICE.into())
+        );
+        let by_openid = sites[1].users.get(&UserId::new(ALICE).unwrap()).await;
+        assert_eq!(by_openid.unwrap_err().kind(), ErrorKind::LoginRequired);
+        assert_eq!(pending_keys(&harness), [""; 0]);
+        // A logout everywhere ends the sessions of the chosen id.
+        let logout = format!("{}/logout/everywhere", sites[1].url);
+        let copy = browser.copy();
+        assert_eq!(browser.post(&logout).await.status, 204);
+        assert_eq!(copy.fetch(&me).await.status, 401);
+    }
+}
+
+#[tokio::test]
+async fn a_reload_on_another_server_runs_a_failed_hook_again() {
+    for harness in every_store().await {
+        let database = Database::default();
+        let sites = two_sites(&harness, &database).await;
+        let browser = Browser::new();
+        let callback = browser.callback_of(&format!("{}/me", sites[0].url)).await;
+        database.fail(true);
+        let failed = browser.visit(&callback).await;
+        failed.is_page(503, HOOK_FAILED);
+        // A copy receives the failure, without another run.
+        browser
+            .fetch(&at(&sites[1], &callback))
+            .await
+            .is_error(503, "store_unavailable");
+        assert_eq!(database.runs(), 1);
+        wait_as_told(&harness, &failed).await;
+        let failed = browser.visit(&at(&sites[1], &callback)).await;
+        failed.is_page(503, HOOK_FAILED);
+        assert!(browser.cookie("wechat_session").is_none());
+        nothing_is_stored(&sites[0], database.runs()).await;
+        assert_eq!(
+            pending_keys(&harness).len(),
+            usize::from(harness.redis.is_some())
+        );
+
+        database.fail(false);
+        wait_as_told(&harness, &failed).await;
+        let reply = browser.visit(&at(&sites[1], &callback)).await;
+        assert_eq!((reply.status, reply.header("location")), (302, Some("/me")));
+        let page = browser.visit(&format!("{}/me", sites[0].url)).await.json();
+        assert_eq!(page["id"], format!("row 3 of {ALICE}"));
+        let current = harness.sim.current_pair(ALICE).unwrap().access_token;
+        assert_eq!(page["token"], current, "the tokens of the first response");
+        assert_eq!((database.runs(), harness.exchanges()), (3, 1));
+        assert_eq!(
+            pending_keys(&harness),
+            [""; 0],
+            "a success deletes the response"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_hanging_hook_ends_on_the_page_and_is_dropped() {
+    for harness in every_store().await {
+        let database = Database::default();
+        let sites = two_sites(&harness, &database).await;
+        let browser = Browser::new();
+        let callback = browser.callback_of(&format!("{}/me", sites[0].url)).await;
+        database.hang(true);
+        let (started, copy) = (Instant::now(), browser.copy());
+        let second = at(&sites[1], &callback);
+        let (first, second) = tokio::join!(browser.visit(&callback), copy.visit(&second));
+        first.is_page(503, HOOK_FAILED);
+        assert_eq!(second.status, 503);
+        assert!(started.elapsed() < TIMEOUT * 3, "{:?}", started.elapsed());
+        crate::support::eventually("the hook is dropped", TIMEOUT * 3, async || {
+            database.0.dropped.load(Ordering::SeqCst) == 1
+        })
+        .await;
+        assert_eq!(database.runs(), 1, "one process runs the hook");
+        nothing_is_stored(&sites[1], 1).await;
+        database.hang(false);
+        let page = browser.visit(&at(&sites[1], &callback)).await;
+        wait_as_told(&harness, &page).await;
+        let reply = browser.visit(&at(&sites[1], &callback)).await;
+        assert_eq!(reply.status, 302, "{reply:?}");
+        assert_eq!((database.runs(), harness.exchanges()), (2, 1));
+    }
+}
+
+#[tokio::test]
+async fn a_slow_hook_signs_in_at_a_reload() {
+    let harness = Harness::with_redis().await;
+    let database = Database::default();
+    let sites = two_sites(&harness, &database).await;
+    let browser = Browser::new();
+    let callback = browser.callback_of(&format!("{}/me", sites[0].url)).await;
+    database.hang(true);
+    let copy = browser.copy();
+    let visits = [callback.clone(), at(&sites[1], &callback)];
+    let (first, second) = (browser.visit(&visits[0]), copy.visit(&visits[1]));
+    let (first, second, ()) = tokio::join!(first, second, async {
+        tokio::time::sleep(TIMEOUT / 2).await;
+        database.hang(false);
+    });
+    // The callbacks on both servers wait for the one run, although each run chooses another id.
+    for reply in [first, second] {
+        assert_eq!((reply.status, reply.header("location")), (302, Some("/me")));
+    }
+    for browser in [browser, copy] {
+        let page = browser.visit(&format!("{}/me", sites[0].url)).await.json();
+        assert_eq!(page["id"], format!("row 1 of {ALICE}"));
+    }
+    assert_eq!((database.runs(), harness.exchanges()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_panic_of_the_hook_is_a_failure() {
+    let harness = Harness::new().await;
+    let panics = Arc::new(AtomicBool::new(true));
+    let hook = {
+        let panics = Arc::clone(&panics);
+        async move |panic: bool| {
+            assert!(!panic, "the hook panics");
+            let _ = panics;
+            Ok::<_, std::io::Error>("row 7")
+        }
+    };
+    let switch = Arc::clone(&panics);
+    let hook = Arc::new(hook);
+    let site = harness
+        .site_with(|login| {
+            login.on_login(move |_: LoginUser| {
+                let (hook, panic) = (Arc::clone(&hook), switch.load(Ordering::SeqCst));
+                async move { hook(panic).await }
+            })
+        })
+        .await;
+    let browser = Browser::new();
+    let callback = browser.callback_of(&format!("{}/me", site.url)).await;
+    let page = browser.visit(&callback).await;
+    page.is_page(503, HOOK_FAILED);
+    panics.store(false, Ordering::SeqCst);
+    wait_as_told(&harness, &page).await;
+    assert_eq!(browser.open(&callback).await.json()["id"], "row 7");
+    assert_eq!(harness.exchanges(), 1);
+}
+
+#[tokio::test]
+async fn an_id_that_is_no_user_id_is_rejected_with_500() {
+    for id in [String::new(), "x".repeat(257), "a\nb".to_owned()] {
+        let harness = Harness::with_redis().await;
+        let site = harness
+            .site_with(|login| {
+                login.on_login(move |_: LoginUser| {
+                    let id = id.clone();
+                    async move { Ok::<_, std::io::Error>(id) }
+                })
+            })
+            .await;
+        let browser = Browser::new();
+        let callback = browser.callback_of(&format!("{}/me", site.url)).await;
+        let page = browser.visit(&callback).await;
+        page.is_page(500, "暂时无法登录");
+        assert_eq!(page.header("retry-after"), None);
+        let json = browser.fetch(&callback).await;
+        json.is_error(500, "configuration");
+        assert!(browser.cookie("wechat_session").is_none());
+        nothing_is_stored(&site, 0).await;
+        assert_eq!(pending_keys(&harness), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn snapshot_users_never_reach_the_hook() {
+    const VIRTUAL: &str = "oVirtual00000000000000000000";
+    let harness = Harness::new().await;
+    harness
+        .sim
+        .add_user(SimulatedUser::new(VIRTUAL).snapshot(true));
+    let database = Database::default();
+    let site = harness.site_with(database.hook()).await;
+    let page = Browser::new()
+        .open(&format!("{}/me", site.url))
+        .await
+        .json();
+    assert_eq!(
+        (&page["id"], &page["snapshot"]),
+        (&VIRTUAL.into(), &true.into())
+    );
+    assert_eq!(database.runs(), 0);
+}
+
+#[tokio::test]
+async fn two_openids_may_share_one_id() {
+    const BOB: &str = "oBob000000000000000000000000";
+    let harness = Harness::with_redis().await;
+    let site = harness
+        .site_with(|login| login.on_login(async |_: LoginUser| Ok::<_, std::io::Error>("family")))
+        .await;
+    let me = format!("{}/me", site.url);
+    let (alice, bob) = (Browser::new(), Browser::new());
+    let page = alice.open(&me).await.json();
+    assert_eq!(
+        (&page["id"], &page["openid"]),
+        (&"family".into(), &ALICE.into())
+    );
+    harness.sim.add_user(SimulatedUser::new(BOB));
+    let page = bob.open(&me).await.json();
+    assert_eq!(
+        (&page["id"], &page["openid"]),
+        (&"family".into(), &BOB.into())
+    );
+    // The store keeps the tokens of the later login, for the sessions of both.
+    let page = alice.visit(&me).await.json();
+    assert_eq!(
+        (&page["id"], &page["openid"]),
+        (&"family".into(), &BOB.into())
+    );
+}
+
+#[tokio::test]
+async fn the_hook_sees_the_profile() {
+    let harness = Harness::new().await;
+    for (scope, status) in [(Scope::UserInfo, 200), (Scope::Base, 503)] {
+        let before = harness.sim.calls_to(USERINFO);
+        let site = harness
+            .site_with(|login| {
+                login.scope(scope).on_login(async |user: LoginUser| {
+                    let profile = user.profile().await?;
+                    assert!(user.scope().is_some_and(|scope| scope.contains("userinfo")));
+                    Ok::<_, tower_wechat::Error>(format!("{} {}", profile.nickname, user.openid()))
+                })
+            })
+            .await;
+        let page = Browser::new().open(&format!("{}/me", site.url)).await;
+        assert_eq!(page.status, status);
+        if status == 200 {
+            assert_eq!(page.json()["id"], format!("爱丽丝 {ALICE}"));
+        }
+        assert_eq!(harness.sim.calls_to(USERINFO), before + 1);
+    }
+}
+
+/// During a rolling deploy, a process without the hook must not sign the user in under the openid.
+#[tokio::test]
+async fn a_process_without_the_hook_leaves_a_suspended_login() {
+    let harness = Harness::with_redis().await;
+    let database = Database::default();
+    let site = harness.site_with(database.hook()).await;
+    let older = harness.behind(&site.url, |login| login, router).await;
+    let browser = Browser::new();
+    let callback = browser.callback_of(&format!("{}/me", site.url)).await;
+    database.fail(true);
+    let page = browser.visit(&callback).await;
+    wait_as_told(&harness, &page).await;
+    let page = browser.visit(&at(&older, &callback)).await;
+    page.is_page(503, HOOK_FAILED);
+    nothing_is_stored(&older, 1).await;
+    database.fail(false);
+    wait_as_told(&harness, &page).await;
+    let page = browser.open(&callback).await.json();
+    assert_eq!(page["id"], format!("row 2 of {ALICE}"));
+    assert_eq!(harness.exchanges(), 1);
+}
+
+#[tokio::test]
+async fn a_login_starts_again_if_its_response_is_lost() {
+    let mut harness = Harness::with_redis().await;
+    let database = Database::default();
+    let site = harness.site_with(database.hook()).await;
+    let browser = Browser::new();
+    let me = format!("{}/me", site.url);
+    let callback = browser.callback_of(&me).await;
+    database.hang(true);
+    let (page, ()) = tokio::join!(browser.visit(&callback), async {
+        tokio::time::sleep(TIMEOUT / 2).await;
+        harness.redis.as_mut().unwrap().kill();
+    });
+    page.is_page(503, HOOK_FAILED);
+    tokio::time::sleep(TIMEOUT).await;
+    harness.redis.as_mut().unwrap().run();
+    database.hang(false);
+    crate::support::eventually("Redis is back", Duration::from_secs(8), async || {
+        site.users.health().await.is_ok()
+    })
+    .await;
+    // WeChat rejects the code as spent, so that another login begins.
+    let page = browser.open(&callback).await.json();
+    assert_eq!(page["id"], format!("row 2 of {ALICE}"));
+}
+
+#[tokio::test]
+async fn a_login_starts_again_if_the_process_crashes_in_the_hook() {
+    let harness = Harness::with_redis().await;
+    let database = Database::default();
+    let site = harness.site_with(database.hook()).await;
+    database.hang(true);
+    let browser = Browser::new();
+    let callback = browser.callback_of(&format!("{}/me", site.url)).await;
+    let crashing = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let hook = database.hook();
+    let (harness, site_url) = (Arc::new(harness), site.url.clone());
+    let started = {
+        let harness = Arc::clone(&harness);
+        crashing.spawn(async move { harness.behind(&site_url, hook, router).await.url })
+    };
+    let crashing_url = started.await.unwrap();
+    let url = callback.replace(&site.url, &crashing_url);
+    let copy = browser.copy();
+    let visit = tokio::spawn(async move { copy.visit(&url).await.status });
+    crate::support::eventually("the hook runs", Duration::from_secs(5), async || {
+        database.runs() == 1
+    })
+    .await;
+    crashing.shutdown_background();
+    let _ = visit.await;
+    nothing_is_stored(&site, 1).await;
+    // The lease of the crashed process expires.
+    let mut redis = harness.redis.as_ref().unwrap().connection();
+    let keys: Vec<String> = redis.keys("wechat:*:code:*").unwrap();
+    let [key] = &keys[..] else { panic!("{keys:?}") };
+    let lease: i64 = redis.pttl(key).unwrap();
+    assert!(lease > 10_000, "{lease} ms cover the call and the hook");
+    let _: () = redis.del(key).unwrap();
+    database.hang(false);
+    let page = browser.open(&callback).await.json();
+    assert_eq!(page["id"], format!("row 2 of {ALICE}"));
+}
+
+#[tokio::test]
+async fn a_reload_after_ten_minutes_runs_nothing() {
+    let harness = Harness::new().await;
+    let database = Database::default();
+    let site = harness.site_with(database.hook()).await;
+    let browser = Browser::new();
+    let callback = browser.callback_of(&format!("{}/me", site.url)).await;
+    database.fail(true);
+    browser.visit(&callback).await.is_page(503, HOOK_FAILED);
+    database.fail(false);
+    harness.advance(Duration::from_secs(601));
+    browser.visit(&callback).await.is_page(400, "登录状态无效");
+    assert_eq!((database.runs(), harness.exchanges()), (1, 1));
+    nothing_is_stored(&site, 1).await;
+}
