@@ -40,6 +40,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             let club = UserTokens::new(club.client()?, MemoryStore::new());
             two_accounts::app(&origin, &keys, users, club)?
         }
+        "own_users" => own_users::app(users, login, own_users::Database::default())?,
         other => return Err(format!("there is no recipe `{other}`").into()),
     };
     println!("listening on {origin}");
