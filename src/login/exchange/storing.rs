@@ -112,7 +112,7 @@ impl Exchange {
             }
             Err(HookError::InvalidUserId(error)) => {
                 if let Some(more) = self.log_limiter.allow_line("invalid_user_id") {
-                    tracing::error!(target: "tower_wechat::login", app = %self.code_key.app, error, more, "the hook of `on_login` returned an invalid user id; the user cannot log in until the hook returns another one");
+                    tracing::error!(target: "tower_wechat::login", app = %self.code_key.app, error, more, "the hook of on_login returned an invalid user id, so that the user cannot log in; correct the hook");
                 }
                 Err(LoginFailure::InvalidUserId)
             }
@@ -121,7 +121,7 @@ impl Exchange {
 
     fn log_failed_hook(&self, error: &str) {
         if let Some(more) = self.log_limiter.allow_line("hook_failed") {
-            tracing::warn!(target: "tower_wechat::login", app = %self.code_key.app, error, more, "the hook of `on_login` failed; a reload of the callback runs it again");
+            tracing::warn!(target: "tower_wechat::login", app = %self.code_key.app, error, more, "the hook of on_login failed; a reload of the callback runs it again");
         }
     }
 

@@ -112,6 +112,11 @@ async fn wait_as_told(harness: &Harness, reply: &Reply) {
     }
 }
 
+fn has_session(browser: &Browser) -> bool {
+    let mut names = browser.cookie_names().into_iter();
+    names.any(|name| name.contains("wechat_session"))
+}
+
 /// Returns the keys of suspended exchanges in Redis.
 fn pending_keys(harness: &Harness) -> Vec<String> {
     match &harness.redis {
@@ -190,7 +195,7 @@ async fn a_reload_on_another_server_runs_a_failed_hook_again() {
         wait_as_told(&harness, &failed).await;
         let failed = browser.visit(&at(&sites[1], &callback)).await;
         failed.is_page(503, HOOK_FAILED);
-        assert!(browser.cookie("wechat_session").is_none());
+        assert!(!has_session(&browser));
         nothing_is_stored(&sites[0], database.runs()).await;
         assert_eq!(
             pending_keys(&harness).len(),
@@ -322,7 +327,7 @@ async fn an_id_that_is_no_user_id_is_rejected_with_500() {
         assert_eq!(page.header("retry-after"), None);
         let json = browser.fetch(&callback).await;
         json.is_error(500, "configuration");
-        assert!(browser.cookie("wechat_session").is_none());
+        assert!(!has_session(&browser));
         nothing_is_stored(&site, 0).await;
         assert_eq!(pending_keys(&harness), [""; 0]);
     }
