@@ -80,6 +80,74 @@ async fn lines_about_logins_contain_no_secrets() {
     }
 }
 
+/// The lines name the error of a hook with its causes, and the rule that an invalid id breaks.
+#[tokio::test(flavor = "current_thread")]
+async fn a_failing_hook_logs_its_error_and_no_secret() {
+    let (lines, _guard) = capture("trace");
+    let harness = Harness::new().await;
+    let mut secrets = vec![harness.sim.app_secret().to_owned()];
+    for fails in [true, false] {
+        let site = harness
+            .site_with(|login| {
+                login.on_login(move |user: tower_wechat::login::LoginUser| async move {
+                    let away = std::io::Error::other("the pool is closed");
+                    let error =
+                        Box::<dyn std::error::Error + Send + Sync>::from(format!("{user:?}"));
+                    let error = FindUser(error, away);
+                    if fails { Err(error) } else { Ok("a\nb") }
+                })
+            })
+            .await;
+        for _ in 0..3 {
+            let browser = Browser::new();
+            let callback = browser.callback_of(&format!("{}/me", site.url)).await;
+            browser.visit(&callback).await;
+            let url = Url::parse(&callback).unwrap();
+            secrets.extend(url.query_pairs().map(|(_, value)| value.into_owned()));
+            let pair = harness.sim.current_pair(ALICE).unwrap();
+            secrets.extend([pair.access_token, pair.refresh_token]);
+        }
+    }
+    let log = lines.text();
+    for secret in secrets {
+        assert!(!log.contains(&secret), "{secret} in {log}");
+    }
+    for (line, error) in [
+        ("the hook of on_login failed", "LoginUser"),
+        (
+            "the hook of on_login failed",
+            "is not found: the pool is closed",
+        ),
+        (
+            "the hook of on_login returned an invalid user id",
+            "a control character",
+        ),
+    ] {
+        let mut found = log.lines().filter(|logged| logged.contains(line));
+        assert!(
+            found.next().is_some_and(|logged| logged.contains(error)),
+            "{log}"
+        );
+        assert_eq!(found.count(), 0, "{log}");
+    }
+}
+
+/// An error with a message of its own and a cause.
+#[derive(Debug)]
+struct FindUser(Box<dyn std::error::Error + Send + Sync>, std::io::Error);
+
+impl std::fmt::Display for FindUser {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} is not found", self.0)
+    }
+}
+
+impl std::error::Error for FindUser {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.1)
+    }
+}
+
 /// Clients can repeat a failure without end, so each kind of failure is logged once.
 #[tokio::test(flavor = "current_thread")]
 async fn repeated_failures_log_one_line_each() {

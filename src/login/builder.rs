@@ -1,15 +1,12 @@
 //! The builder of a login.
 
-use std::fmt;
 use std::time::Duration;
 
-use super::hook::{LoginHook, LoginUser};
 use super::public_url::PublicUrl;
 use super::scope::Scope;
 use super::settings::{LoginSettings, SnapshotPolicy, parse_path};
 use super::setup::Login;
 use super::verification_file::VerificationFile;
-use crate::credential::UserId;
 use crate::error::Error;
 use crate::identity::{CookieKeys, SessionCookie};
 
@@ -172,59 +169,6 @@ impl LoginBuilder {
         self.set(|settings| settings.bind_to_identity = bind)
     }
 
-    /// Sets a hook that runs at the end of each login and chooses the user id, instead of the openid.
-    /// Default: no hook.
-    ///
-    /// The hook finds or creates the user in the application's own database, and returns the id of
-    /// the row: a `String`, a `&'static str` or a [`UserId`](crate::UserId). The session cookie and
-    /// the store carry this id, and handlers get it from
-    /// [`WechatUser::id`](crate::WechatUser::id) without a query.
-    /// [`WechatUser::openid`](crate::WechatUser::openid) is still the openid.
-    ///
-    /// ```
-    /// use tower_wechat::login::LoginUser;
-    /// use tower_wechat::{CookieKeys, Error, Login};
-    ///
-    /// # #[derive(Clone)] struct Database;
-    /// # impl Database {
-    /// #     async fn find_or_create(&self, openid: &str, unionid: Option<&str>) -> Result<String, Error> {
-    /// #         Ok(format!("{openid}{unionid:?}"))
-    /// #     }
-    /// # }
-    /// # fn build(db: Database) -> Result<Login, Error> {
-    /// let login = Login::builder("https://h5.example.com", CookieKeys::random()?)
-    ///     .on_login(move |user: LoginUser| {
-    ///         let db = db.clone();
-    ///         async move { db.find_or_create(user.openid(), user.unionid()).await }
-    ///     })
-    ///     .build()?;
-    /// # Ok(login) }
-    /// ```
-    ///
-    /// The hook runs after WeChat has answered and before anything is stored, once for each code
-    /// among all processes. It may take as long as
-    /// [`exchange_timeout`](Self::exchange_timeout); its future is dropped then. If it fails, panics
-    /// or times out, the browser gets a page with 503, and a reload within ten minutes runs it
-    /// again. It should therefore be idempotent. If it returns a text that is no user id, the
-    /// browser gets a page with 500.
-    ///
-    /// The virtual users of snapshot pages (快照页) do not reach the hook. Their id is their openid.
-    /// If the hook returns one id for two openids, the store keeps the tokens of the later login.
-    /// Sessions that began before the application had a hook keep their id until they end.
-    ///
-    /// `build` fails if [`bind_to_identity`](Self::bind_to_identity) is set too, because both choose
-    /// the user id.
-    pub fn on_login<F, Fut, Id, E>(self, hook: F) -> Self
-    where
-        F: Fn(LoginUser) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<Id, E>> + Send + 'static,
-        Id: TryInto<UserId>,
-        Id::Error: fmt::Display,
-        E: Into<Box<dyn std::error::Error + Send + Sync>>,
-    {
-        self.set(|settings| settings.hook = Some(LoginHook::new(hook)))
-    }
-
     /// Sets whether browsers other than WeChat's get a page of the layer that asks the user to open
     /// the link in WeChat. Otherwise the layer redirects them to WeChat, which shows a similar
     /// page. Default: `false`.
@@ -348,7 +292,7 @@ impl LoginBuilder {
     }
 
     /// Changes the settings, unless an earlier setter has failed.
-    fn set(self, change: impl FnOnce(&mut LoginSettings)) -> Self {
+    pub(super) fn set(self, change: impl FnOnce(&mut LoginSettings)) -> Self {
         self.try_set(|settings| {
             change(settings);
             Ok(())
@@ -395,7 +339,7 @@ mod tests {
 
     #[test]
     fn a_hook_excludes_identity_binding() {
-        let hook = async |_: LoginUser| Ok::<_, Error>("row");
+        let hook = async |_: crate::login::LoginUser| Ok::<_, Error>("row");
         let both = builder("https://a.b").bind_to_identity(true).on_login(hook);
         let error = both.clone().build().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Configuration);

@@ -59,8 +59,8 @@ use crate::identity::RequestHead;
 use crate::metrics;
 use crate::store::LoginCodeKey;
 
-/// Maximum duration of a hook, whatever the timeout of a callback: one hour, which bounds the lease
-/// of a code.
+/// Maximum duration of a hook, also if callbacks wait longer: one hour, which bounds the lease of a
+/// code.
 const MAX_HOOK_TIMEOUT: Duration = Duration::from_secs(3_600);
 
 impl LoginHandler {

@@ -109,11 +109,16 @@ impl ExchangeOutcome {
         Span::current().record("result", self.as_str());
     }
 
+    /// Returns `true` for a failure that is likely to end within seconds.
+    pub(super) fn is_transient(&self) -> bool {
+        matches!(self, Self::Failed(failure) if failure.is_transient())
+    }
+
     /// Returns how long the store keeps the outcome.
     pub(super) fn lifetime(&self) -> Duration {
-        match self {
-            Self::Failed(failure) if failure.is_transient() => TRANSIENT_FAILURE_LIFETIME,
-            Self::SignedIn(_) | Self::CodeSpent | Self::Failed(_) => RESULT_LIFETIME,
+        match self.is_transient() {
+            true => TRANSIENT_FAILURE_LIFETIME,
+            false => RESULT_LIFETIME,
         }
     }
 }

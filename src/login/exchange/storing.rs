@@ -52,17 +52,23 @@ impl Exchange {
             Ok(user) => self.store_tokens(user, response).await,
             Err(failure) => ExchangeOutcome::Failed(failure),
         };
-        if outcome == ExchangeOutcome::Failed(LoginFailure::HookFailed) {
-            let pending = pending.unwrap_or_else(|| pending_response(response, received_at));
-            self.suspend(owner, &outcome, &pending, received_at).await;
-        } else {
-            self.finish(owner, &outcome, outcome.lifetime()).await;
+        let hook_failed = outcome == ExchangeOutcome::Failed(LoginFailure::HookFailed);
+        match pending {
+            // A response that is already stored is kept for every failure that may end soon.
+            Some(pending) if outcome.is_transient() => {
+                self.suspend(owner, &outcome, &pending, received_at).await;
+            }
+            None if hook_failed => {
+                let pending = pending_response(response, received_at);
+                self.suspend(owner, &outcome, &pending, received_at).await;
+            }
+            Some(_) | None => self.finish(owner, &outcome, outcome.lifetime()).await,
         }
         outcome
     }
 
-    /// Returns the user under whose id the tokens are stored: the bound user, the user whom the
-    /// hook chooses, or the user with the openid.
+    /// Returns the user under whose id the tokens are stored: the bound user, the user from the
+    /// hook, or the user with the openid.
     async fn choose_user(
         &self,
         response: &UserTokenResponse,

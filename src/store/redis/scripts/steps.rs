@@ -359,15 +359,20 @@ mod tests {
         }
         for script in [
             &fixed::BIND_CODE,
-            &fixed::ACQUIRE_CODE,
             &fixed::RELEASE_CODE,
-            &fixed::FINISH_CODE,
             &fixed::DELETE_UNCHANGED_FIELDS,
             &fixed::SET_REVOKED_AT,
             &fixed::TRY_CONSUME,
             &fixed::CHECK,
         ] {
             assert_literal(&script.text, 1);
+        }
+        for script in [
+            &fixed::ACQUIRE_CODE,
+            &fixed::FINISH_CODE,
+            &fixed::SUSPEND_CODE,
+        ] {
+            assert_literal(&script.text, 2);
         }
     }
 }
