@@ -9,6 +9,7 @@ mod job;
 mod nested;
 #[cfg(all(test, debug_assertions))]
 mod own_tests;
+mod own_users;
 mod scope;
 mod two_accounts;
 

@@ -7,6 +7,7 @@ mod nested;
 // The module `tower_wechat::testing` exists only with debug assertions.
 #[cfg(debug_assertions)]
 mod own_tests;
+mod own_users;
 mod scope;
 mod two_accounts;
 
