@@ -5,6 +5,7 @@ use axum::{Extension, Router};
 use http::StatusCode;
 use tower_wechat::client::{Language, UserInfo};
 use tower_wechat::credential::{AppId, Freshness};
+use tower_wechat::layer::GrantedUserInfo;
 use tower_wechat::testing::{Browser, TestUser, anonymous};
 use tower_wechat::{Error, ErrorKind, Scope, UserToken, WechatUser};
 
@@ -20,8 +21,13 @@ async fn nickname(user: WechatUser) -> Result<String, Error> {
     Ok(user.profile().await?.nickname.clone())
 }
 
+async fn card(GrantedUserInfo(user): GrantedUserInfo) -> String {
+    user.id().to_owned()
+}
+
 fn routes() -> Router {
     Router::new()
+        .route("/card", get(card))
         .route("/me", get(me))
         .route("/greet", get(greet))
         .route("/nickname", get(nickname))
@@ -51,6 +57,16 @@ async fn without_a_user_handlers_reject_as_behind_a_layer() {
     let outside = Browser::new("http://localhost", routes());
     assert_eq!(outside.fetch("/me").await.status(), 500);
     assert_eq!(outside.fetch("/greet").await.status(), 500);
+}
+
+#[tokio::test]
+async fn users_have_granted_what_was_set() {
+    let rejected = browser(TestUser::new("oAlice").build())
+        .fetch("/card")
+        .await;
+    assert_eq!(rejected.status(), StatusCode::UNAUTHORIZED);
+    let granted = TestUser::new("oAlice").scope(Scope::UserInfo).build();
+    assert_eq!(browser(granted).fetch("/card").await.body(), "oAlice");
 }
 
 #[test]
