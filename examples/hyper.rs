@@ -1,30 +1,53 @@
 //! Logs users in with WeChat and greets them, with plain hyper and tower instead of axum. A simulator
 //! replaces WeChat.
 //!
-//! Run `cargo run --example hyper` and open <http://127.0.0.1:3000> in a browser. Look at `hello`, which
-//! returns the layer's own response if the request has no user.
+//! Run `cargo run --example hyper` and open <http://127.0.0.1:3000> in a browser. `/card` also
+//! asks for the user's profile. All rejections have the application's own JSON.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
+use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 use tower::ServiceBuilder;
+use tower_wechat::layer::JsonRejection;
 use tower_wechat::simulator::Simulator;
-use tower_wechat::{CookieKeys, Login, MemoryStore, UserTokens, WechatLayer, WechatUser};
+use tower_wechat::{
+    CookieKeys, Login, MemoryStore, Rejection, Scope, UserTokens, WechatLayer, WechatUser,
+};
 
-async fn hello(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
-    match WechatUser::required(&request) {
-        Ok(user) => Ok(Response::new(Full::from(format!("hello {}", user.id())))),
-        // The layer replaces the response of the rejection. A page load gets a redirect to the
-        // login.
-        Err(rejection) => Ok(rejection.response().map(Full::new)),
-    }
+async fn serve(request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    let text = match request.uri().path() {
+        "/" => hello(&request),
+        "/card" => card(request).await,
+        _ => Err(not_found()),
+    };
+    // The layer replaces the response of a rejection. A page load gets a redirect to the login.
+    Ok(match text {
+        Ok(text) => Response::new(Full::from(text)),
+        Err(rejection) => rejection.response().map(Full::new),
+    })
+}
+
+fn not_found() -> Rejection {
+    Rejection::new(StatusCode::NOT_FOUND, "not_found", "no such page")
+}
+
+fn hello(request: &Request<Incoming>) -> Result<String, Rejection> {
+    let user = WechatUser::required(request)?;
+    Ok(format!("hello {}", user.id()))
+}
+
+/// Asks the user for the profile, which `/` does not need.
+async fn card(request: Request<Incoming>) -> Result<String, Rejection> {
+    let user = WechatUser::required_with_scope(&request, Scope::UserInfo)?.clone();
+    Ok(user.profile().await?.nickname.clone())
 }
 
 #[tokio::main]
@@ -36,11 +59,19 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let simulator = Simulator::start().await?;
     let wechat = simulator.client()?;
     let users = UserTokens::new(wechat, MemoryStore::new());
-    let login = Login::new(&origin, CookieKeys::random()?)?;
+    let login = Login::builder(&origin, CookieKeys::random()?)
+        .scope(Scope::Base)
+        .build()?;
 
+    // The JSON of all rejections. Browsers get pages and redirects.
+    let renderer = JsonRejection::new().json(|rejection| {
+        let (code, msg) = (rejection.code(), rejection.message());
+        json!({ "code": code, "msg": msg, "login_url": rejection.login_url() })
+    });
+    let layer = WechatLayer::new(users.clone()).login(login);
     let service = ServiceBuilder::new()
-        .layer(WechatLayer::new(users.clone()).login(login))
-        .service_fn(hello);
+        .layer(layer.reject(renderer))
+        .service_fn(serve);
 
     println!("listening on {origin}");
     let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());

@@ -38,8 +38,29 @@ async fn minimal_and_hyper_greet_the_user() {
         let again = browser.fetch(&program.url).await;
         assert_eq!(again.text, text, "{name}");
         let anonymous = program.ask(Asked::get("/")).await;
-        anonymous.is_rejected(401, "login_required");
+        match name {
+            "hyper" => assert_eq!(anonymous.field("code"), "login_required"),
+            _ => anonymous.is_rejected(401, "login_required"),
+        }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn hyper_asks_for_a_profile_and_has_one_error_format() {
+    let program = example("hyper").await;
+    let (browser, text) = signed_in(&program, "/").await;
+    let id = text.strip_prefix("hello ").unwrap();
+    let card = format!("{}/card", program.url);
+    let script = browser.fetch(&card).await;
+    assert_eq!(script.status, 401, "{script:?}");
+    let login_url = script.json()["login_url"].as_str().unwrap().to_owned();
+    assert!(login_url.ends_with("scope=snsapi_userinfo"), "{login_url}");
+    let page = browser.open(&card).await;
+    assert_eq!(page.status, 200, "{page:?}");
+    assert!(!page.text.contains(id), "a nickname: {}", page.text);
+    let missing = browser.fetch(&format!("{}/other", program.url)).await;
+    assert_eq!(missing.status, 404);
+    assert_eq!(missing.json()["code"], "not_found");
 }
 
 #[tokio::test(flavor = "multi_thread")]
