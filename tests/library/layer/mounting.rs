@@ -128,6 +128,55 @@ async fn the_callback_works_under_nested_routers() {
     }
 }
 
+/// Public routes, private routes and the login's routes, merged in any order, with and without a
+/// fallback, at the root and nested.
+#[tokio::test]
+async fn the_order_of_merges_changes_nothing() {
+    let status = async |app: &Router, path: &str| {
+        let request = Request::get(path).header("accept", "application/json");
+        let request = request.body(Body::empty()).unwrap();
+        app.clone().oneshot(request).await.unwrap().status()
+    };
+    let orders = [
+        [0, 1, 2],
+        [0, 2, 1],
+        [1, 0, 2],
+        [1, 2, 0],
+        [2, 0, 1],
+        [2, 1, 0],
+    ];
+    for order in orders {
+        for (nested, fallback, whole) in (0..8).map(|at| (at & 1 > 0, at & 2 > 0, at & 4 > 0)) {
+            let layer = layer().await;
+            // `layer` also wraps the fallback of a router, and `route_layer` only its routes.
+            let private = match whole {
+                true => pages().layer(layer.clone()),
+                false => pages().route_layer(layer.clone()),
+            };
+            let private = match nested {
+                true => Router::new().nest("/api", private),
+                false => private,
+            };
+            let mut parts = [Some(private), Some(others()), Some(layer.login_routes())];
+            let mut app = order.map(|at| parts[at].take().unwrap()).into_iter();
+            let first = app.next().unwrap();
+            let mut app = app.fold(first, Router::merge);
+            if fallback {
+                app = app.fallback(not_found);
+            }
+            let case = format!("{order:?}, nested {nested}, fallback {fallback}, whole {whole}");
+            let me = if nested { "/api/me" } else { "/me" };
+            assert!(handles_login(&app).await, "{case}");
+            assert_eq!(status(&app, me).await, 401, "{case}");
+            assert_eq!(status(&app, "/healthz").await, 200, "{case}");
+            if !whole {
+                assert_eq!(status(&app, "/other").await, 404, "{case}");
+                assert_eq!(status(&app, "/api/other").await, 404, "{case}");
+            }
+        }
+    }
+}
+
 /// The login's routes take precedence over a wildcard route of the application, which gets all
 /// other paths.
 #[tokio::test]

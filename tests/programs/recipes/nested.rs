@@ -11,6 +11,9 @@ async fn only_the_api_needs_a_user() {
     let page = browser.visit(&site.url).await;
     assert_eq!(page.text, "welcome");
     assert!(browser.cookie_names().is_empty());
+    let version = format!("{}/api/version", site.url);
+    assert_eq!(browser.fetch(&version).await.text, "1");
+    assert!(browser.cookie_names().is_empty());
     // A page of an API, and a script's request, each lead to a login at the root and back.
     let me = format!("{}/api/me", site.url);
     let script = Browser::new();
@@ -22,12 +25,9 @@ async fn only_the_api_needs_a_user() {
     assert_eq!(page.url.path(), "/api/me");
     assert_eq!(browser.fetch(&me).await.text, page.text);
     // Paths that no router has are not the layer's.
-    assert_eq!(
-        Browser::new()
-            .visit(&format!("{}/other", site.url))
-            .await
-            .status,
-        404
-    );
+    for path in ["other", "api/other", "api"] {
+        let url = format!("{}/{path}", site.url);
+        assert_eq!(Browser::new().visit(&url).await.status, 404, "{path}");
+    }
     assert_eq!(site.simulator.calls_to("/sns/oauth2/access_token"), 1);
 }
