@@ -7,7 +7,9 @@ use super::{Error, ErrorKind};
 /// [`UserTokens::with_token`](crate::UserTokens::with_token) and
 /// [`AccountTokens::with_token`](crate::AccountTokens::with_token) accept calls that return such an
 /// error. [`Error`] and boxed errors implement the trait, and `anyhow::Error` with the feature
-/// `anyhow`.
+/// `anyhow`. These find an [`Error`] that is a [source](std::error::Error::source) of another error.
+/// An error with thiserror's attribute `transparent` does not return the wrapped error as its source,
+/// and so hides it.
 ///
 /// An error type of the application implements the trait itself:
 ///
