@@ -104,3 +104,19 @@ pub(super) fn unescape_braces(id: &str) -> String {
     let id = id.replace("%7B", "{").replace("%7D", "}");
     id.replace("%25", "%")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::redis::hash_tag::hash_tag;
+
+    #[test]
+    fn a_code_and_its_pending_response_share_a_slot() {
+        let names = RedisNames::default();
+        let code = LoginCodeKey::new(&AppId::new("wx1").unwrap(), "code");
+        let (key, pending) = (names.code_key(&code), names.pending_response_key(&code));
+        assert_eq!(hash_tag(&key), None);
+        assert_eq!(hash_tag(&pending), Some(&*key));
+        assert!(pending.starts_with("wechat:wx1:response:"), "{pending}");
+    }
+}
