@@ -328,6 +328,22 @@ fn counts_retries_and_logins_of_the_last_minute() {
     assert_eq!((browser.recent_logins(), browser.recent_retries()), (0, 0));
 }
 
+#[test]
+fn logins_of_other_accounts_are_found() {
+    let (own, other) = (login_cookies("wx1", 1), login_cookies("wx2", 2));
+    let (mut jar, tab) = (Jar::default(), attempt("/page", NOW));
+    jar.begin(&own, &tab, NOW);
+    assert!(other.finds_foreign(&jar.headers(), tab.state));
+    assert!(!own.finds_foreign(&jar.headers(), tab.state));
+    assert!(!other.finds_foreign(&jar.headers(), attempt("/page", NOW).state));
+    // The logins of the two accounts do not count together.
+    jar.begin(&other, &attempt("/page", NOW), NOW);
+    assert_eq!(jar.0.len(), 2);
+    jar.end(&own, &tab, signed_in(NOW), NOW);
+    assert_eq!(own.read(&jar.headers(), NOW).recent_logins(), 1);
+    assert_eq!(other.read(&jar.headers(), NOW).recent_logins(), 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
