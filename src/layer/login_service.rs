@@ -160,7 +160,8 @@ impl<I, R> WechatLayer<I, R> {
     /// - has the layer through `route_layer`, which does not apply to paths without a route.
     ///
     /// After the login, WeChat would then redirect users to a 404. Merge these routes into the outermost
-    /// router, at its root:
+    /// router, at its root, before or after its other routes. Beside public routes, use `route_layer`:
+    /// `layer` on a merged router may also wrap the paths that no router has.
     ///
     /// ```
     /// use axum::{Router, routing::get};
