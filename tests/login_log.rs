@@ -205,6 +205,36 @@ async fn repeated_failures_log_one_line_each() {
     assert!(log.lines().count() < 15, "{log}");
 }
 
+/// One line names an origin that is not listed, also if a callback finds it in its cookie. The line
+/// contains no other part of the page.
+#[tokio::test(flavor = "current_thread")]
+async fn unlisted_return_origins_are_logged_once() {
+    let (lines, _guard) = capture("warn");
+    let harness = Harness::new().await;
+    let list = |login: LoginBuilder| login.return_origins(["https://www.example.com"]);
+    let old = harness.site_with(list).await;
+    let new = harness
+        .behind(&old.url, |login| login, harness::router)
+        .await;
+    let browser = Browser::new();
+    let page = "https://www.example.com/secret?secret";
+    let login = format!("{}/wechat/login?return_to={page}", old.url);
+    let callback = browser.callback_of(&login).await;
+    assert_eq!(lines.text(), "");
+    for _ in 0..3 {
+        browser.visit(&callback.replace(&old.url, &new.url)).await;
+        browser.visit(&login.replace(&old.url, &new.url)).await;
+    }
+    let log = lines.text();
+    assert_eq!(log.lines().count(), 1, "{log}");
+    assert!(
+        log.contains("its origin is not in LoginBuilder::return_origins"),
+        "{log}"
+    );
+    assert!(log.contains("origin=\"https://www.example.com\""), "{log}");
+    assert!(!log.contains("secret"), "{log}");
+}
+
 /// Characters that would begin a new line, colour the line or hide its end.
 const CONTROL_CHARACTERS: &str =
     "x\n2026-01-01T00:00:00Z  INFO forged: all is well\r\u{1b}[2K\u{85}\u{2028}\u{202e}";

@@ -11,6 +11,7 @@ use crate::login::cookies::{AttemptStatus, LoginAttempt, LoginCookies};
 use crate::login::exchange::ExchangeOutcome;
 use crate::login::public_url::PublicUrl;
 use crate::login::query::parse_code_and_state;
+use crate::login::return_origins::ReturnOrigins;
 use crate::login::return_to::ReturnTo;
 use crate::login::state::StateSigner;
 
@@ -23,15 +24,19 @@ pub fn login(data: &[u8]) {
     let Ok(ours) = PublicUrl::parse("https://h5.example.com/app") else {
         return;
     };
+    let Ok(listed) = ReturnOrigins::parse(["https://www.example.com"], &ours) else {
+        return;
+    };
     for page in [
-        ReturnTo::parse(data, &ours).ok(),
-        ReturnTo::from_referer(data, &ours),
+        ReturnTo::parse(data, &ours, &listed).ok(),
+        ReturnTo::from_referer(data, &ours, &listed),
     ]
     .into_iter()
     .flatten()
     {
         let path = page.as_str();
-        assert!(path.starts_with("/app") && !path.contains('\\'));
+        let fronts = ["/app", "https://www.example.com/"];
+        assert!(fronts.iter().any(|front| path.starts_with(front)) && !path.contains('\\'));
         assert!(HeaderValue::from_str(path).is_ok(), "{path:?}");
         assert_eq!(ReturnTo::from_stored(path), Some(page));
     }

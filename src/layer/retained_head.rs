@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{COOKIE, REFERER};
+use http::header::{COOKIE, ORIGIN, REFERER};
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
 
 use super::rejection::Reject;
@@ -21,6 +21,9 @@ pub(super) struct RetainedHead {
     navigation: NavigationHeaders,
     /// The header `Referer`: the URL of the page whose script made the request.
     referer: Option<HeaderValue>,
+    /// The header `Origin`: the origin of that page. Browsers send it with requests to another
+    /// origin.
+    origin: Option<HeaderValue>,
     /// The first value of `Cookie`. The cookies show whether this browser has completed a login
     /// within the last minute.
     cookie: Option<HeaderValue>,
@@ -48,6 +51,7 @@ impl RetainedHead {
             uri: RequestHead::from_request(request).original_uri().clone(),
             navigation: NavigationHeaders::copy_from(headers),
             referer: headers.get(REFERER).cloned(),
+            origin: headers.get(ORIGIN).cloned(),
             cookie: cookies.next(),
             more_cookies: cookies.collect(),
             scope_declined: session.snapshot || session.scope_declined,
@@ -60,6 +64,9 @@ impl RetainedHead {
         self.navigation.append_to(&mut headers);
         if let Some(referer) = &self.referer {
             headers.insert(REFERER, referer.clone());
+        }
+        if let Some(origin) = &self.origin {
+            headers.insert(ORIGIN, origin.clone());
         }
         for cookie in self.cookie.iter().chain(&self.more_cookies) {
             headers.append(COOKIE, cookie.clone());

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::public_url::PublicUrl;
+use super::return_origins::ReturnOrigins;
 use super::scope::Scope;
 use super::settings::{LoginSettings, SnapshotPolicy, parse_path};
 use super::setup::Login;
@@ -111,6 +112,62 @@ impl LoginBuilder {
     pub fn login_path(self, path: &str) -> Self {
         self.try_set(|settings| {
             settings.login_path = parse_path(path)?;
+            Ok(())
+        })
+    }
+
+    /// Sets the origins of front ends to which a login may lead, besides the application's own
+    /// origin. Default: none. A second call replaces the list of the first.
+    ///
+    /// This is for pages at `https://www.example.com` whose scripts call this service at
+    /// `https://api.example.com`. For the listed origins,
+    ///
+    /// - `return_to` may be an absolute URL, such as `https://www.example.com/cart#/step/2`. Any
+    ///   other origin is replaced by the application's start page, with a log line;
+    /// - the `login_url` of a 401 is absolute. It leads back to the page in the `Referer`, or to the
+    ///   origin's start page, because browsers shorten the `Referer` for another origin. A script
+    ///   may replace the URL's parameter `return_to` by `location.href`.
+    ///
+    /// Pages of another origin also need CORS, such as tower-http's `CorsLayer` outside of the
+    /// [`WechatLayer`](crate::WechatLayer), with axum and without it. Both origins must be of one
+    /// site: browsers send the session cookie with no script's request to another site
+    /// ([guide](crate::guide::login#pages-and-api-on-two-origins)).
+    ///
+    /// An origin is the scheme, the ASCII host and, if there is one, the port, as in the header
+    /// `Origin`. `build` fails for any other text, such as `*`, `null`, or a URL with a path or a
+    /// slash at its end. It also fails for an `http` origin if the public URL is `https`. Upper case
+    /// and default ports are removed. Duplicates and the origin of the public URL are ignored.
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// use http::HeaderValue;
+    /// use tower_http::cors::CorsLayer;
+    /// # use tower_wechat::{CookieKeys, MemoryStore, UserTokens, WechatClient};
+    /// use tower_wechat::{Login, WechatLayer, WechatUser};
+    ///
+    /// const PAGES: &str = "https://www.example.com";
+    ///
+    /// # fn main() -> Result<(), tower_wechat::Error> {
+    /// # let users = UserTokens::new(WechatClient::new("wx01", "secret")?, MemoryStore::new());
+    /// let login = Login::builder("https://api.example.com", CookieKeys::random()?)
+    ///     .return_origins([PAGES])
+    ///     .build()?;
+    /// assert_eq!(
+    ///     login.login_url("https://www.example.com/cart", None),
+    ///     "https://api.example.com/wechat/login?return_to=https%3A%2F%2Fwww.example.com%2Fcart",
+    /// );
+    /// let cors = CorsLayer::new()
+    ///     .allow_origin(HeaderValue::from_static(PAGES))
+    ///     .allow_credentials(true);
+    /// let app: Router = Router::new()
+    ///     .route("/me", get(async |user: WechatUser| user.id().to_owned()))
+    ///     .layer(WechatLayer::new(users).login(login))
+    ///     .layer(cors);
+    /// # Ok(()) }
+    /// ```
+    pub fn return_origins<O: AsRef<str>>(self, origins: impl IntoIterator<Item = O>) -> Self {
+        self.try_set(|settings| {
+            settings.return_origins = ReturnOrigins::parse(origins, &settings.public_url)?;
             Ok(())
         })
     }
@@ -281,6 +338,7 @@ impl LoginBuilder {
     /// - the public URL is not an `http` or `https` URL of an ASCII host and a plain path (letters,
     ///   digits and `-_.~`);
     /// - the public URL is the address of the callback or of the login path;
+    /// - one of the [`return_origins`](Self::return_origins) is not an origin;
     /// - [`bind_to_identity`](Self::bind_to_identity) is combined with
     ///   [`dangerous_allow_missing_state_cookie`](Self::dangerous_allow_missing_state_cookie) or
     ///   with [`on_login`](Self::on_login).

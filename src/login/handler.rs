@@ -15,7 +15,7 @@ use super::limits::exchanges::ExchangeLimiter;
 use super::limits::logins::LoginLimiter;
 use super::page::FailurePage;
 use super::reply::{LoginReply, ReplyContent};
-use super::return_to::ReturnTo;
+use super::return_to::{ReturnTo, ReturnToError};
 use super::scope::Scope;
 use super::settings::LoginSettings;
 use super::state::StateSigner;
@@ -174,12 +174,22 @@ impl LoginHandler {
         }
     }
 
-    /// Returns a redirect to a page of the application, with these `Set-Cookie` values.
+    /// Returns a redirect to the page of a login, with these `Set-Cookie` values. If the page's origin
+    /// is no longer listed, returns a redirect to the start page.
     pub(super) fn redirect_to_page(
         &self,
         page: &ReturnTo,
         cookies: Vec<HeaderValue>,
     ) -> LoginReply {
+        let start_page = self.start_page();
+        let page = match page.is_allowed(&self.0.settings.return_origins) {
+            true => page,
+            false => {
+                let reason = ReturnToError::UnlistedOrigin;
+                self.log_unusable_return_to(reason, page.as_str().as_bytes());
+                &start_page
+            }
+        };
         let clears_fragment = self.0.settings.clear_fragment && !page.as_str().contains('#');
         let url = format!(
             "{}{}",

@@ -103,7 +103,8 @@ impl LoginHandler {
         // any path.
         let has_query = attempt.return_to.as_str().contains('?');
         match initiator(headers) {
-            _ if has_query => false,
+            // A page of another origin is no path to which a proxy could have diverted a callback.
+            _ if has_query || attempt.return_to.is_absolute() => false,
             None => false,
             Some(Initiator::OtherOrigin) => true,
             // After an address that was typed or opened by another program, browsers send

@@ -1,9 +1,6 @@
 //! The public URL of the application: its origin, and its path if a proxy serves it below one.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
-
-use http::uri::Authority;
-
+use super::origin::Origin;
 use crate::error::Error;
 
 /// Public URL of an application: scheme, host and port in browsers' form, and the prefix of all
@@ -13,8 +10,7 @@ use crate::error::Error;
 /// path with the prefix counts as public, and any other path gets the prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PublicUrl {
-    /// Scheme, host and port, without a slash at the end.
-    origin: String,
+    origin: Origin,
     /// The prefix of all public paths: empty, or a path with a slash at its start and none at its
     /// end.
     path_prefix: String,
@@ -27,31 +23,23 @@ impl PublicUrl {
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): `url` is no `http` or `https`
     /// URL of a host and a plain path.
     pub(crate) fn parse(url: &str) -> Result<Self, Error> {
-        let (scheme, rest) = url.split_once("://").unwrap_or_default();
-        let scheme = scheme.to_ascii_lowercase();
-        if scheme != "https" && scheme != "http" {
-            return Err(Error::configuration(
-                "the public URL must begin with https:// or http://, as https://h5.example.com does",
-            ));
-        }
-        let end = rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len());
-        let (authority, path) = rest.split_at(end);
-        check_authority(authority)?;
+        let (origin, path) = Origin::split(url, "the public URL")?;
         let prefix = path.trim_end_matches('/');
         check_path_prefix(prefix)?;
-        // Browsers write an origin in lower case, and without the scheme's default port.
-        let authority = authority.to_ascii_lowercase();
-        let default_port = if scheme == "https" { ":443" } else { ":80" };
-        let authority = authority.strip_suffix(default_port).unwrap_or(&authority);
         Ok(Self {
-            origin: format!("{scheme}://{authority}"),
+            origin,
             path_prefix: prefix.to_owned(),
         })
     }
 
+    /// Returns the scheme, host and port.
+    pub(super) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
     /// Returns `true` if the scheme of the public URL is `https`.
     pub(super) fn is_https(&self) -> bool {
-        self.origin.starts_with("https:")
+        self.origin.is_https()
     }
 
     /// Returns the prefix of all public paths, which may be empty.
@@ -61,7 +49,7 @@ impl PublicUrl {
 
     /// Returns the absolute URL of a public path.
     pub(super) fn absolute_url(&self, path: &str) -> String {
-        format!("{}{path}", self.origin)
+        format!("{}{path}", self.origin.as_str())
     }
 
     /// Returns the prefix of all public paths if `path` lacks it, and otherwise an empty string.
@@ -88,73 +76,8 @@ impl PublicUrl {
     /// Returns the path, query and fragment of an absolute URL of this origin. Returns `None` for a
     /// URL of another scheme, host or port, or with a user in front of the host.
     pub(super) fn strip_origin<'a>(&self, url: &'a str) -> Option<&'a str> {
-        let (front, rest) = url.split_at_checked(self.origin.len())?;
-        if !front.eq_ignore_ascii_case(&self.origin) {
-            return None;
-        }
-        let default_port = if self.is_https() { ":443" } else { ":80" };
-        let rest = rest.strip_prefix(default_port).unwrap_or(rest);
-        (rest.is_empty() || rest.starts_with(['/', '?', '#'])).then_some(rest)
+        self.origin.strip_from(url)
     }
-}
-
-/// Returns an error unless `authority` is an ASCII host with an optional port.
-fn check_authority(authority: &str) -> Result<(), Error> {
-    if authority.is_empty() {
-        return Err(Error::configuration(
-            "the public URL names no host: write it like https://h5.example.com",
-        ));
-    }
-    // The error must not contain the text before the `@`, which may be a password.
-    if authority.contains('@') {
-        return Err(Error::configuration(
-            "the public URL must name a host, and no user",
-        ));
-    }
-    if !authority.is_ascii() {
-        return Err(Error::configuration(format!(
-            "{authority:?} is no host in ASCII, which is how browsers send it: https://例子.com is \
-             https://xn--fsqu00a.com"
-        )));
-    }
-    if !is_host_and_port(authority) {
-        return Err(Error::configuration(format!(
-            "{authority:?} is no host and port: write the public URL like https://h5.example.com or \
-             https://h5.example.com:8443"
-        )));
-    }
-    Ok(())
-}
-
-/// Returns `true` if `authority` is a host that browsers accept, with an optional port.
-fn is_host_and_port(authority: &str) -> bool {
-    let Ok(parsed) = authority.parse::<Authority>() else {
-        return false;
-    };
-    let host = parsed.host();
-    let port = authority.strip_prefix(host).unwrap_or_default();
-    let is_port = match port.strip_prefix(':') {
-        Some(digits) => digits.parse::<u16>().is_ok_and(|port| {
-            // Browsers write a port without leading zeros.
-            port > 0 && port.to_string() == digits
-        }),
-        None => port.is_empty(),
-    };
-    is_port && is_host(host)
-}
-
-/// Returns `true` if browsers accept this host: an IPv6 address in brackets, an IPv4 address, or a
-/// name of letters, digits and `-._`.
-fn is_host(host: &str) -> bool {
-    if let Some(address) = host.strip_prefix('[') {
-        let address = address.strip_suffix(']').map(str::parse::<Ipv6Addr>);
-        return matches!(address, Some(Ok(_)));
-    }
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    // Browsers parse a host whose last label is a number as an IPv4 address.
-    let last = host.rsplit('.').next().unwrap_or_default();
-    let is_number = !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit());
-    host.bytes().all(plain) && (!is_number || host.parse::<Ipv4Addr>().is_ok())
 }
 
 /// Returns an error with the reason unless `prefix` is empty or a plain path.
@@ -205,7 +128,7 @@ mod tests {
 
     fn parsed(url: &str) -> Option<(String, String)> {
         let url = PublicUrl::parse(url).ok()?;
-        Some((url.origin, url.path_prefix))
+        Some((url.origin.as_str().to_owned(), url.path_prefix))
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::header::REFERER;
+use http::header::{HeaderName, ORIGIN, REFERER};
 use http::{HeaderMap, HeaderValue, Uri};
 use percent_encoding::percent_decode_str;
 
@@ -11,7 +11,7 @@ use super::handler::LoginHandler;
 use super::misrouted::MAX_MISSED_CALLBACKS;
 use super::page::FailurePage;
 use super::reply::LoginReply;
-use super::return_to::{ReturnTo, ReturnToError};
+use super::return_to::{ReturnTo, ReturnToError, origin_of};
 use super::scope::Scope;
 use crate::error::ErrorKind;
 use crate::identity::RequestHead;
@@ -48,8 +48,8 @@ impl LoginHandler {
         }
         let (page, error) = ReturnTo::from_uri(uri, &self.0.settings.public_url);
         if let Some(reason) = error {
-            let bytes = uri.path_and_query().map_or(0, |whole| whole.as_str().len());
-            self.log_unusable_return_to(reason, bytes);
+            let whole = uri.path_and_query().map_or("", |whole| whole.as_str());
+            self.log_unusable_return_to(reason, whole.as_bytes());
         }
         Ok(page)
     }
@@ -91,26 +91,47 @@ impl LoginHandler {
     }
 
     /// Returns the URL of a login for a request that a script or a form sent. The login leads back
-    /// to the page in the request's `Referer`, or else to the start page.
+    /// to the page in the request's `Referer`, or else to the start page. For a page of a listed
+    /// origin, the URL is absolute.
     pub(crate) fn login_url_for_script(
         &self,
         head: &RequestHead<'_>,
         scope: Option<Scope>,
     ) -> String {
-        let referer = head.headers.get(REFERER).map(HeaderValue::as_bytes);
-        let public_url = &self.0.settings.public_url;
-        let page = referer.and_then(|referer| ReturnTo::from_referer(referer, public_url));
+        let page = self.page_of_script(head.headers);
         let page = page.filter(|page| !self.is_login_page(page));
         self.0.settings.login_url(page.as_ref(), scope)
+    }
+
+    /// Returns the page whose script or form sent a request, or `None` if the page is not known or
+    /// its origin is not listed.
+    ///
+    /// A page of a listed origin is known by the header `Origin`, which browsers send with each
+    /// request that may read a response of another origin. By default, browsers shorten the
+    /// `Referer` of such a request to the origin, so the result is the origin's start page.
+    fn page_of_script(&self, headers: &HeaderMap) -> Option<ReturnTo> {
+        let (public_url, listed) = (&self.0.settings.public_url, &self.0.settings.return_origins);
+        let text = |name: HeaderName| headers.get(name)?.to_str().ok();
+        let referer = headers.get(REFERER).map(HeaderValue::as_bytes);
+        let page = referer.and_then(|url| ReturnTo::from_referer(url, public_url, listed));
+        let Some(origin) = text(ORIGIN) else {
+            return page;
+        };
+        match listed.find(origin) {
+            Some(origin) => page
+                .filter(|page| page.is_on(origin))
+                .or_else(|| Some(ReturnTo::start_page_of(origin))),
+            None => page.filter(|page| !page.is_absolute()),
+        }
     }
 
     /// Parses the `return_to` of a link to the login. Returns `None` if the page is one of the
     /// login's own paths. Logs a warning and returns `None` if the page is too long or unsafe.
     pub(super) fn parse_return_to(&self, path: &[u8]) -> Option<ReturnTo> {
-        match ReturnTo::parse(path, &self.0.settings.public_url) {
+        match self.0.settings.parse_return_to(path) {
             Ok(page) => Some(page).filter(|page| !self.is_login_page(page)),
             Err(reason) => {
-                self.log_unusable_return_to(reason, path.len());
+                self.log_unusable_return_to(reason, path);
                 None
             }
         }
@@ -124,10 +145,17 @@ impl LoginHandler {
 
     /// Logs that a login does not lead to the requested page, at most once a minute for each
     /// reason.
-    fn log_unusable_return_to(&self, reason: ReturnToError, bytes: usize) {
+    pub(super) fn log_unusable_return_to(&self, reason: ReturnToError, page: &[u8]) {
         let kind = reason.as_str();
         if let Some(more) = self.0.log_limiter.allow_line(kind) {
-            tracing::warn!(target: "tower_wechat::login", app = %self.0.users.app_id(), reason = kind, bytes, more, "the return page of a login was shortened or replaced by the start page; use a shorter path of this application");
+            // Only the origin is logged, because the rest of the page may contain secrets.
+            let unlisted = match reason {
+                ReturnToError::UnlistedOrigin => std::str::from_utf8(page).ok().and_then(origin_of),
+                ReturnToError::TooLong | ReturnToError::Unsafe => None,
+            };
+            let origin =
+                unlisted.map(|origin| origin.as_str().chars().take(200).collect::<String>());
+            tracing::warn!(target: "tower_wechat::login", app = %self.0.users.app_id(), reason = kind, origin, bytes = page.len(), more, "the return page of a login was shortened or replaced by the start page; use a shorter path of this application, or list the page's origin");
         }
     }
 

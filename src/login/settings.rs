@@ -7,7 +7,8 @@ use super::authorize::AuthorizeOptions;
 use super::hook::LoginHook;
 use super::public_url::{PublicUrl, is_plain_path};
 use super::query::encode_query_value;
-use super::return_to::ReturnTo;
+use super::return_origins::ReturnOrigins;
+use super::return_to::{ReturnTo, ReturnToError};
 use super::scope::Scope;
 use super::verification_file::VerificationFile;
 use crate::clock::Clock;
@@ -59,6 +60,7 @@ pub enum SnapshotPolicy {
 #[derive(Clone)]
 pub(super) struct LoginSettings {
     pub(super) public_url: PublicUrl,
+    pub(super) return_origins: ReturnOrigins,
     pub(super) cookie_keys: CookieKeys,
     pub(super) callback_path: String,
     pub(super) login_path: String,
@@ -84,6 +86,7 @@ impl LoginSettings {
     pub(super) fn new(public_url: PublicUrl, cookie_keys: CookieKeys) -> Self {
         Self {
             public_url,
+            return_origins: ReturnOrigins::default(),
             cookie_keys,
             callback_path: DEFAULT_CALLBACK_PATH.to_owned(),
             login_path: DEFAULT_LOGIN_PATH.to_owned(),
@@ -182,12 +185,21 @@ impl LoginSettings {
                 || ends_with_segments(path, self.callback_path.trim_matches('/')))
     }
 
-    /// Returns the path and query of a login that leads back to `page`, or to the start page for
-    /// `None`.
+    /// Parses a page to which a login may lead.
+    pub(super) fn parse_return_to(&self, page: &[u8]) -> Result<ReturnTo, ReturnToError> {
+        ReturnTo::parse(page, &self.public_url, &self.return_origins)
+    }
+
+    /// Returns the URL of a login that leads back to `page`, or to the start page for `None`. The URL
+    /// is a path of the application. For a page of another origin the URL is absolute, because
+    /// scripts and links of that origin use it.
     pub(super) fn login_url(&self, page: Option<&ReturnTo>, scope: Option<Scope>) -> String {
         let start_page = || ReturnTo::start_page(&self.public_url);
         let page = page.cloned().unwrap_or_else(start_page);
-        let login = self.public_url.public_path(&self.login_path);
+        let mut login = self.public_url.public_path(&self.login_path);
+        if page.is_absolute() {
+            login = self.public_url.absolute_url(&login);
+        }
         let mut url = format!("{login}?return_to={}", encode_query_value(page.as_str()));
         if let Some(scope) = scope {
             url.push_str("&scope=");
@@ -201,6 +213,7 @@ impl fmt::Debug for LoginSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
             .field("public_url", &self.public_url)
+            .field("return_origins", &self.return_origins)
             .field("keys", &self.cookie_keys)
             .field("callback_path", &self.callback_path)
             .field("login_path", &self.login_path)

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use super::handler::LoginHandler;
-use super::return_to::ReturnTo;
 use super::scope::Scope;
 use super::settings::LoginSettings;
 use crate::users::UserTokens;
@@ -49,8 +48,9 @@ use crate::users::UserTokens;
 ///
 /// After a login, the browser returns to the page that it requested, with its query. The address of
 /// that page may have 2,048 bytes. A longer address loses its query. A `return_to` that is too
-/// long, or that is not a path of the application, is replaced by the start page. The layer logs
-/// both cases at most once a minute.
+/// long, or that is neither a path of the application nor a URL of a
+/// [listed origin](super::LoginBuilder::return_origins), is replaced by the start page. The layer
+/// logs these cases at most once a minute.
 ///
 /// During the login, the browser keeps the page in a few cookies. These cookies stay below 4 KiB in
 /// all, even if many tabs log in. If the cookies are full, the oldest logins lose their page: their
@@ -95,6 +95,10 @@ impl Login {
     /// `return_to` is anything else, the login leads to the start page. WeChat asks the user to
     /// grant `scope`, or the login's own scope for `None`.
     ///
+    /// The URL is a path of the application. If `return_to` is a URL of a
+    /// [listed origin](super::LoginBuilder::return_origins), the URL is absolute, so that pages of
+    /// that origin can use it too.
+    ///
     /// The method encodes the characters that browsers encode (letters beyond ASCII, blanks).
     /// `return_to` may start with the origin of the public URL. The encoded path, query and
     /// fragment may have 2,048 bytes together.
@@ -112,7 +116,7 @@ impl Login {
     /// # Ok(()) }
     /// ```
     pub fn login_url(&self, return_to: &str, scope: Option<Scope>) -> String {
-        let page = ReturnTo::parse(return_to.as_bytes(), &self.0.public_url).ok();
+        let page = self.0.parse_return_to(return_to.as_bytes()).ok();
         self.0.login_url(page.as_ref(), scope)
     }
 

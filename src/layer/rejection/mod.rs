@@ -194,7 +194,8 @@ impl Rejection {
     }
 
     /// Returns the URL at which the user can log in, if the status is 401 and the layer has a
-    /// login. The URL is a path of this service.
+    /// login. The URL is a path of this service. For a page of a
+    /// [listed origin](crate::login::LoginBuilder::return_origins), it is absolute.
     pub fn login_url(&self) -> Option<&str> {
         self.login_url.as_deref()
     }

@@ -26,7 +26,7 @@ use crate::identity::RequestHead;
 ///
 /// The renderer receives the head of the request. After a handler has taken the request, the layer
 /// retains only a part of the head: the method, the URI that the browser requested, and some
-/// headers. Among these headers are `Accept`, `Cookie`, `Referer`, `Sec-Fetch-Mode` and
+/// headers. Among these headers are `Accept`, `Cookie`, `Origin`, `Referer`, `Sec-Fetch-Mode` and
 /// `X-Requested-With`.
 ///
 /// Closures implement this trait, for bodies of any type:

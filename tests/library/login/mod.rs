@@ -10,6 +10,7 @@ mod granted_user_info;
 mod harness;
 mod on_login;
 mod proxies;
+mod return_origins;
 mod return_to;
 mod scopes;
 mod sessions;

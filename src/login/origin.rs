@@ -1,0 +1,118 @@
+//! Origins: scheme, host and port, in the form in which browsers write them.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use http::uri::Authority;
+
+use crate::error::Error;
+
+/// An origin with the scheme `http` or `https`, in lower case and without the default port of its
+/// scheme.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Origin(String);
+
+impl Origin {
+    /// Splits a URL into its origin and the rest. `what` is the subject of the error's sentence.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): `url` is no `http` or `https`
+    /// URL of an ASCII host.
+    pub(super) fn split<'a>(url: &'a str, what: &str) -> Result<(Self, &'a str), Error> {
+        let (scheme, rest) = url.split_once("://").unwrap_or_default();
+        let scheme = scheme.to_ascii_lowercase();
+        if scheme != "https" && scheme != "http" {
+            return Err(Error::configuration(format!(
+                "{what} must begin with https:// or http://, as https://h5.example.com does"
+            )));
+        }
+        let end = rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len());
+        let (authority, rest) = rest.split_at(end);
+        check_authority(authority, what)?;
+        // Browsers write an origin in lower case, and without the scheme's default port.
+        let authority = authority.to_ascii_lowercase();
+        let default_port = if scheme == "https" { ":443" } else { ":80" };
+        let authority = authority.strip_suffix(default_port).unwrap_or(&authority);
+        Ok((Self(format!("{scheme}://{authority}")), rest))
+    }
+
+    /// Returns the origin as browsers write it, without a slash at the end.
+    pub(super) fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// Returns `true` if the scheme is `https`.
+    pub(super) fn is_https(&self) -> bool {
+        self.0.starts_with("https:")
+    }
+
+    /// Returns the path, query and fragment of an absolute URL of this origin. Returns `None` for a
+    /// URL of another scheme, host or port, or with a user in front of the host.
+    pub(super) fn strip_from<'a>(&self, url: &'a str) -> Option<&'a str> {
+        let (front, rest) = url.split_at_checked(self.0.len())?;
+        if !front.eq_ignore_ascii_case(&self.0) {
+            return None;
+        }
+        let default_port = if self.is_https() { ":443" } else { ":80" };
+        let rest = rest.strip_prefix(default_port).unwrap_or(rest);
+        (rest.is_empty() || rest.starts_with(['/', '?', '#'])).then_some(rest)
+    }
+}
+
+/// Returns an error unless `authority` is an ASCII host with an optional port.
+fn check_authority(authority: &str, what: &str) -> Result<(), Error> {
+    if authority.is_empty() {
+        return Err(Error::configuration(format!(
+            "{what} names no host: write it like https://h5.example.com"
+        )));
+    }
+    // The error must not contain the text before the `@`, which may be a password.
+    if authority.contains('@') {
+        return Err(Error::configuration(format!(
+            "{what} must name a host, and no user"
+        )));
+    }
+    if !authority.is_ascii() {
+        return Err(Error::configuration(format!(
+            "{authority:?} is no host in ASCII, which is how browsers send it: https://例子.com is \
+             https://xn--fsqu00a.com"
+        )));
+    }
+    if !is_host_and_port(authority) {
+        return Err(Error::configuration(format!(
+            "{authority:?} is no host and port: write {what} like https://h5.example.com or \
+             https://h5.example.com:8443"
+        )));
+    }
+    Ok(())
+}
+
+/// Returns `true` if `authority` is a host that browsers accept, with an optional port.
+fn is_host_and_port(authority: &str) -> bool {
+    let Ok(parsed) = authority.parse::<Authority>() else {
+        return false;
+    };
+    let host = parsed.host();
+    let port = authority.strip_prefix(host).unwrap_or_default();
+    let is_port = match port.strip_prefix(':') {
+        Some(digits) => digits.parse::<u16>().is_ok_and(|port| {
+            // Browsers write a port without leading zeros.
+            port > 0 && port.to_string() == digits
+        }),
+        None => port.is_empty(),
+    };
+    is_port && is_host(host)
+}
+
+/// Returns `true` if browsers accept this host: an IPv6 address in brackets, an IPv4 address, or a
+/// name of letters, digits and `-._`.
+fn is_host(host: &str) -> bool {
+    if let Some(address) = host.strip_prefix('[') {
+        let address = address.strip_suffix(']').map(str::parse::<Ipv6Addr>);
+        return matches!(address, Some(Ok(_)));
+    }
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    // Browsers parse a host whose last label is a number as an IPv4 address.
+    let last = host.rsplit('.').next().unwrap_or_default();
+    let is_number = !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit());
+    host.bytes().all(plain) && (!is_number || host.parse::<Ipv4Addr>().is_ok())
+}
