@@ -12,6 +12,8 @@ use crate::credential::AppId;
 use crate::error::{Error, ErrorKind};
 use crate::identity::RequestHead;
 use crate::jssdk::{JsConfig, page_url};
+use crate::login::LoginHandler;
+use crate::login::public_url::PublicUrl;
 use crate::navigation::{header_text, is_navigation};
 use crate::tickets::Tickets;
 
@@ -66,9 +68,11 @@ pub struct WechatAccount {
 struct AccountConfig {
     tokens: AccountTokens,
     tickets: Option<Tickets>,
-    /// The origin that browsers see, without a slash at the end. `None` if the origin is read from
-    /// the request.
+    /// The origin that browsers see, without a slash at the end, as the application sets it.
     public_url: Option<String>,
+    /// The public URL of the layer's login, which is the default of `public_url`. If both are
+    /// `None`, the origin is read from the request.
+    login_url: Option<PublicUrl>,
 }
 
 impl From<AccountTokens> for WechatAccount {
@@ -77,6 +81,7 @@ impl From<AccountTokens> for WechatAccount {
             tokens: accounts,
             tickets: None,
             public_url: None,
+            login_url: None,
         })
     }
 }
@@ -87,6 +92,7 @@ impl From<Tickets> for WechatAccount {
             tokens: tickets.accounts().clone(),
             tickets: Some(tickets),
             public_url: None,
+            login_url: None,
         })
     }
 }
@@ -104,12 +110,20 @@ impl WechatAccount {
     /// Sets the origin that browsers see, such as `https://h5.example.com`, for signatures of pages that
     /// this service renders. [`Tickets`] sign only pages of the hosts that they were created with.
     ///
-    /// Default: the host of the header `Host`, and the scheme of `X-Forwarded-Proto`, or `https` without
-    /// that header.
+    /// Default: the public URL of the layer's [`login`](super::WechatLayer::login), with its path if a
+    /// proxy serves the application below one. Without a login: the host of the header `Host`, and
+    /// the scheme of `X-Forwarded-Proto`, or `https` without that header.
     #[must_use]
     pub fn public_url(self, origin: impl AsRef<str>) -> Self {
         let mut config = Arc::unwrap_or_clone(self.config);
         config.public_url = Some(origin.as_ref().trim_end_matches('/').to_owned());
+        Self::new(config)
+    }
+
+    /// Sets the default of [`public_url`](Self::public_url): the public URL of the layer's login.
+    pub(super) fn with_login(self, login: &LoginHandler) -> Self {
+        let mut config = Arc::unwrap_or_clone(self.config);
+        config.login_url = Some(login.public_url().clone());
         Self::new(config)
     }
 
@@ -178,6 +192,9 @@ impl WechatAccount {
         if let Some(origin) = &self.config.public_url {
             return Ok(format!("{origin}{path}"));
         }
+        if let Some(url) = &self.config.login_url {
+            return Ok(url.absolute_url(&url.public_path(path)));
+        }
         let scheme = match header_text(headers, "x-forwarded-proto") {
             Some("http") => "http",
             _ => "https",
@@ -217,7 +234,9 @@ impl WechatAccount {
             return false;
         }
         let host = origin.split_once("://").map(|(_, host)| host);
+        let login_url = self.config.login_url.as_ref();
         self.config.public_url.as_deref() == Some(origin)
+            || login_url.is_some_and(|url| url.strip_origin(origin) == Some(""))
             || (host.is_some() && host == self.requested_host(headers))
     }
 
@@ -276,6 +295,7 @@ impl fmt::Debug for WechatAccount {
         f.debug_struct("WechatAccount")
             .field("app_id", self.app_id())
             .field("public_url", &self.config.public_url)
+            .field("login_url", &self.config.login_url)
             .finish_non_exhaustive()
     }
 }

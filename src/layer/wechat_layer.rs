@@ -176,9 +176,15 @@ impl<I, R> WechatLayer<I, R> {
     /// ```
     #[must_use]
     pub fn account(self, account: impl Into<WechatAccount>) -> Self {
+        let shared = self.into_shared();
+        let account = account.into();
+        let account = match &shared.login {
+            Some(login) => account.with_login(login),
+            None => account,
+        };
         Self(Arc::new(Shared {
-            account: Some(account.into()),
-            ..self.into_shared()
+            account: Some(account),
+            ..shared
         }))
     }
 
@@ -201,7 +207,9 @@ impl<I, R> WechatLayer<I, R> {
         let session = login.session_cookie();
         let settings =
             shared.with_types(|identity, renderer| (I::or_session(identity, session), renderer));
+        let account = settings.account.clone();
         WechatLayer(Arc::new(Shared {
+            account: account.map(|account| account.with_login(&login)),
             login: Some(login),
             ..settings
         }))

@@ -14,6 +14,7 @@ use super::limits::codes::CodeLimiter;
 use super::limits::exchanges::ExchangeLimiter;
 use super::limits::logins::LoginLimiter;
 use super::page::FailurePage;
+use super::public_url::PublicUrl;
 use super::reply::{LoginReply, ReplyContent};
 use super::return_to::{ReturnTo, ReturnToError};
 use super::scope::Scope;
@@ -80,6 +81,11 @@ impl LoginHandler {
             running_exchanges: Arc::default(),
             redirect_uri,
         }))
+    }
+
+    /// Returns the public URL of the application.
+    pub(crate) fn public_url(&self) -> &PublicUrl {
+        &self.0.settings.public_url
     }
 
     /// Returns the session cookie that logins set.

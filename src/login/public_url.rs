@@ -48,7 +48,7 @@ impl PublicUrl {
     }
 
     /// Returns the absolute URL of a public path.
-    pub(super) fn absolute_url(&self, path: &str) -> String {
+    pub(crate) fn absolute_url(&self, path: &str) -> String {
         format!("{}{path}", self.origin.as_str())
     }
 
@@ -62,7 +62,7 @@ impl PublicUrl {
     }
 
     /// Returns a path as browsers know it: with the prefix, which is added if the path lacks it.
-    pub(super) fn public_path(&self, path: &str) -> String {
+    pub(crate) fn public_path(&self, path: &str) -> String {
         format!("{}{path}", self.missing_prefix(path))
     }
 
@@ -75,7 +75,7 @@ impl PublicUrl {
 
     /// Returns the path, query and fragment of an absolute URL of this origin. Returns `None` for a
     /// URL of another scheme, host or port, or with a user in front of the host.
-    pub(super) fn strip_origin<'a>(&self, url: &'a str) -> Option<&'a str> {
+    pub(crate) fn strip_origin<'a>(&self, url: &'a str) -> Option<&'a str> {
         self.origin.strip_from(url)
     }
 }

@@ -11,7 +11,8 @@ use tower::ServiceExt;
 use tower_wechat::credential::AppId;
 use tower_wechat::layer::WechatAccount;
 use tower_wechat::{
-    AccountToken, JsConfig, MemoryStore, Policy, TrustedHeader, UserTokens, WechatLayer, jssdk,
+    AccountToken, CookieKeys, JsConfig, Login, MemoryStore, Policy, TrustedHeader, UserTokens,
+    WechatLayer, jssdk,
 };
 
 use super::harness::{Harness, STABLE, TICKET};
@@ -151,6 +152,93 @@ async fn handlers_extract_the_js_config_of_the_page() {
         assert!(body.contains("bad_request"), "{body}");
     }
     assert_eq!(harness.sim.calls_to(TICKET), 1);
+}
+
+/// Without a public URL of its own, the account signs pages below the login's public URL, whatever
+/// `Host` a proxy sends.
+#[tokio::test]
+async fn the_logins_public_url_is_the_default_of_pages() {
+    let harness = Harness::start().await;
+    let tickets = harness.tickets(&harness.accounts());
+    let ticket = tickets.get().await.unwrap().ticket().expose().to_owned();
+    let users = UserTokens::new(harness.wechat(), MemoryStore::new());
+    let layer = WechatLayer::new(users).policy(Policy::Optional);
+    let login = |url: &str| Login::new(url, CookieKeys::random().unwrap()).unwrap();
+    let own = WechatAccount::from(tickets.clone()).public_url("https://h5.example.com");
+    let (outside, below) = ("https://h5.example.com", "https://h5.example.com/app");
+    for (layer, uri, page) in [
+        (
+            layer.clone().account(tickets.clone()).login(login(outside)),
+            "/config",
+            "/config",
+        ),
+        (
+            layer.clone().login(login(outside)).account(tickets.clone()),
+            "/config",
+            "/config",
+        ),
+        (
+            layer.clone().login(login(outside)).account(tickets.clone()),
+            "/nested/config",
+            "/nested/config",
+        ),
+        // A proxy strips the path of the public URL, or keeps it.
+        (
+            layer.clone().login(login(below)).account(tickets.clone()),
+            "/config",
+            "/app/config",
+        ),
+        (
+            layer.clone().account(tickets.clone()).login(login(below)),
+            "/app/config",
+            "/app/config",
+        ),
+        // The application's own setting and the last login win.
+        (
+            layer
+                .clone()
+                .login(login("https://other.example"))
+                .account(own.clone()),
+            "/config",
+            "/config",
+        ),
+        (
+            layer
+                .clone()
+                .account(own)
+                .login(login("https://other.example")),
+            "/config",
+            "/config",
+        ),
+        (
+            layer
+                .clone()
+                .login(login("https://other.example"))
+                .account(tickets.clone())
+                .login(login(outside)),
+            "/config",
+            "/config",
+        ),
+    ] {
+        let app = routes()
+            .nest("/nested", routes())
+            .nest("/app", routes())
+            .layer(layer);
+        let inside = [("host", "10.0.0.7:3000"), ("sec-fetch-mode", "navigate")];
+        let (status, body) = ask(&app, uri, &inside).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        let json: Value = serde_json::from_str(&body).unwrap();
+        let (nonce, at) = (json["nonceStr"].as_str().unwrap(), &json["timestamp"]);
+        let page = format!("https://h5.example.com{page}");
+        let signature = jssdk::sign(&ticket, nonce, at.as_u64().unwrap(), &page);
+        assert_eq!(json["signature"], signature, "{page}");
+        // A script of the start page of that origin sends the whole URL of its page.
+        let script = [
+            ("host", "10.0.0.7:3000"),
+            ("referer", "https://h5.example.com/"),
+        ];
+        assert_eq!(ask(&app, uri, &script).await.0, StatusCode::OK);
+    }
 }
 
 async fn ticket_and_app(harness: &Harness) -> (String, Router) {
