@@ -120,6 +120,11 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         .merge(account::routes(parts.tickets.clone(), parts.center))
         // A callback on a path that a proxy has changed gets an explanation. Other paths get a 404.
         .fallback_service(lost_callbacks);
+    // The CORS layer stands outside of the `WechatLayer`, because preflights have no cookie.
+    let app = match settings.cors()? {
+        Some(cors) => app.layer(cors),
+        None => app,
+    };
 
     // The prefetch runs in a separate task, so that the demo also starts while WeChat is
     // unreachable.

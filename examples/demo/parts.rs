@@ -91,6 +91,10 @@ pub async fn connect(settings: &Settings, address: SocketAddr) -> Result<DemoPar
         .try_fold(login, |login, (name, content)| {
             check(login.verification_file(name, content), "VERIFICATION_FILE")
         })?;
+    let login = check(
+        login.return_origins(&settings.return_origins),
+        "RETURN_ORIGINS",
+    )?;
     let session = SessionCookie::builder(&app, &keys);
     let session = session.secure(public_url.starts_with("https:"));
     let (login, session) = match &settings.session_name {

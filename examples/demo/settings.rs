@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use axum::http::{HeaderValue, Method};
+use tower_http::cors::{AllowHeaders, CorsLayer};
 use tower_wechat::Scope;
 use tower_wechat::redis::SealingKeys;
 
@@ -23,6 +25,8 @@ pub struct Settings {
     pub cookie_key: Option<String>,
     pub session_name: Option<String>,
     pub trusted_header: Option<String>,
+    /// Origins of front ends, in the form in which browsers write them.
+    pub return_origins: Vec<String>,
     /// Names and contents of WeChat's verification files.
     pub verification: Vec<(String, String)>,
     pub renew_margin: Duration,
@@ -49,8 +53,9 @@ impl Settings {
             wechat: WechatSettings::from_env()?,
             public_url: public_url
                 .as_deref()
-                .map(as_browsers_write_it)
+                .map(|url| as_browsers_write_it("PUBLIC_URL", url))
                 .transpose()?,
+            return_origins: parse_return_origins(read_variable("RETURN_ORIGINS")?.as_deref())?,
             cookie_key: read_key("COOKIE_KEY")?,
             session_name: read_variable("SESSION_NAME")?,
             trusted_header: read_variable("TRUSTED_USER_HEADER")?,
@@ -61,10 +66,35 @@ impl Settings {
         })
     }
 
+    /// Returns the layer that lets scripts of the front ends read responses, with the user's
+    /// cookies. Returns `None` without front ends.
+    pub fn cors(&self) -> Result<Option<CorsLayer>, BoxError> {
+        if self.return_origins.is_empty() {
+            return Ok(None);
+        }
+        let origins = self.return_origins.iter();
+        let origins: Vec<HeaderValue> = origins
+            .map(|origin| origin.parse())
+            .collect::<Result<_, _>>()?;
+        let cors = CorsLayer::new()
+            .allow_origin(origins)
+            .allow_methods([Method::GET, Method::POST])
+            .allow_headers(AllowHeaders::mirror_request())
+            .allow_credentials(true);
+        Ok(Some(cors))
+    }
+
     /// Returns the paths of WeChat's verification files.
     pub fn verification_paths(&self) -> impl Iterator<Item = String> {
         self.verification.iter().map(|(name, _)| format!("/{name}"))
     }
+}
+
+/// Parses the value `ORIGIN,ORIGIN` of `RETURN_ORIGINS`. `Login` checks the origins.
+fn parse_return_origins(text: Option<&str>) -> Result<Vec<String>, BoxError> {
+    let origins = text.into_iter().flat_map(|text| text.split(','));
+    let origins = origins.map(|origin| as_browsers_write_it("RETURN_ORIGINS", origin.trim()));
+    origins.collect()
 }
 
 /// Parses the value `NAME=CONTENT,NAME=CONTENT` of `VERIFICATION_FILE` into pairs of name and

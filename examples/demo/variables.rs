@@ -87,24 +87,24 @@ pub fn read_seconds(name: &str, default: u64) -> Result<Duration, BoxError> {
     }
 }
 
-/// Returns the public URL with its origin as browsers write it: `HTTPS://例子.com` becomes
+/// Returns the URL in a variable with its origin as browsers write it: `HTTPS://例子.com` becomes
 /// `https://xn--fsqu00a.com`. `Login` reports all other mistakes in the URL.
-pub fn as_browsers_write_it(public_url: &str) -> Result<String, BoxError> {
-    let Some((scheme, rest)) = public_url.split_once("://") else {
-        return Ok(public_url.to_owned());
+pub fn as_browsers_write_it(name: &str, text: &str) -> Result<String, BoxError> {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        return Ok(text.to_owned());
     };
     let end = rest.find(['/', '\\', '?', '#']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
     let is_http = ["http", "https"].contains(&&*scheme.to_ascii_lowercase());
     // The URL parser would drop a colon without a port. `Login` rejects it.
     if !is_http || authority.is_empty() || authority.contains('@') || authority.ends_with(':') {
-        return Ok(public_url.to_owned());
+        return Ok(text.to_owned());
     }
     match Url::parse(&format!("{scheme}://{authority}")) {
         Ok(url) => Ok(format!("{}{path}", url.origin().ascii_serialization())),
-        Err(_) if authority.is_ascii() => Ok(public_url.to_owned()),
+        Err(_) if authority.is_ascii() => Ok(text.to_owned()),
         Err(error) => Err(format!(
-            "PUBLIC_URL: {authority:?} is no host: {error}; write it like https://h5.example.com or \
+            "{name}: {authority:?} is no host: {error}; write it like https://h5.example.com or \
              https://例子.com"
         )
         .into()),

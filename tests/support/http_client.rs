@@ -95,6 +95,13 @@ impl Asked {
         }
     }
 
+    pub fn options(path: &str) -> Self {
+        Self {
+            method: Method::OPTIONS,
+            ..Self::get(path)
+        }
+    }
+
     /// Adds a header, also if the request already has one of this name.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
         let name = HeaderName::from_bytes(name.as_bytes()).unwrap();

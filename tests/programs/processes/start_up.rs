@@ -177,9 +177,37 @@ async fn invalid_variables_fail_the_start() {
         (("TRUSTED_USER_HEADER", "x-user\n-id"), "line break"),
         (("SESSION_NAME", "my session"), "is no name of a cookie"),
         (("WECHAT_SCOPE", "SNSAPI_BASE"), "snsapi_userinfo nor"),
+        (("RETURN_ORIGINS", "*"), "must begin with https://"),
+        (
+            ("RETURN_ORIGINS", "https://a.b,"),
+            "must begin with https://",
+        ),
+        (
+            ("RETURN_ORIGINS", "https://a.b, c.d"),
+            "origin \"c.d\" must begin",
+        ),
+        (("RETURN_ORIGINS", "https://*.a.b"), "no host and port"),
+        (
+            ("RETURN_ORIGINS", "https://A.b:443/"),
+            "write it as \"https://a.b\"",
+        ),
+        (
+            ("RETURN_ORIGINS", "https://a.b/茶"),
+            "end after its host and port",
+        ),
+        (
+            ("RETURN_ORIGINS", "https://s3cret-of-redis@a.b"),
+            "and no user",
+        ),
+        (("RETURN_ORIGINS", "https://例 子.com"), "is no host"),
     ] {
         gives_up(&[pair], &[pair.0, says]).await;
     }
+    let pairs = [
+        ("PUBLIC_URL", "https://api.example.com"),
+        ("RETURN_ORIGINS", "http://www.example.com"),
+    ];
+    gives_up(&pairs, &["RETURN_ORIGINS", "must begin with https://"]).await;
     gives_up(&[("WECHAT_API_URL", "ftp://127.0.0.1")], &["ftp", "http"]).await;
     let account = [("WECHAT_APPID", "wx 1"), ("WECHAT_SECRET", PASSWORD)];
     gives_up(&account, &["app id"]).await;
@@ -197,6 +225,10 @@ async fn blanks_around_a_value_are_ignored() {
     let pairs = [
         ("LISTEN", "127.0.0.1:0"),
         ("PUBLIC_URL", "https://h5.example.com"),
+        (
+            "RETURN_ORIGINS",
+            "https://www.example.com , https://m.example.com",
+        ),
         ("REDIS_URL", &redis.url()),
         ("REDIS_LAYOUT", "keys"),
         ("SEALING_KEY", sealing),
@@ -265,6 +297,55 @@ async fn a_chinese_host_is_converted_as_in_browsers() {
             .await;
         assert_eq!(signed.status, 200, "{signed:?}");
     }
+}
+
+/// A script of a listed origin reads responses of the demo, and its login leads back to that
+/// origin. Without a list the demo answers no CORS request.
+#[tokio::test]
+async fn listed_origins_may_call_the_demo() {
+    let list = "HTTPS://例子.example:443, http://localhost:5173";
+    let demo = DemoProcess::start(&variables(&[("RETURN_ORIGINS", list)])).await;
+    for (origin, allowed) in [
+        ("https://xn--fsqu00a.example", true),
+        ("http://localhost:5173", true),
+        ("http://localhost:5174", false),
+    ] {
+        let preflight = Asked::options("/logout")
+            .header("origin", origin)
+            .header("access-control-request-method", "POST");
+        let script = Asked::get("/api/me").header("origin", origin);
+        let (preflight, reply) = (demo.ask(preflight).await, demo.ask(script).await);
+        assert_eq!(preflight.status, 200, "{preflight:?}");
+        for reply in [&preflight, &reply] {
+            let named = reply.headers.get("access-control-allow-origin");
+            assert_eq!(
+                named.is_some_and(|named| named == origin),
+                allowed,
+                "{reply:?}"
+            );
+        }
+        reply.is_rejected(401, "login_required");
+        let front = format!("{}/wechat/login?return_to=", demo.url);
+        assert_eq!(
+            reply.field("login_url").starts_with(&front),
+            allowed,
+            "{reply:?}"
+        );
+    }
+    let demo = DemoProcess::start(&variables(&[])).await;
+    let reply = demo
+        .ask(Asked::get("/api/me").header("origin", "http://localhost:5173"))
+        .await;
+    assert!(
+        !reply.headers.contains_key("access-control-allow-origin"),
+        "{reply:?}"
+    );
+    assert!(
+        !reply
+            .headers
+            .contains_key("access-control-allow-credentials"),
+        "{reply:?}"
+    );
 }
 
 /// Without `PUBLIC_URL`, a demo on all addresses of the machine logs a warning, because a browser
