@@ -7,6 +7,7 @@ mod errors;
 mod greeting;
 mod job;
 mod nested;
+mod other_origin;
 #[cfg(all(test, debug_assertions))]
 mod own_tests;
 mod own_users;
@@ -42,6 +43,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             two_accounts::app(&origin, &keys, users, club)?
         }
         "own_users" => own_users::app(users, login, own_users::Database::default())?,
+        "other_origin" => other_origin::app(users, login, serve_front_end(&origin).await?)?,
         other => return Err(format!("there is no recipe `{other}`").into()),
     };
     println!("listening on {origin}");
@@ -70,4 +72,15 @@ async fn run_job(
         }
     }
     Ok(())
+}
+
+/// Serves the page of the recipe `other_origin` on another port, which is another origin of the
+/// same site. Returns that origin.
+async fn serve_front_end(api: &str) -> std::io::Result<&'static str> {
+    let page = include_str!("other_origin.html").replace("http://127.0.0.1:3000", api);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:3001").await?;
+    let pages = axum::Router::new().fallback(async move || axum::response::Html(page.clone()));
+    tokio::spawn(async { axum::serve(listener, pages).await });
+    println!("the pages are at http://127.0.0.1:3001");
+    Ok("http://127.0.0.1:3001")
 }

@@ -30,7 +30,11 @@ pub(crate) fn app(
         .allow_credentials(true);
     Ok(Router::new()
         .route("/", get(async move || Redirect::to(front_end)))
-        .route("/me", get(async |user: WechatUser| Json(user.id().to_owned())))
+        .route("/me", get(me))
         .layer(WechatLayer::new(users).login(login))
         .layer(cors))
+}
+
+async fn me(user: WechatUser) -> Json<String> {
+    Json(user.id().to_owned())
 }

@@ -12,6 +12,8 @@ mod looks;
 #[path = "../support/nginx.rs"]
 #[allow(dead_code)]
 mod nginx;
+#[path = "../../examples/recipes/other_origin.rs"]
+mod other_origin;
 mod proxies;
 #[path = "../../examples/sessions.rs"]
 #[allow(dead_code)]

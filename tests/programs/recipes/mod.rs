@@ -4,6 +4,7 @@ mod errors;
 mod greeting;
 mod job;
 mod nested;
+mod other_origin;
 // The module `tower_wechat::testing` exists only with debug assertions.
 #[cfg(debug_assertions)]
 mod own_tests;
