@@ -10,13 +10,13 @@ use tower_wechat::{Error, UserTokens, WechatLayer, WechatUser};
 
 /// The application's database. In a real application this is, for example, a pool of sqlx.
 #[derive(Clone, Default)]
-pub(crate) struct Database(Arc<Mutex<HashMap<String, usize>>>);
+pub(crate) struct Database(Arc<Mutex<HashMap<String, i64>>>);
 
 impl Database {
-    async fn find_or_create(&self, key: &str) -> Result<String, &'static str> {
+    async fn find_or_create(&self, key: &str) -> Result<i64, &'static str> {
         let mut rows = self.0.lock().map_err(|_| "the database is away")?;
-        let next = rows.len() + 1;
-        Ok(rows.entry(key.to_owned()).or_insert(next).to_string())
+        let next = rows.len() as i64 + 1;
+        Ok(*rows.entry(key.to_owned()).or_insert(next))
     }
 }
 

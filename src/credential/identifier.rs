@@ -101,6 +101,7 @@ impl AppId {
 /// use tower_wechat::UserId;
 ///
 /// assert_eq!(UserId::new("张三 #1").unwrap().as_str(), "张三 #1");
+/// assert_eq!(UserId::from(42_i64).as_str(), "42");
 /// assert!(UserId::new("").is_err());
 /// // Only to check a text:
 /// assert!(UserId::check("a\nb").is_err());
@@ -175,6 +176,19 @@ impl TryFrom<Arc<str>> for UserId {
         Self::new(&*text)
     }
 }
+
+macro_rules! user_id_from_number {
+    ($($number:ty),*) => {$(
+        /// The digits of a number, such as that of a row in the application's database.
+        impl From<$number> for UserId {
+            fn from(number: $number) -> Self {
+                Self(number.to_string().into())
+            }
+        }
+    )*};
+}
+
+user_id_from_number!(i32, i64, u32, u64);
 
 macro_rules! shown_as_text {
     ($($name:ident),*) => {$(

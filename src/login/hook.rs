@@ -96,8 +96,8 @@ impl LoginBuilder {
     /// Default: no hook.
     ///
     /// The hook finds or creates the user in the application's own database, and returns the id of
-    /// the row: a `String`, a `&'static str` or a [`UserId`](crate::UserId). The session cookie and
-    /// the store carry this id, and handlers get it from
+    /// the row: a number, a `String`, a `&'static str` or a [`UserId`](crate::UserId). The session
+    /// cookie and the store carry this id as a text, and handlers get it from
     /// [`WechatUser::id`](crate::WechatUser::id) without a query.
     /// [`WechatUser::openid`](crate::WechatUser::openid) is still the openid.
     ///

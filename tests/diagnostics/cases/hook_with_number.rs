@@ -1,6 +1,4 @@
-//! A hook of a login that returns a number as the user id.
-//~ the trait bound `UserId: From<i64>` is not satisfied
-//~ `UserId` implements `TryFrom<
+//! A hook of a login that returns the number of a row as the user id. This compiles.
 
 use tower_wechat::login::{LoginBuilder, LoginUser};
 
