@@ -73,25 +73,28 @@ fn the_guide_quotes_the_recipes() {
         .into_iter()
         .flat_map(|language| blocks(&guide, language))
         .collect();
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/recipes");
-    for entry in std::fs::read_dir(folder).expect("a folder of recipes") {
-        let path = entry.expect("a file").path();
-        let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-        if name == "main" || path.extension().is_none_or(|kind| kind != "rs") {
-            continue;
-        }
-        let program = recipe(&name);
+    for (name, budget) in RECIPES {
+        let program = recipe(name);
         let place = shown.iter().position(|block| *block == program);
         let place = place.unwrap_or_else(|| panic!("the guide does not quote {name}:\n{program}"));
         shown.swap_remove(place);
-        let budget = RECIPES.iter().find(|(known, _)| *known == name);
-        let (_, budget) = budget.unwrap_or_else(|| panic!("{name} has no budget"));
+        assert!(
+            guide.contains(&format!("(`{name}`)")),
+            "the guide does not name {name}"
+        );
         let lines = program.lines().map(str::trim_start);
         let lines = lines.filter(|line| !line.is_empty() && !line.starts_with("//"));
         let lines = lines.count();
-        assert!(lines <= *budget, "{name} has {lines} lines");
+        assert!(lines <= budget, "{name} has {lines} lines");
     }
     assert!(shown.is_empty(), "no recipe has this program: {shown:?}");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/recipes");
+    for entry in std::fs::read_dir(folder).expect("a folder of recipes") {
+        let path = entry.expect("a file").path();
+        let name = path.file_stem().unwrap_or_default();
+        let is_known = name == "main" || RECIPES.iter().any(|(known, _)| name == *known);
+        assert!(is_known, "{} is no recipe", path.display());
+    }
 }
 
 #[test]
