@@ -111,8 +111,13 @@ fn is_host(host: &str) -> bool {
         return matches!(address, Some(Ok(_)));
     }
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    // Browsers parse a host whose last label is a number as an IPv4 address.
-    let last = host.rsplit('.').next().unwrap_or_default();
-    let is_number = !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit());
+    // Browsers parse a host whose last label is a number as an IPv4 address, also with a dot behind
+    // the number or with a hexadecimal number.
+    let name = host.strip_suffix('.').unwrap_or(host);
+    let last = name.rsplit('.').next().unwrap_or_default();
+    let is_decimal = !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit());
+    let hexadecimal = last.strip_prefix("0x").or(last.strip_prefix("0X"));
+    let is_number = is_decimal
+        || hexadecimal.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
     host.bytes().all(plain) && (!is_number || host.parse::<Ipv4Addr>().is_ok())
 }
