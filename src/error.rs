@@ -73,19 +73,14 @@ impl ErrorKind {
         }
     }
 
-    /// Returns the status of the response to a request that failed with an error of this kind.
-    /// `retry_after` is the time after which a retry may succeed, if it is known.
-    ///
-    /// 503 means that the request may succeed later without a change, also after the operator has
-    /// acted.
-    pub(crate) const fn status(self, retry_after: Option<Duration>) -> StatusCode {
+    /// Returns the status of the response to a request that failed with an error of this kind. 503
+    /// means that the request may succeed later, also after the operator has acted.
+    pub(crate) const fn status(self) -> StatusCode {
         match self {
             Self::LoginRequired => StatusCode::UNAUTHORIZED,
             Self::BadRequest | Self::InvalidState => StatusCode::BAD_REQUEST,
             Self::LoginDenied => StatusCode::FORBIDDEN,
             Self::Configuration | Self::Application => StatusCode::INTERNAL_SERVER_ERROR,
-            // WeChat rejects the same call again, unless the error contains a time for a retry.
-            Self::WechatRefused if retry_after.is_none() => StatusCode::BAD_GATEWAY,
             Self::WechatRefused
             | Self::StoreUnavailable
             | Self::WechatUnavailable
@@ -295,15 +290,14 @@ impl Error {
     /// | 401 | [`LoginRequired`](ErrorKind::LoginRequired) |
     /// | 403 | [`LoginDenied`](ErrorKind::LoginDenied) |
     /// | 500 | [`Configuration`](ErrorKind::Configuration) |
-    /// | 502 | [`WechatRefused`](ErrorKind::WechatRefused) without [`retry_after`](Self::retry_after) |
-    /// | 503 | all other kinds, and `WechatRefused` with `retry_after` |
+    /// | 503 | all other kinds |
     ///
     /// ```
     /// let error = tower_wechat::WechatClient::new("wx 1", "secret").unwrap_err();
     /// assert_eq!(error.status(), http::StatusCode::INTERNAL_SERVER_ERROR);
     /// ```
     pub fn status(&self) -> StatusCode {
-        self.kind().status(self.retry_after())
+        self.kind().status()
     }
 
     /// Returns the errcode of the response, if WeChat sent one.
@@ -360,17 +354,4 @@ impl std::error::Error for Error {}
 pub(crate) fn retry_after_seconds(wait: Duration) -> u64 {
     wait.as_secs()
         .saturating_add(u64::from(wait.subsec_nanos() > 0))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_refused_call_may_be_repeated_only_at_a_known_time() {
-        let refused = Error::new(ErrorKind::WechatRefused, "errcode 45015");
-        assert_eq!(refused.status(), StatusCode::BAD_GATEWAY);
-        let later = refused.with_retry_after(Duration::from_secs(30));
-        assert_eq!(later.status(), StatusCode::SERVICE_UNAVAILABLE);
-    }
 }

@@ -122,7 +122,6 @@ impl Rejection {
             ErrorKind::WechatConfig => "WeChat does not accept this service at the moment.",
             ErrorKind::BadRequest => "The request cannot be right.",
             ErrorKind::Configuration => "The service is set up wrongly.",
-            ErrorKind::WechatRefused if retry_after.is_none() => "WeChat does not accept this.",
             ErrorKind::InvalidState => "This login is not valid. Start again.",
             ErrorKind::LoginDenied => "This user cannot sign in.",
             ErrorKind::Application => "The service does not accept this.",

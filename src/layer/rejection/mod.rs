@@ -123,7 +123,8 @@ impl Rejection {
     /// Creates a rejection of the application's own, which the layer around the handler renders in
     /// the form of all rejections. `code` is for scripts, and `message` is a sentence for people.
     ///
-    /// The [`kind`](Self::kind) is [`ErrorKind::Application`]. No status starts a login.
+    /// The [`kind`](Self::kind) is [`ErrorKind::Application`]. No status starts a login, and there is
+    /// no [`page`](Self::page): browsers that open a page receive the same JSON as scripts.
     ///
     /// ```
     /// use http::StatusCode;
@@ -165,13 +166,12 @@ impl Rejection {
     /// [`Error::status`] for the same kind. A failed login has 400, 403, 429, 502 or 503. A
     /// [`LoginService`](crate::layer::LoginService) rejects unknown paths with 404.
     pub fn status(&self) -> StatusCode {
-        self.status
-            .unwrap_or_else(|| self.kind.status(self.retry_after))
+        self.status.unwrap_or_else(|| self.kind.status())
     }
 
-    /// Returns the code for scripts: `login_required`, `store_unavailable`, `wechat_unavailable`,
-    /// `wechat_config`, `bad_request` or `configuration`. A failed login can also have `invalid_state`
-    /// or `login_denied`, and a rejection of the application has the code of [`new`](Self::new).
+    /// Returns the code for scripts: that of [`new`](Self::new), or that of the
+    /// [`kind`](ErrorKind::code). The kinds `TokenRefused` and `WechatRefused` have
+    /// `wechat_unavailable`, because the difference concerns the log and not the script.
     pub fn code(&self) -> &'static str {
         match (self.code, self.kind) {
             (Some(code), _) => code,
@@ -196,6 +196,8 @@ impl Rejection {
     /// Returns the URL at which the user can log in, if the status is 401 and the layer has a
     /// login. The URL is a path of this service. For a page of a
     /// [listed origin](crate::login::LoginBuilder::return_origins), it is absolute.
+    ///
+    /// The login leads back to the page in the request's header `Referer`, or to `/` without one.
     pub fn login_url(&self) -> Option<&str> {
         self.login_url.as_deref()
     }

@@ -12,8 +12,10 @@ use crate::identity::RequestHead;
 ///
 /// - its own rejections;
 /// - rejections of axum's extractors [`WechatUser`](crate::WechatUser),
-///   [`AccountToken`](crate::AccountToken) and [`JsConfig`](crate::JsConfig);
-/// - an [`Error`](crate::Error) that a handler returns, and [`Rejection::response`];
+///   [`GrantedUserInfo`](crate::layer::GrantedUserInfo), [`AccountToken`](crate::AccountToken) and
+///   [`JsConfig`](crate::JsConfig);
+/// - an [`Error`](crate::Error) or a [`Rejection`] that a handler returns in axum, also inside of an
+///   error type whose `IntoResponse` calls theirs; without axum [`Rejection::response`];
 /// - if the layer has a [`Login`](crate::Login), the login's redirects, with status 302;
 /// - the login's verification files, with status 200 and the file's content as the
 ///   [`page`](Rejection::page).
@@ -47,6 +49,7 @@ use crate::identity::RequestHead;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` renders no rejection with a body of the type `{B}`",
     label = "no renderer for `{B}`",
+    note = "for JSON of your own: `.reject(JsonRejection::new().json(|rejection| ..))`",
     note = "say how: `.reject(JsonRejection::with(|bytes| ..))` makes a body from `Bytes`, and `.reject(|rejection: &Rejection, head: &RequestHead<'_>| ..)` a whole `Response<{B}>`",
     note = "where layers inside of this one wrap bodies (tracing, compression), put `tower_http::map_response_body::MapResponseBodyLayer::new(axum::body::Body::new)` between"
 )]
