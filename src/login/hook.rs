@@ -107,15 +107,19 @@ impl LoginBuilder {
     ///
     /// # #[derive(Clone)] struct Database;
     /// # impl Database {
-    /// #     async fn find_or_create(&self, openid: &str, unionid: Option<&str>) -> Result<String, Error> {
-    /// #         Ok(format!("{openid}{unionid:?}"))
+    /// #     async fn find_or_create(&self, openid: &str, name: &str) -> Result<i64, std::fmt::Error> {
+    /// #         Ok((openid.len() + name.len()) as i64)
     /// #     }
     /// # }
     /// # fn build(db: Database) -> Result<Login, Error> {
     /// let login = Login::builder("https://h5.example.com", CookieKeys::random()?)
     ///     .on_login(move |user: LoginUser| {
     ///         let db = db.clone();
-    ///         async move { db.find_or_create(user.openid(), user.unionid()).await }
+    ///         async move {
+    ///             let nickname = user.profile().await?.nickname;
+    ///             let row = db.find_or_create(user.openid(), &nickname).await?;
+    ///             Ok::<_, axum::BoxError>(row) // errors of any types
+    ///         }
     ///     })
     ///     .build()?;
     /// # Ok(login) }
@@ -124,9 +128,10 @@ impl LoginBuilder {
     /// The hook runs after WeChat has answered and before anything is stored, once for each code
     /// among all processes. It may take as long as
     /// [`exchange_timeout`](Self::exchange_timeout); its future is dropped then. If it fails, panics
-    /// or times out, the browser gets a page with 503, and a reload within ten minutes runs it
-    /// again. It should therefore be idempotent. If it returns a text that is no user id, the
-    /// browser gets a page with 500.
+    /// or times out, the browser gets a page with 503. A reload runs the hook again, from two seconds
+    /// to ten minutes after the failure. The hook should therefore be idempotent. If it returns a
+    /// text that is no user id, the browser gets a page with 500. Scripts get the codes
+    /// `store_unavailable` and `configuration`.
     ///
     /// The virtual users of snapshot pages (快照页) do not reach the hook. Their id is their openid.
     /// If the hook returns one id for two openids, the store keeps the tokens of the later login.

@@ -171,8 +171,8 @@ fn page_text(failure: LoginFailure) -> PageText {
         LoginFailure::HookFailed => (
             ["登录未完成", "The sign-in did not succeed"],
             [
-                "服务暂时不可用，请刷新此页面。",
-                "The service is not available. Please reload this page in a moment.",
+                "服务暂时不可用，请稍后再试。",
+                "The service is not available. Please try again in a moment.",
             ],
             TRY_AGAIN,
         ),

@@ -15,8 +15,13 @@ use crate::login::{FailurePage, Scope};
 const SCOPE_NOT_GRANTED: i64 = 48_001;
 
 impl Rejection {
-    /// Creates the rejection of a request whose user has to log in.
-    pub(crate) fn login_required() -> Self {
+    /// Creates the rejection of a request whose user has to log in. If the layer has a
+    /// [`Login`](crate::Login), a page load is redirected to the login, and a script receives the
+    /// `login_url`.
+    ///
+    /// A handler returns it if the application cannot use the user's id, for example because the row
+    /// of that id was deleted. If logins do not help, the browser gets a page after three of them.
+    pub fn login_required() -> Self {
         Self::of_kind(ErrorKind::LoginRequired, None)
     }
 

@@ -163,8 +163,8 @@ impl Rejection {
     }
 
     /// Returns the status of the response: that of [`new`](Self::new), or that of
-    /// [`Error::status`] for the same kind. A failed login has 400, 403, 429, 502 or 503. A
-    /// [`LoginService`](crate::layer::LoginService) rejects unknown paths with 404.
+    /// [`Error::status`] for the same kind. A failed login has 400, 403, 429, 500, 502 or 503.
+    /// A [`LoginService`](crate::layer::LoginService) rejects unknown paths with 404.
     pub fn status(&self) -> StatusCode {
         self.status.unwrap_or_else(|| self.kind.status())
     }
@@ -190,7 +190,8 @@ impl Rejection {
 
     /// Returns the time after which a retry can succeed, if it is known.
     pub fn retry_after(&self) -> Option<Duration> {
-        self.retry_after
+        let wait_of_page = || self.failure_page.as_ref()?.retry_after;
+        self.retry_after.or_else(wait_of_page)
     }
 
     /// Returns the URL at which the user can log in, if the status is 401 and the layer has a
@@ -307,9 +308,8 @@ impl Rejection {
         if self.status() != StatusCode::SERVICE_UNAVAILABLE {
             return None;
         }
-        let wait_of_page = || self.failure_page.as_ref()?.retry_after;
-        let wait = self.retry_after.or_else(wait_of_page);
-        Some(retry_after_seconds(wait.unwrap_or(Duration::from_secs(1))))
+        let wait = self.retry_after().unwrap_or(Duration::from_secs(1));
+        Some(retry_after_seconds(wait))
     }
 
     /// Adds headers that every response of a rejection needs, unless the renderer has set them:

@@ -151,6 +151,11 @@ impl LoginHandler {
                     self.keep_session(attempt, context)
                 }
                 ExchangeOutcome::CodeSpent => self.retry_login(attempt, context),
+                // The button loads the callback again, which runs the hook with the kept response
+                // of WeChat. Another login would need a visit to WeChat.
+                ExchangeOutcome::Failed(failure @ LoginFailure::HookFailed) => {
+                    self.reply_with_failure(failure, Some(String::new()))
+                }
                 ExchangeOutcome::Failed(failure) => {
                     let login_url = self.0.settings.login_url(Some(&attempt.return_to), None);
                     self.reply_with_failure(failure, Some(login_url))

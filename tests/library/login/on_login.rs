@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use axum::Router;
+use axum::routing::get;
 use redis::Commands;
 use tokio::sync::Notify;
 use tower_wechat::login::{LoginBuilder, LoginUser};
 use tower_wechat::redis::Layout;
 use tower_wechat::simulator::SimulatedUser;
-use tower_wechat::{ErrorKind, Scope, UserId};
+use tower_wechat::{ErrorKind, Rejection, Scope, UserId, WechatUser};
 
 use super::harness::{ALICE, Harness, Site, USERINFO, router};
 use crate::support::browser::{Browser, Reply};
@@ -186,6 +188,8 @@ async fn a_reload_on_another_server_runs_a_failed_hook_again() {
         database.fail(true);
         let failed = browser.visit(&callback).await;
         failed.is_page(503, HOOK_FAILED);
+        // The button loads the callback again.
+        assert!(failed.text.contains("<a href=\"\">"), "{}", failed.text);
         // A copy receives the failure, without another run.
         browser
             .fetch(&at(&sites[1], &callback))
@@ -517,4 +521,32 @@ async fn a_reload_after_ten_minutes_runs_nothing() {
         nothing_is_stored(site, runs).await;
     }
     assert_eq!(harness.exchanges(), 3);
+}
+
+/// A handler that finds no row for the id of a session asks for another login.
+#[tokio::test]
+async fn a_handler_can_ask_for_another_login() {
+    let harness = Harness::new().await;
+    let database = Database::default();
+    let site = harness
+        .mounted(database.hook(), |layer, login| {
+            let page = async |user: WechatUser| match user.id().starts_with("row 1 ") {
+                true => Err(Rejection::login_required()),
+                false => Ok(user.id().to_owned()),
+            };
+            Router::new()
+                .route("/", get(page))
+                .layer(layer.login(login))
+        })
+        .await;
+    let browser = Browser::new();
+    let page = browser.open(&site.url).await;
+    assert_eq!(page.text, format!("row 2 of {ALICE}"), "{page:?}");
+    let session = harness.session(&site);
+    let first = session.issue(&UserId::new("row 1 of nobody").unwrap());
+    let first = first.to_str().unwrap().split(';').next().unwrap();
+    let script = Browser::new().with_header("cookie", first);
+    let reply = script.fetch(&site.url).await;
+    reply.is_error(401, "login_required");
+    assert_eq!(reply.json()["login_url"], "/wechat/login?return_to=%2F");
 }
