@@ -132,7 +132,7 @@ async fn a_failing_hook_logs_its_error_and_no_secret() {
     }
 }
 
-/// An error with a message of its own and a cause.
+/// An error with a message and a cause.
 #[derive(Debug)]
 struct FindUser(Box<dyn std::error::Error + Send + Sync>, std::io::Error);
 

@@ -64,7 +64,7 @@ fn recipe(name: &str) -> String {
     program.trim_end().to_owned()
 }
 
-/// The guide quotes each recipe as a whole, and nothing else. A recipe without tests of its own is
+/// The guide quotes each recipe as a whole, and nothing else. A recipe without its own tests is
 /// compiled as a doc test there.
 #[test]
 fn the_guide_quotes_the_recipes() {

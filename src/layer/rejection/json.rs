@@ -35,7 +35,7 @@ const PAGE_CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsaf
 /// ```
 ///
 /// [`json`](Self::json) replaces the JSON by that of the application, and keeps pages, status and headers.
-/// It returns a value of its own, such as `serde_json::Value`, that borrows nothing from the rejection.
+/// The function returns an owned value, such as `serde_json::Value`, that borrows nothing from the rejection.
 ///
 /// The renderer makes bodies of every type that implements `From<Bytes>`, such as axum's body and
 /// `Full`. For other bodies, pass a function to [`with`](Self::with).

@@ -154,7 +154,7 @@ async fn handlers_extract_the_js_config_of_the_page() {
     assert_eq!(harness.sim.calls_to(TICKET), 1);
 }
 
-/// Without a public URL of its own, the account signs pages below the login's public URL, whatever
+/// Without its own public URL, the account signs pages below the login's public URL, whatever
 /// `Host` a proxy sends.
 #[tokio::test]
 async fn the_logins_public_url_is_the_default_of_pages() {

@@ -17,7 +17,7 @@ use tower_wechat::login::LoginBuilder;
 use tower_wechat::simulator::Simulator;
 use tower_wechat::{CookieKeys, Login, MemoryStore, UserTokens};
 
-/// A recipe that is served on a port of its own, with a simulator as its WeChat.
+/// A recipe that is served on its own port, with a simulator as its WeChat.
 struct Recipe {
     url: String,
     simulator: Simulator,
