@@ -53,6 +53,8 @@
 //! callback that arrive within the two seconds receive the failure.
 //!
 //! - A later copy acquires the lease, in any process: *Choosing the user*, with that response.
+//! - A callback of another login acquires the lease, because the binding of the code has expired:
+//!   it releases the lease, and gets a failure. The exchange stays *Suspended*.
 //! - No copy arrives within ten minutes, or the process crashed before it wrote the response: the
 //!   response is lost, and WeChat rejects the code of a later copy as spent.
 //!

@@ -20,6 +20,8 @@ const MIN_LIFETIME: Duration = Duration::from_secs(1);
 /// The JSON of a response, to write. The names of the fields are part of the format.
 #[derive(Serialize)]
 struct WrittenResponse<'a> {
+    /// The id of the login whose callback sent the code.
+    login: u64,
     /// The time at which WeChat's response arrived, in milliseconds since the Unix epoch.
     received_at: i64,
     access_token: &'a str,
@@ -33,6 +35,7 @@ struct WrittenResponse<'a> {
 /// The JSON of a response, to read.
 #[derive(Deserialize)]
 struct ReadResponse {
+    login: u64,
     received_at: i64,
     access_token: String,
     expires_in: Option<i64>,
@@ -42,13 +45,25 @@ struct ReadResponse {
     unionid: Option<String>,
 }
 
-/// Returns the text of a response that arrived at `received_at`. The user is not virtual, because
-/// the hook does not receive virtual users.
+/// The response to a suspended exchange, as a process reads it.
+#[derive(Debug, PartialEq)]
+pub(super) struct ResumedResponse {
+    /// The id of the login whose callback sent the code. Logs and browser histories contain codes;
+    /// a callback of another login must not resume the exchange.
+    pub(super) login_id: u64,
+    pub(super) received_at: Timestamp,
+    pub(super) response: UserTokenResponse,
+}
+
+/// Returns the text of a response to this login that arrived at `received_at`. The user is not
+/// virtual, because the hook does not receive virtual users.
 pub(super) fn pending_response(
+    login_id: u64,
     response: &UserTokenResponse,
     received_at: Timestamp,
 ) -> PendingResponse {
     let written = WrittenResponse {
+        login: login_id,
         received_at: received_at.as_millis(),
         access_token: response.access_token.expose(),
         expires_in: response.expires_in,
@@ -64,12 +79,9 @@ pub(super) fn pending_response(
     PendingResponse::new(Zeroizing::new(text))
 }
 
-/// Reads a response and the time at which it arrived. Subtracts the time since then from the
-/// lifetime of the access token. Returns `None` for a text that this version cannot read.
-pub(super) fn read_pending(
-    pending: &PendingResponse,
-    now: Timestamp,
-) -> Option<(UserTokenResponse, Timestamp)> {
+/// Reads a response. Subtracts the time since its arrival from the lifetime of the access token.
+/// Returns `None` for a text that this version cannot read.
+pub(super) fn read_pending(pending: &PendingResponse, now: Timestamp) -> Option<ResumedResponse> {
     let read: ReadResponse = serde_json::from_str(pending.expose()).ok()?;
     let received_at = Timestamp::from_millis(read.received_at);
     let elapsed = received_at.duration_until(now).as_secs();
@@ -82,7 +94,11 @@ pub(super) fn read_pending(
     response.openid = read.openid;
     response.scope = read.scope;
     response.unionid = read.unionid;
-    Some((response, received_at))
+    Some(ResumedResponse {
+        login_id: read.login,
+        received_at,
+        response,
+    })
 }
 
 /// Returns the time for which a response that arrived at `received_at` is stored from `now` on.
@@ -105,27 +121,29 @@ mod tests {
             .openid("oA")
             .scope("snsapi_base")
             .unionid("uA");
-        let pending = pending_response(&response, ARRIVAL);
-        assert_eq!(
-            read_pending(&pending, ARRIVAL),
-            Some((response.clone(), ARRIVAL))
-        );
+        let pending = pending_response(7, &response, ARRIVAL);
+        let expected = |seconds| {
+            Some(ResumedResponse {
+                login_id: 7,
+                received_at: ARRIVAL,
+                response: response.clone().expires_in(seconds),
+            })
+        };
+        assert_eq!(read_pending(&pending, ARRIVAL), expected(7_200));
         let later = ARRIVAL.saturating_add(Duration::from_secs(90));
-        let expected = response.expires_in(7_110);
-        assert_eq!(read_pending(&pending, later), Some((expected, ARRIVAL)));
+        assert_eq!(read_pending(&pending, later), expected(7_110));
         // The clock of the process that resumes may be behind.
         let earlier = ARRIVAL.saturating_sub(Duration::from_secs(90));
-        let (read, _) = read_pending(&pending, earlier).unwrap();
-        assert_eq!(read.expires_in, Some(7_200));
+        assert_eq!(read_pending(&pending, earlier), expected(7_200));
     }
 
     /// Processes of different versions exchange this text, so that no version may change it.
     #[test]
     fn stored_json_is_stable() {
-        let pending = pending_response(&UserTokenResponse::new("a").openid("oA"), ARRIVAL);
+        let pending = pending_response(7, &UserTokenResponse::new("a").openid("oA"), ARRIVAL);
         assert_eq!(
             pending.expose(),
-            r#"{"received_at":1700000000000,"access_token":"a","expires_in":null,"refresh_token":null,"openid":"oA","scope":null,"unionid":null}"#
+            r#"{"login":7,"received_at":1700000000000,"access_token":"a","expires_in":null,"refresh_token":null,"openid":"oA","scope":null,"unionid":null}"#
         );
         for text in ["", "{}", r#"{"later":1}"#] {
             let pending = PendingResponse::new(Zeroizing::new(text.to_owned()));

@@ -15,6 +15,7 @@ use crate::login::failure::LoginFailure;
 use crate::login::hook::{HookError, LoginUser};
 use crate::login::scope::Scope;
 use crate::login::settings::SnapshotPolicy;
+use crate::metrics;
 use crate::store::{LeaseOwner, PendingResponse, Suspension};
 use crate::users::GrantedScope;
 use crate::wechat::UserTokenResponse;
@@ -24,18 +25,28 @@ use crate::wechat::UserTokenResponse;
 const STORE_RETRY_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Exchange {
-    /// Resumes a suspended exchange: runs the hook again, with WeChat's response from the store.
+    /// Resumes a suspended exchange of this login: runs the hook again, with WeChat's response from
+    /// the store.
     pub(super) async fn resume(
         &self,
         owner: &LeaseOwner,
         pending: PendingResponse,
     ) -> ExchangeOutcome {
-        let Some((response, received_at)) = read_pending(&pending, self.users.clock().now()) else {
+        let Some(read) = read_pending(&pending, self.users.clock().now()) else {
             // Another version of this crate has written the response. WeChat rejects the code as
             // spent, and the login is retried.
             return self.exchange_code(owner).await;
         };
-        self.end_login(owner, &response, received_at, Some(pending))
+        // The binding of the code to its login may have expired before the response.
+        if read.login_id != self.login_id {
+            let lease = self.lease_duration();
+            self.users
+                .release_code(self.code_key.clone(), owner.clone(), lease);
+            let outcome = self.reject_foreign_code();
+            metrics::count_login(outcome.as_str());
+            return outcome;
+        }
+        self.end_login(owner, &read.response, read.received_at, Some(pending))
             .await
     }
 
@@ -59,7 +70,7 @@ impl Exchange {
                 self.suspend(owner, &outcome, &pending, received_at).await;
             }
             None if hook_failed => {
-                let pending = pending_response(response, received_at);
+                let pending = pending_response(self.login_id, response, received_at);
                 self.suspend(owner, &outcome, &pending, received_at).await;
             }
             Some(_) | None => self.finish(owner, &outcome, outcome.lifetime()).await,

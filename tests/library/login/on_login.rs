@@ -114,6 +114,12 @@ async fn wait_as_told(harness: &Harness, reply: &Reply) {
     }
 }
 
+fn query(url: &str, name: &str) -> String {
+    let url = url::Url::parse(url).unwrap();
+    let (_, value) = url.query_pairs().find(|(known, _)| known == name).unwrap();
+    value.into_owned()
+}
+
 fn has_session(browser: &Browser) -> bool {
     let mut names = browser.cookie_names().into_iter();
     names.any(|name| name.contains("wechat_session"))
@@ -549,4 +555,40 @@ async fn a_handler_can_ask_for_another_login() {
     let reply = script.fetch(&site.url).await;
     reply.is_error(401, "login_required");
     assert_eq!(reply.json()["login_url"], "/wechat/login?return_to=%2F");
+}
+
+/// Logs and histories contain the URL of a callback. A person who has read the URL cannot resume
+/// the login, even after the binding of its code has expired.
+#[tokio::test]
+async fn a_suspended_code_is_rejected_in_another_login() {
+    for harness in every_store().await {
+        let database = Database::default();
+        let sites = two_sites(&harness, &database).await;
+        let (me, victim) = (format!("{}/me", sites[0].url), Browser::new());
+        let callback = victim.callback_of(&me).await;
+        database.fail(true);
+        let page = victim.visit(&callback).await;
+        page.is_page(503, HOOK_FAILED);
+        database.fail(false);
+        wait_as_told(&harness, &page).await;
+        // A request without the cookie binds the code again, for six minutes.
+        let stranger = Browser::new().fetch(&callback).await;
+        stranger.is_error(400, "invalid_state");
+        match &harness.redis {
+            None => harness.advance(Duration::from_secs(361)),
+            Some(redis) => {
+                let mut redis = redis.connection();
+                let bindings: Vec<String> = redis.keys("wechat:*:bound:*").unwrap();
+                let _: () = redis.del(bindings).unwrap();
+            }
+        }
+        let thief = Browser::new();
+        let sent = thief.visit(&me).await.location().unwrap();
+        let (code, state) = (query(&callback, "code"), query(sent.as_str(), "state"));
+        let forged = format!("{}/wechat/callback?code={code}&state={state}", sites[1].url);
+        thief.fetch(&forged).await.is_error(400, "invalid_state");
+        assert!(!has_session(&thief));
+        assert_eq!(database.runs(), 1);
+        nothing_is_stored(&sites[0], 1).await;
+    }
 }
