@@ -8,7 +8,7 @@ use super::profile::ProfileCache;
 use super::sessions::{SNAPSHOT_SESSION_LIFETIME, longest_session_lifetime};
 use super::source::login_record;
 use super::token::{GrantedScope, UserToken};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::credential::{AccessToken, AppId, UserId};
 use crate::error::{Error, ErrorKind, InvalidToken};
 use crate::provider::CredentialProvider;
@@ -307,6 +307,34 @@ impl UserTokens {
             true => SNAPSHOT_SESSION_LIFETIME,
             false => longest_session_lifetime(),
         }
+    }
+
+    /// Returns `true` if the store has tokens that WeChat issued later than `response`, or if the
+    /// user has logged out everywhere since `received_at`, the time of the response.
+    ///
+    /// `response` has the remaining lifetime of its access token. The expiry of a stored token shows
+    /// when WeChat issued it.
+    pub(crate) async fn is_superseded(
+        &self,
+        user: &UserId,
+        response: &UserTokenResponse,
+        received_at: Timestamp,
+    ) -> Result<bool, Error> {
+        let provider = &self.0.provider;
+        let name = provider.credential_key(user.as_str());
+        let revoked_at = self.0.store.revoked_at(&name).await?;
+        if revoked_at.is_some_and(|at| at > received_at) {
+            return Ok(true);
+        }
+        let record = login_record(response, self.clock().now(), provider.config().margin);
+        let stored = provider.load_record(user.as_str()).await?;
+        Ok(match (record.token, stored.token) {
+            (Some(ours), Some(stored)) => {
+                stored.secret != ours.secret
+                    && stored.lifetime.expires_at() > ours.lifetime.expires_at()
+            }
+            _ => false,
+        })
     }
 
     /// Returns the scope that the user has granted, as stored. The stored tokens may have expired.

@@ -43,7 +43,8 @@
 //!
 //! The application's hook chooses the id under which the tokens are stored. Nothing is stored yet.
 //!
-//! - The hook returns a user id: *Storing*.
+//! - The hook returns a user id: *Storing*. After a suspension, *Finished* as a spent code if that
+//!   user has logged in or has logged out everywhere since WeChat's response.
 //! - The hook returns an invalid id: *Finished* with a failure.
 //! - The hook fails, panics or times out: *Suspended*.
 //!

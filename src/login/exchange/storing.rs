@@ -60,6 +60,9 @@ impl Exchange {
         pending: Option<PendingResponse>,
     ) -> ExchangeOutcome {
         let outcome = match self.choose_user(response, pending.is_some()).await {
+            Ok(user) if pending.is_some() => {
+                self.store_if_latest(user, response, received_at).await
+            }
             Ok(user) => self.store_tokens(user, response).await,
             Err(failure) => ExchangeOutcome::Failed(failure),
         };
@@ -162,6 +165,22 @@ impl Exchange {
         let store = self.users.token_store();
         if let Err(error) = store.suspend_code(&self.code_key, owner, &suspension).await {
             tracing::warn!(target: "tower_wechat::login", app = %self.code_key.app, %error, "the login of a failed hook could not be kept; the user has to log in again");
+        }
+    }
+
+    /// Stores the tokens of a resumed login (promise: newest wins). If the user has logged in again
+    /// or has logged out everywhere since WeChat's response, the code counts as spent.
+    async fn store_if_latest(
+        &self,
+        user: UserId,
+        response: &UserTokenResponse,
+        received_at: Timestamp,
+    ) -> ExchangeOutcome {
+        let superseded = self.users.is_superseded(&user, response, received_at);
+        match superseded.await {
+            Ok(false) => self.store_tokens(user, response).await,
+            Ok(true) => ExchangeOutcome::CodeSpent,
+            Err(error) => self.fail_unspent(&error),
         }
     }
 

@@ -114,6 +114,22 @@ async fn wait_as_told(harness: &Harness, reply: &Reply) {
     }
 }
 
+/// Starts a server whose hook gives each user the same id. The hook fails while the flag is set.
+async fn site_of_one_row(harness: &Harness) -> (Arc<AtomicBool>, Site) {
+    let fails = Arc::new(AtomicBool::new(true));
+    let flag = Arc::clone(&fails);
+    let hook = move |_: LoginUser| {
+        let fails = flag.load(Ordering::SeqCst);
+        std::future::ready(if fails {
+            Err("no database")
+        } else {
+            Ok("row 1")
+        })
+    };
+    let site = harness.site_with(|login| login.on_login(hook)).await;
+    (fails, site)
+}
+
 fn query(url: &str, name: &str) -> String {
     let url = url::Url::parse(url).unwrap();
     let (_, value) = url.query_pairs().find(|(known, _)| known == name).unwrap();
@@ -590,5 +606,49 @@ async fn a_suspended_code_is_rejected_in_another_login() {
         assert!(!has_session(&thief));
         assert_eq!(database.runs(), 1);
         nothing_is_stored(&sites[0], 1).await;
+    }
+}
+
+/// The back button can resume a login after a later login has ended.
+#[tokio::test]
+async fn a_resumed_login_does_not_replace_later_tokens() {
+    for harness in every_store().await {
+        let (fails, site) = site_of_one_row(&harness).await;
+        let (browser, me) = (Browser::new(), format!("{}/me", site.url));
+        let suspended = browser.callback_of(&me).await;
+        let page = browser.visit(&suspended).await;
+        page.is_page(503, HOOK_FAILED);
+        fails.store(false, Ordering::SeqCst);
+        wait_as_told(&harness, &page).await;
+        harness.advance(Duration::from_secs(2));
+        let later = browser.open(&format!("{}/", site.url)).await.json();
+        let reply = browser.visit(&suspended).await;
+        assert_eq!((reply.status, reply.header("location")), (302, Some("/me")));
+        let user = UserId::new("row 1").unwrap();
+        let stored = harness.users().await.get(&user).await.unwrap();
+        assert_eq!(later["token"], stored.access_token().expose());
+        assert_eq!(browser.visit(&me).await.json()["token"], later["token"]);
+        assert_eq!(pending_keys(&harness), [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn a_logout_everywhere_ends_a_suspended_login() {
+    for harness in every_store().await {
+        let (fails, site) = site_of_one_row(&harness).await;
+        let browser = Browser::new();
+        let suspended = browser.callback_of(&format!("{}/me", site.url)).await;
+        let page = browser.visit(&suspended).await;
+        page.is_page(503, HOOK_FAILED);
+        fails.store(false, Ordering::SeqCst);
+        wait_as_told(&harness, &page).await;
+        let user = UserId::new("row 1").unwrap();
+        site.users.revoke(&user).await.unwrap();
+        // Only another login with WeChat signs the user in.
+        let reply = browser.visit(&suspended).await;
+        assert!(reply.location().unwrap().path().contains("authorize"));
+        assert!(!has_session(&browser));
+        let found = site.users.get(&user).await;
+        assert_eq!(found.unwrap_err().kind(), ErrorKind::LoginRequired);
     }
 }
