@@ -305,7 +305,8 @@ impl LoginBuilder {
     }
 
     /// Sets how long a callback waits for the exchange of its code. A longer exchange continues in
-    /// the background, and the user's next attempt returns its result. Default: 5 seconds.
+    /// the background, and the user's next attempt returns its result. A hook
+    /// ([`on_login`](Self::on_login)) may take as long, and one hour at most. Default: 5 seconds.
     pub fn exchange_timeout(self, timeout: Duration) -> Self {
         self.set(|settings| settings.exchange_timeout = timeout)
     }
