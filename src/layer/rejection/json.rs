@@ -245,7 +245,7 @@ impl<B, M: MakeBody<B>, J: MakeJson> Reject<B> for JsonRejection<M, J> {
     const IS_DEFAULT_RENDERING: bool = J::IS_DEFAULT;
 
     fn reject(&self, rejection: &Rejection, head: &RequestHead<'_>) -> Response<B> {
-        if rejection.status().is_redirection() {
+        if rejection.is_redirect_of_login() {
             return Response::new(self.make_body.make(Bytes::new()));
         }
         let is_page =

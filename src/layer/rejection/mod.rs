@@ -220,6 +220,11 @@ impl Rejection {
         self.status == Some(StatusCode::OK) && self.kind != ErrorKind::Application
     }
 
+    /// Returns `true` if this value stands for a redirect of the login and is not a rejection.
+    fn is_redirect_of_login(&self) -> bool {
+        self.status == Some(StatusCode::FOUND) && self.kind != ErrorKind::Application
+    }
+
     /// Removes the rejection that a handler put into the extensions of its response, and returns
     /// it. Returns `None` if the response's status is no longer the rejection's.
     #[inline]

@@ -191,3 +191,34 @@ async fn a_rejection_of_the_application_starts_no_login() {
         );
     }
 }
+
+/// Values with status 200 and 302 also stand for the login's files and redirects, which differ.
+#[tokio::test]
+async fn a_rejection_of_the_application_keeps_every_status() {
+    let statuses = [200_u16, 302, 303, 304, 400, 500, 503];
+    let own = |status: u16| {
+        let status = StatusCode::from_u16(status).unwrap();
+        Rejection::new(status, "moved", "Look elsewhere.")
+    };
+    let handler = move |Path(status): Path<u16>| async move {
+        ([("location", "/elsewhere")], own(status)).into_response()
+    };
+    let routes = Router::new().route("/{status}", get(handler));
+    let json = |rejection: &Rejection| rejection.code().to_owned();
+    let layer = layer().await;
+    for app in [
+        routes.clone(),
+        routes.clone().layer(layer.clone()),
+        routes.clone().layer(layer.clone().login(login())),
+        routes.layer(layer.login(login()).reject(JsonRejection::new().json(json))),
+    ] {
+        for status in statuses {
+            for request in [script(&format!("/{status}")), page(&format!("/{status}"))] {
+                let (parts, body) = ask(&app, request).await;
+                assert_eq!(parts.status, status, "{body}");
+                assert_eq!(parts.headers["location"], "/elsewhere");
+                assert!(body.contains("moved"), "{status}: {body:?}");
+            }
+        }
+    }
+}
