@@ -130,11 +130,15 @@ impl<I, R> Shared<I, R> {
     }
 
     /// Renders a rejection, and adds headers that the renderer has left out.
+    ///
+    /// A renderer may use the response of the rejection, which contains the rejection in its
+    /// extensions. This method removes that rejection, so that no layer further out renders it again.
     pub(super) fn render<B>(&self, rejection: &Rejection, head: &RequestHead<'_>) -> Response<B>
     where
         R: Reject<B>,
     {
         let mut response = self.renderer.reject(rejection, head);
+        response.extensions_mut().remove::<Rejection>();
         rejection.add_missing_headers(response.headers_mut());
         response
     }

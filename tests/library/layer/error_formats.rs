@@ -15,7 +15,8 @@ use http_body_util::Full;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_wechat::layer::JsonRejection;
 use tower_wechat::{
-    CookieKeys, ErrorKind, JsConfig, Login, Rejection, RequestHead, UserId, WechatLayer, WechatUser,
+    CookieKeys, ErrorKind, JsConfig, Login, Policy, Rejection, RequestHead, UserId, WechatLayer,
+    WechatUser,
 };
 
 use super::rejections::{ask, form, layer, login, page, routes, script, with_user};
@@ -219,6 +220,30 @@ async fn a_rejection_of_the_application_keeps_every_status() {
                 assert_eq!(parts.headers["location"], "/elsewhere");
                 assert!(body.contains("moved"), "{status}: {body:?}");
             }
+        }
+    }
+}
+
+/// A layer for another account further out does not render the rejection again.
+#[tokio::test]
+async fn a_renderer_may_use_the_response_of_a_rejection() {
+    let own = |rejection: &Rejection, _: &RequestHead<'_>| {
+        ([("x-service", "h5")], rejection.clone()).into_response()
+    };
+    let outer = |rejection: &Rejection, _: &RequestHead<'_>| {
+        (rejection.status(), "of the outer layer").into_response()
+    };
+    let outer = layer().await.login(login()).reject(outer);
+    for policy in [Policy::Optional, Policy::Required] {
+        let inner = layer().await.policy(policy).login(login()).reject(own);
+        let alone = routes().layer(inner);
+        let nested = alone.clone().layer(outer.clone());
+        for request in [script, page] {
+            let (expected, body) = ask(&alone, request("/me")).await;
+            assert_eq!(expected.headers["x-service"], "h5");
+            let (parts, nested_body) = ask(&nested, request("/me")).await;
+            assert_eq!((parts.status, nested_body), (expected.status, body));
+            assert_eq!(parts.headers["x-service"], "h5");
         }
     }
 }
