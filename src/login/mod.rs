@@ -30,6 +30,7 @@ mod hook;
 mod ineffective;
 mod limits;
 mod misrouted;
+mod on_login;
 mod origin;
 mod page;
 pub(crate) mod public_url;
