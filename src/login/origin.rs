@@ -1,5 +1,6 @@
 //! Origins: scheme, host and port, in the form in which browsers write them.
 
+use std::borrow::Cow;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use http::uri::Authority;
@@ -32,6 +33,7 @@ impl Origin {
         let authority = authority.to_ascii_lowercase();
         let default_port = if scheme == "https" { ":443" } else { ":80" };
         let authority = authority.strip_suffix(default_port).unwrap_or(&authority);
+        let authority = shorten_ipv6_address(authority);
         Ok((Self(format!("{scheme}://{authority}")), rest))
     }
 
@@ -45,6 +47,12 @@ impl Origin {
         self.0.starts_with("https:")
     }
 
+    /// Returns `true` if the origin has a port, which is not the default port of its scheme.
+    fn has_port(&self) -> bool {
+        let (_, behind_colon) = self.0.rsplit_once(':').unwrap_or_default();
+        behind_colon.bytes().all(|byte| byte.is_ascii_digit())
+    }
+
     /// Returns the path, query and fragment of an absolute URL of this origin. Returns `None` for a
     /// URL of another scheme, host or port, or with a user in front of the host.
     pub(super) fn strip_from<'a>(&self, url: &'a str) -> Option<&'a str> {
@@ -53,7 +61,10 @@ impl Origin {
             return None;
         }
         let default_port = if self.is_https() { ":443" } else { ":80" };
-        let rest = rest.strip_prefix(default_port).unwrap_or(rest);
+        let rest = match self.has_port() {
+            true => rest,
+            false => rest.strip_prefix(default_port).unwrap_or(rest),
+        };
         (rest.is_empty() || rest.starts_with(['/', '?', '#'])).then_some(rest)
     }
 }
@@ -120,4 +131,23 @@ fn is_host(host: &str) -> bool {
     let is_number = is_decimal
         || hexadecimal.is_some_and(|digits| digits.bytes().all(|byte| byte.is_ascii_hexdigit()));
     host.bytes().all(plain) && (!is_number || host.parse::<Ipv4Addr>().is_ok())
+}
+
+/// Returns a valid authority with its IPv6 address as browsers write it: `[0:0::1]` becomes `[::1]`.
+/// Any other authority is returned unchanged.
+fn shorten_ipv6_address(authority: &str) -> Cow<'_, str> {
+    let parts = authority
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once(']'));
+    let Some((address, port)) = parts else {
+        return Cow::Borrowed(authority);
+    };
+    let Ok(address) = address.parse::<Ipv6Addr>() else {
+        return Cow::Borrowed(authority);
+    };
+    match (address.to_ipv4_mapped(), address.segments()) {
+        // Rust writes the last four bytes of such an address as an IPv4 address.
+        (Some(_), [.., high, low]) => Cow::Owned(format!("[::ffff:{high:x}:{low:x}]{port}")),
+        (None, _) => Cow::Owned(format!("[{address}]{port}")),
+    }
 }

@@ -99,6 +99,9 @@ mod tests {
             ("https://localhost:5173", "https://localhost:5173"),
             ("https://10.0.0.1", "https://10.0.0.1"),
             ("https://[::1]:3000", "https://[::1]:3000"),
+            ("https://[0:0:0:0:0:0:0:1]:3000", "https://[::1]:3000"),
+            ("https://[2001:DB8::0:1]:443", "https://[2001:db8::1]"),
+            ("https://[::ffff:10.0.0.1]", "https://[::ffff:a00:1]"),
         ] {
             assert_eq!(parse("https://api.example.com", &[text]).unwrap(), [origin]);
         }
@@ -156,6 +159,7 @@ mod tests {
             ("https://0.", host),
             ("https://127.0.0.1.", host),
             ("https://a.0x7F", host),
+            ("https://010.0.0.1", host),
             ("https://\u{4f8b}\u{5b50}.com", "no host in ASCII"),
             ("https://a\u{3002}b", "no host in ASCII"),
             ("https://user:secret@a.b", "and no user"),
@@ -192,7 +196,8 @@ mod tests {
         /// A browser that is on a page of a listed origin sends exactly that text as `Origin`.
         #[test]
         fn browsers_write_accepted_origins_alike(
-            text in "(https|HTTPS|http)://[a-zA-Z0-9.-]{1,12}(:(443|80|8443|[0-9]{1,5}))?",
+            text in "(https|HTTPS|http)://([a-zA-Z0-9.-]{1,12}|[0-9afx.]{1,9}|\\[[0-9aF:.]{2,12}\\])\
+                     (:(443|80|8443|[0-9]{1,5}))?",
         ) {
             let public_url = PublicUrl::parse("http://api.example.com").unwrap();
             if let (Ok(origins), Ok(url)) =

@@ -106,6 +106,7 @@ fn rejects_urls_that_only_resemble_listed_origins() {
         "https://www.example.com/%2f/a",
         "https://www.example.com:/a",
         "https://www.example.com:0443/a",
+        "https://dev.example.com:8443:443/a",
         "javascript:alert('https://www.example.com/')",
         "javascript://www.example.com/%0aalert(1)",
         "data:text/html,https://www.example.com/",
