@@ -150,7 +150,7 @@ impl LoginHandler {
         if let Some(more) = self.0.log_limiter.allow_line(kind) {
             // Only the origin is logged, because the rest of the page may contain secrets.
             let unlisted = match reason {
-                ReturnToError::UnlistedOrigin => std::str::from_utf8(page).ok().and_then(origin_of),
+                ReturnToError::UnlistedOrigin => origin_of(&String::from_utf8_lossy(page)),
                 ReturnToError::TooLong | ReturnToError::Unsafe => None,
             };
             let origin =

@@ -59,14 +59,17 @@ impl ReturnTo {
         public_url: &PublicUrl,
         origins: &ReturnOrigins,
     ) -> Result<Self, ReturnToError> {
-        let url = std::str::from_utf8(page).unwrap_or_default();
-        if let Some((origin, rest)) = origins.split(url) {
-            let path = parse_rest_of_url(rest.as_bytes())?;
+        let url = String::from_utf8_lossy(page);
+        // The text before `rest` is ASCII, so it has the same length in `page`. Bytes behind it may
+        // be of another encoding, such as GBK.
+        let parse_rest = |rest: &str| parse_rest_of_url(&page[url.len() - rest.len()..]);
+        if let Some((origin, rest)) = origins.split(&url) {
+            let path = parse_rest(rest)?;
             return Self::limit_length(format!("{}{path}", origin.as_str()));
         }
-        let path = match public_url.strip_origin(url) {
-            Some(rest) => parse_rest_of_url(rest.as_bytes())?,
-            None if origin_of(url).is_some() => return Err(ReturnToError::UnlistedOrigin),
+        let path = match public_url.strip_origin(&url) {
+            Some(rest) => parse_rest(rest)?,
+            None if origin_of(&url).is_some() => return Err(ReturnToError::UnlistedOrigin),
             None => parse_path(page)?,
         };
         Self::limit_length(public_url.public_path(&path))

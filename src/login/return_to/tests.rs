@@ -240,8 +240,16 @@ fn encodes_like_browsers() {
         assert_eq!(read(page).as_deref(), Ok(encoded));
     }
     // Bytes that are not UTF-8, here GBK, are percent-encoded unchanged.
-    let gbk = parse(b"/s?q=\xc4\xe3").unwrap();
-    assert_eq!(gbk.as_str(), "/s?q=%C4%E3");
+    for (page, encoded) in [
+        (&b"/s?q=\xc4\xe3"[..], "/s?q=%C4%E3"),
+        (b"https://h5.example.com/s?q=\xc4\xe3", "/s?q=%C4%E3"),
+        (
+            b"https://www.example.com/s?q=\xc4\xe3",
+            "https://www.example.com/s?q=%C4%E3",
+        ),
+    ] {
+        assert_eq!(parse(page).unwrap().as_str(), encoded);
+    }
 }
 
 #[test]
