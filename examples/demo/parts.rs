@@ -111,8 +111,8 @@ pub async fn connect(settings: &Settings, address: SocketAddr) -> Result<DemoPar
         ),
         None => DemoIdentity::Cookie(session),
     };
-    let tickets = Tickets::new(&accounts, page_hosts(&public_url, address))
-        .map_err(|error| format!("PUBLIC_URL: {error}"))?;
+    let tickets = Tickets::new(&accounts, page_hosts(&public_url, settings, address))
+        .map_err(|error| format!("PUBLIC_URL or RETURN_ORIGINS: {error}"))?;
     let center = match &settings.center_secrets {
         Some(secrets) => {
             let secrets = secrets.split(',').map(str::trim);
@@ -149,12 +149,13 @@ fn build_tokens(
     (users, accounts)
 }
 
-/// Returns the hosts whose pages may be signed for the JS-SDK: the host of the public URL and the
-/// address that the demo listens on.
-fn page_hosts(public_url: &str, address: SocketAddr) -> [String; 2] {
-    let host = public_url
-        .split_once("://")
-        .map_or(public_url, |(_, rest)| rest);
-    let host = host.split('/').next().unwrap_or_default();
-    [host.to_owned(), address.to_string()]
+/// Returns the hosts whose pages may be signed for the JS-SDK: the hosts of the public URL and of the
+/// front ends, and the address that the demo listens on.
+fn page_hosts(public_url: &str, settings: &Settings, address: SocketAddr) -> Vec<String> {
+    let urls = settings.return_origins.iter().map(String::as_str);
+    let hosts = urls.chain([public_url]).map(|url| {
+        let host = url.split_once("://").map_or(url, |(_, rest)| rest);
+        host.split('/').next().unwrap_or_default().to_owned()
+    });
+    hosts.chain([address.to_string()]).collect()
 }

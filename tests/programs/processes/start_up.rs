@@ -331,6 +331,30 @@ async fn listed_origins_may_call_the_demo() {
             allowed,
             "{reply:?}"
         );
+        // A front end needs signatures of its own pages.
+        let page = url::form_urlencoded::byte_serialize(origin.as_bytes()).collect::<String>();
+        let signed = demo.ask(Asked::get(&format!("/api/jssdk?url={page}%2Fcart")));
+        let status = if allowed { 200 } else { 400 };
+        assert_eq!(signed.await.status, status, "{origin}");
+    }
+    // Responses that no handler makes have the headers too, and caches tell them apart by origin.
+    for asked in [
+        Asked::get("/nowhere"),
+        Asked::get("/logout"),
+        Asked::get("/wechat/callback?code=1&state=2"),
+        Asked::get("/wechat/nowhere"),
+        Asked::get("/healthz"),
+    ] {
+        let reply = demo
+            .ask(asked.header("origin", "http://localhost:5173"))
+            .await;
+        let named = reply.headers.get("access-control-allow-origin");
+        assert_eq!(named.unwrap(), "http://localhost:5173", "{reply:?}");
+        let vary = reply.headers.get_all("vary").iter();
+        let vary = vary
+            .map(|value| value.to_str().unwrap())
+            .collect::<Vec<_>>();
+        assert!(vary.join(",").contains("origin"), "{reply:?}");
     }
     let demo = DemoProcess::start(&variables(&[])).await;
     let reply = demo
