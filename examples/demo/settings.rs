@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, Method};
 use tower_http::cors::{AllowHeaders, CorsLayer};
 use tower_wechat::Scope;
@@ -80,6 +81,8 @@ impl Settings {
             .allow_origin(origins)
             .allow_methods([Method::GET, Method::POST])
             .allow_headers(AllowHeaders::mirror_request())
+            // Without this, scripts of another origin cannot read the time until their next attempt.
+            .expose_headers([RETRY_AFTER])
             .allow_credentials(true);
         Ok(Some(cors))
     }

@@ -331,6 +331,8 @@ async fn listed_origins_may_call_the_demo() {
             allowed,
             "{reply:?}"
         );
+        let exposed = reply.headers.get("access-control-expose-headers");
+        assert_eq!(exposed.unwrap(), "retry-after", "{reply:?}");
         // A front end needs signatures of its own pages.
         let page = url::form_urlencoded::byte_serialize(origin.as_bytes()).collect::<String>();
         let signed = demo.ask(Asked::get(&format!("/api/jssdk?url={page}%2Fcart")));
