@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, COOKIE, HOST, HeaderName, HeaderValue, LOCATION, SET_COOKIE, USER_AGENT,
+    ACCEPT, COOKIE, HOST, HeaderName, HeaderValue, LOCATION, REFERER, SET_COOKIE, USER_AGENT,
 };
 use http::{Request, Response, Uri};
 use http_body::Body;
@@ -86,7 +86,8 @@ pub struct Browser {
     service: Option<Box<Call>>,
     http: reqwest::Client,
     cookies: Mutex<CookieJar>,
-    address: Mutex<Url>,
+    /// The page that was opened last, after its redirects.
+    page: Mutex<Option<Url>>,
 }
 
 impl Browser {
@@ -158,11 +159,11 @@ impl Browser {
             Err(error) => panic!("the browser cannot start: {error}"),
         };
         Self {
-            address: Mutex::new(origin.clone()),
             origin,
             service,
             http,
             cookies: Mutex::default(),
+            page: Mutex::default(),
         }
     }
 
@@ -178,7 +179,7 @@ impl Browser {
         let mut url = self.resolve(path);
         let mut visited = Vec::new();
         loop {
-            *locked(&self.address) = url.clone();
+            *locked(&self.page) = Some(url.clone());
             visited.push(url.to_string());
             let mut request = Request::new(String::new());
             add_missing(
@@ -208,19 +209,22 @@ impl Browser {
     /// Sends a GET request as the script of a page does, which accepts JSON. Returns the response without
     /// following redirects.
     ///
+    /// The page that [`open`](Self::open) loaded last is the `Referer`. Before the first page, the
+    /// request has none.
+    ///
     /// # Panics
     /// Panics if the service fails or takes longer than 30 seconds.
     pub async fn fetch(&self, path: &str) -> Response<String> {
         let mut request = Request::new(String::new());
         add_missing(&mut request, ACCEPT, "application/json");
-        let url = self.resolve(path);
-        self.exchange(request, &url).await
+        self.send_from_page(request, path).await
     }
 
     /// Sends a request of any method as the script of a page does. Returns the response without following
     /// redirects.
     ///
-    /// The browser adds its cookies, and headers that the request lacks:
+    /// The browser adds its cookies, the `Referer` as in [`fetch`](Self::fetch), and other headers
+    /// that the request lacks:
     ///
     /// ```
     /// # use http::Request;
@@ -235,14 +239,24 @@ impl Browser {
     /// # Panics
     /// Panics if the service fails or takes longer than 30 seconds.
     pub async fn send(&self, request: Request<impl Into<String>>) -> Response<String> {
-        let url = self.resolve(&request.uri().to_string());
-        self.exchange(request.map(Into::into), &url).await
+        let path = request.uri().to_string();
+        self.send_from_page(request.map(Into::into), &path).await
+    }
+
+    /// Sends a request of a script of the page that was opened last.
+    async fn send_from_page(&self, mut request: Request<String>, path: &str) -> Response<String> {
+        let url = self.resolve(path);
+        if let Some(page) = locked(&self.page).as_ref() {
+            add_missing(&mut request, REFERER, &referer(page, &url));
+        }
+        self.exchange(request, &url).await
     }
 
     /// Returns the URL of the last page that [`open`](Self::open) loaded, after its redirects: the
     /// address that a browser shows.
     pub fn url(&self) -> String {
-        locked(&self.address).to_string()
+        let page = locked(&self.page);
+        page.as_ref().unwrap_or(&self.origin).to_string()
     }
 
     fn resolve(&self, path: &str) -> Url {
@@ -327,6 +341,18 @@ fn in_process(request: Request<String>, url: &Url) -> Result<Request<Full<Bytes>
         None => add_missing(&mut request, HOST, host),
     }
     Ok(request)
+}
+
+/// Returns the `Referer` of a request to `url` from a script of `page`, as browsers shorten it by
+/// default: the origin alone for a request to another origin.
+fn referer(page: &Url, url: &Url) -> String {
+    if page.origin() != url.origin() {
+        return format!("{}/", page.origin().ascii_serialization());
+    }
+    let page = page.as_str();
+    page.split_once('#')
+        .map_or(page, |(page, _)| page)
+        .to_owned()
 }
 
 /// Adds a header, unless the request has one of this name.

@@ -2,19 +2,19 @@
 
 use std::convert::Infallible;
 
-use axum::Router;
 use axum::extract::Request as AxumRequest;
 use axum::response::{AppendHeaders, IntoResponse, Redirect};
 use axum::routing::{get, post};
+use axum::{Json, Router};
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, header};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use tower::ServiceBuilder;
 use tower_wechat::simulator::{SimulatedUser, Simulator};
 use tower_wechat::testing::Browser;
 use tower_wechat::{
-    CookieKeys, Login, MemoryStore, SessionCookie, UserTokens, WechatClient, WechatLayer,
-    WechatUser,
+    AccountTokens, CookieKeys, JsConfig, Login, MemoryStore, Policy, SessionCookie, Tickets,
+    UserTokens, WechatClient, WechatLayer, WechatUser,
 };
 
 const EXAMPLE: &str = "https://h5.example.com";
@@ -49,6 +49,42 @@ async fn a_page_logs_in_and_the_session_stays() {
     assert_eq!(other.fetch("/me").await.status(), 401);
     assert_eq!(other.open("/me").await.body(), "oBob");
     assert_eq!(browser.open("/me").await.body(), "oAlice");
+}
+
+/// The layer reads the page of a script from `Referer`, for the JS-SDK and for the login's URL.
+#[tokio::test]
+async fn scripts_name_the_page_that_was_opened() {
+    let simulator = Simulator::start().await.unwrap();
+    let account = AccountTokens::new(simulator.client().unwrap(), MemoryStore::new());
+    let tickets = Tickets::new(&account, ["h5.example.com"]).unwrap();
+    let layer = layer(&simulator, EXAMPLE).await;
+    let app = Router::new()
+        .route("/cards", get(async || "a page for everyone"))
+        .route("/js", get(async |config: JsConfig| Json(config)))
+        .route("/me", get(async |user: WechatUser| user.id().to_owned()))
+        .layer(layer.account(tickets).policy(Policy::Optional))
+        .route(
+            "/referer",
+            get(async |headers: HeaderMap| format!("{:?}", headers.get(header::REFERER))),
+        );
+    let browser = Browser::new(EXAMPLE, app);
+    assert_eq!(browser.fetch("/referer").await.body(), "None");
+    browser.open("/cards?tab=1#top").await;
+    let shown = browser.fetch("/referer").await;
+    assert_eq!(
+        shown.body(),
+        r#"Some("https://h5.example.com/cards?tab=1")"#
+    );
+    let signed = browser.fetch("/js").await;
+    assert_eq!(signed.status(), StatusCode::OK, "{signed:?}");
+    let rejected = browser.fetch("/me").await;
+    assert!(
+        rejected.body().contains("return_to=%2Fcards%3Ftab%3D1"),
+        "{rejected:?}"
+    );
+    let own = Request::get("/referer").header(header::REFERER, "https://shop.example.com/");
+    let shown = browser.send(own.body("").unwrap()).await;
+    assert_eq!(shown.body(), r#"Some("https://shop.example.com/")"#);
 }
 
 async fn hello(request: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>, Infallible> {
