@@ -47,7 +47,7 @@ impl From<InvalidIdentifier> for Error {
     fn from(invalid: InvalidIdentifier) -> Self {
         Self::new(
             ErrorKind::BadRequest,
-            format!("the user id cannot be right: {invalid}"),
+            format!("the request contains an invalid id: {invalid}"),
         )
     }
 }

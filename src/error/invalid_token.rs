@@ -44,7 +44,8 @@ impl InvalidToken for Error {
 }
 
 /// Looks for an [`Error`] in the error and its [sources](std::error::Error::source), so that
-/// errors around it do not hide it.
+/// errors around it do not hide it. An `anyhow::Error` that was converted into a box hides it, unless
+/// it has a `context`.
 impl InvalidToken for Box<dyn std::error::Error + Send + Sync> {
     fn is_token_invalid(&self) -> bool {
         let first: &(dyn std::error::Error + 'static) = &**self;
