@@ -8,7 +8,8 @@ use super::failure::LoginFailure;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FailurePage {
     pub(crate) failure: LoginFailure,
-    /// The path of the application to which the page's button leads.
+    /// The URL to which the page's button leads: a path of the application, or a page of a listed
+    /// origin.
     pub(crate) button_url: String,
     pub(crate) retry_after: Option<Duration>,
 }
