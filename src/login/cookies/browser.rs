@@ -8,9 +8,9 @@ use crate::login::scope::Scope;
 use crate::login::state::LoginState;
 
 /// Maximum length of the pages in each slot, in bytes. The first slot takes pages of any length,
-/// the second one medium pages, and the other four short pages, which are the usual ones. These
-/// lengths keep all login cookies together below 4 KiB.
-pub(super) const SLOT_PAGE_BYTES: [usize; 6] = [MAX_RETURN_TO_BYTES, 1_024, 40, 40, 40, 40];
+/// the second one medium pages, and the other four short pages, which are the usual ones, also with
+/// an origin in front. These lengths keep all login cookies together below 4 KiB.
+pub(super) const SLOT_PAGE_BYTES: [usize; 6] = [MAX_RETURN_TO_BYTES, 512, 168, 168, 168, 168];
 
 /// Maximum number of logins in the history: ten. This many logins within [`LOOP_WINDOW_SECONDS`]
 /// are a loop, so the detection of loops needs no longer history.

@@ -243,6 +243,35 @@ fn newest_tabs_keep_their_pages() {
     }
 }
 
+/// Two tabs that begin before either has a cookie overwrite each other's login only if both get the
+/// same slot. A page of another origin has its origin in front, and gets one of several slots too.
+#[test]
+fn tabs_that_begin_together_seldom_get_one_slot() {
+    let cookies = login_cookies("wx1", 1);
+    let long = format!("https://c.d/goods/{}?from=singlemessage", "x".repeat(120));
+    for path in [
+        "/",
+        "https://c.d/goods/12345?from=singlemessage#/step/2",
+        &long,
+    ] {
+        let both_kept = || {
+            let tabs = [attempt(path, NOW), attempt(path, NOW)];
+            let mut jar = Jar::default();
+            let begun = tabs.each_ref().map(|tab| {
+                let mut browser = cookies.read(&HeaderMap::new(), NOW);
+                browser.add_attempt(tab.clone());
+                cookies.write(&browser)
+            });
+            begun.into_iter().for_each(|set| jar.store_cookies(set));
+            tabs.iter()
+                .all(|tab| jar.find_attempt(&cookies, tab, NOW).is_some())
+        };
+        // With five slots, four pairs out of five are expected.
+        let kept = (0..100).filter(|_| both_kept()).count();
+        assert!(kept > 50, "{path}: {kept}");
+    }
+}
+
 #[test]
 fn evicted_logins_return_to_the_start_page() {
     let (cookies, mut jar) = (login_cookies("wx1", 1), Jar::default());
