@@ -192,7 +192,10 @@ fn panic_text(error: tokio::task::JoinError) -> String {
 mod tests {
     use super::*;
 
-    const TIMEOUT: Duration = Duration::from_millis(50);
+    /// Timeout of hooks that end. A panic with a backtrace takes long in a debug build.
+    const LONG: Duration = Duration::from_secs(20);
+    /// Timeout of hooks that do not end in time.
+    const SHORT: Duration = Duration::from_millis(50);
 
     fn user() -> LoginUser {
         let response = UserTokenResponse::new("secret-token").unionid("uA");
@@ -200,12 +203,12 @@ mod tests {
         LoginUser::new(UserId::new("oA").unwrap(), &response, &wechat)
     }
 
-    async fn error_of<F, Fut>(hook: F) -> String
+    async fn error_of<F, Fut>(timeout: Duration, hook: F) -> String
     where
         F: Fn(LoginUser) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<String, Error>> + Send + 'static,
     {
-        match LoginHook::new(hook).run(user(), TIMEOUT).await {
+        match LoginHook::new(hook).run(user(), timeout).await {
             Err(HookError::Failed(text)) => text,
             Err(HookError::InvalidUserId(text)) => format!("invalid: {text}"),
             Ok(id) => panic!("{id}"),
@@ -222,28 +225,28 @@ mod tests {
             LoginHook::new(async |_| Ok::<_, Error>(Arc::<str>::from("row 1"))),
             LoginHook::new(async |_| Ok::<_, &str>(UserId::new("row 1").unwrap())),
         ] {
-            assert_eq!(hook.run(user(), TIMEOUT).await.unwrap(), id);
+            assert_eq!(hook.run(user(), LONG).await.unwrap(), id);
         }
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn errors_panics_and_hangs_are_told_apart() {
         assert_eq!(
-            error_of(async |_| Ok(String::new())).await,
+            error_of(LONG, async |_| Ok(String::new())).await,
             "invalid: the identifier is empty"
         );
-        let panicked = error_of(async |_| panic!("out of {}", "rows")).await;
+        let panicked = error_of(LONG, async |_| panic!("out of {}", "rows")).await;
         assert_eq!(panicked, "the hook panicked: out of rows");
         fn panics(_: LoginUser) -> std::future::Ready<Result<String, Error>> {
             panic!("before its future")
         }
-        let panicked = error_of(panics).await;
+        let panicked = error_of(LONG, panics).await;
         assert_eq!(panicked, "the hook panicked: before its future");
-        let hung = error_of(async |_| std::future::pending().await).await;
+        let hung = error_of(SHORT, async |_| std::future::pending().await).await;
         assert_eq!(hung, "the hook did not end within 50ms");
         // A hook that blocks its thread delays neither the timeout nor the login.
-        let blocked = error_of(async |_| {
-            std::thread::sleep(TIMEOUT * 4);
+        let blocked = error_of(SHORT, async |_| {
+            std::thread::sleep(SHORT * 4);
             Ok("late".to_owned())
         });
         assert_eq!(blocked.await, "the hook did not end within 50ms");
