@@ -168,7 +168,16 @@ async fn curl_commands_return_the_documented_response() {
     let secret = "a-long-random-secret";
     let demo = DemoProcess::start(&variables(&[("CENTER_TOKEN", secret)])).await;
     let gateway = DemoProcess::of("gateway", &[]).await;
-    for command in shown_by("curl") {
+    // A command with a placeholder needs a value of the reader.
+    let has_placeholder = |command: &str| {
+        ["HOST", "SIMULATOR"]
+            .iter()
+            .any(|name| command.contains(name))
+    };
+    let mut commands = shown_by("curl");
+    commands.retain(|command| !has_placeholder(command));
+    assert!(commands.len() > 1, "{commands:?}");
+    for command in commands {
         let (program, answer) = match command.contains("x-user-id") {
             true => (&gateway, "user 42 is "),
             false => (&demo, "\"access_token\":"),
