@@ -11,10 +11,10 @@
 //! | `wechat_login_TAGt` | the history: how the last logins ended, and open logins that were evicted from their slot |
 //!
 //! `TAG` is derived from the AppID and the callback's path, so that several accounts can share a
-//! host. It has 32 bits: one browser hardly ever meets two logins with the same tag. With https the names begin with `__Host-`: no other host of the domain can set such a
-//! cookie. The history is separate from the slots to keep the reply to a callback small. The
-//! `Location` of that reply already contains the page, and proxies accept at most 4 KiB of headers
-//! by default.
+//! host. It has 32 bits: one browser hardly ever meets two logins with the same tag. With https the
+//! names begin with `__Host-`: no other host of the domain can set such a cookie. The history is
+//! separate from the slots to keep the reply to a callback small. The `Location` of that reply
+//! already contains the page, and proxies accept at most 4 KiB of headers by default.
 
 mod attempt;
 mod browser;

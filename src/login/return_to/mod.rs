@@ -9,8 +9,9 @@ use super::public_url::PublicUrl;
 use super::return_origins::ReturnOrigins;
 
 /// Maximum length of a page: 2,048 bytes of percent-encoded path, query and fragment, and of the
-/// origin in front if it is another origin. The page must fit into a cookie on the way to WeChat, and into a `Location` on the way back. By default, nginx
-/// accepts at most 4,096 bytes of headers from an application.
+/// origin in front if it is another origin. The page must fit into a cookie on the way to WeChat,
+/// and into a `Location` on the way back. By default, nginx accepts at most 4,096 bytes of headers
+/// from an application.
 pub(super) const MAX_RETURN_TO_BYTES: usize = 2_048;
 
 /// A page to which a login leads: a path of the application's own origin, or an absolute URL of a
