@@ -187,12 +187,13 @@ impl LoginHandler {
         page: &ReturnTo,
         cookies: Vec<HeaderValue>,
     ) -> LoginReply {
-        let start_page = self.start_page();
+        let start_page;
         let page = match page.is_allowed(&self.0.settings.return_origins) {
             true => page,
             false => {
                 let reason = ReturnToError::UnlistedOrigin;
                 self.log_unusable_return_to(reason, page.as_str().as_bytes());
+                start_page = self.start_page();
                 &start_page
             }
         };

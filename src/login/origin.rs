@@ -31,7 +31,7 @@ impl Origin {
         check_authority(authority, what)?;
         // Browsers write an origin in lower case, and without the scheme's default port.
         let authority = authority.to_ascii_lowercase();
-        let default_port = if scheme == "https" { ":443" } else { ":80" };
+        let default_port = default_port(scheme == "https");
         let authority = authority.strip_suffix(default_port).unwrap_or(&authority);
         let authority = shorten_ipv6_address(authority);
         Ok((Self(format!("{scheme}://{authority}")), rest))
@@ -60,13 +60,20 @@ impl Origin {
         if !front.eq_ignore_ascii_case(&self.0) {
             return None;
         }
-        let default_port = if self.is_https() { ":443" } else { ":80" };
         let rest = match self.has_port() {
             true => rest,
-            false => rest.strip_prefix(default_port).unwrap_or(rest),
+            false => {
+                let without_port = rest.strip_prefix(default_port(self.is_https()));
+                without_port.unwrap_or(rest)
+            }
         };
         (rest.is_empty() || rest.starts_with(['/', '?', '#'])).then_some(rest)
     }
+}
+
+/// Returns the port that browsers omit, with its colon.
+fn default_port(is_https: bool) -> &'static str {
+    if is_https { ":443" } else { ":80" }
 }
 
 /// Returns an error unless `authority` is an ASCII host with an optional port.

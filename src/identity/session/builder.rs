@@ -122,13 +122,8 @@ impl SessionCookieBuilder {
     /// Creates the session cookie under a name that the caller has checked, or under the default
     /// name for `None`.
     pub(crate) fn build_named(self, name: Option<&str>) -> SessionCookie {
-        match name {
-            Some(name) => self.with_base_name(strip_host_prefix(name)),
-            None => {
-                let name = default_name(&self.app);
-                self.with_base_name(&name)
-            }
-        }
+        let default = default_name(&self.app);
+        self.with_base_name(name.map_or(&default, strip_host_prefix))
     }
 
     /// Creates the session cookie. `base_name` is a name that has been checked, without `__Host-`.

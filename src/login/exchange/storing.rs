@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::credential::UserId;
 use crate::error::ErrorKind;
 use crate::login::failure::LoginFailure;
-use crate::login::hook::{HookError, LoginUser};
+use crate::login::hook::{HookError, LoginHook, LoginUser};
 use crate::login::scope::Scope;
 use crate::login::settings::SnapshotPolicy;
 use crate::metrics;
@@ -102,7 +102,7 @@ impl Exchange {
         }
         match (&self.hook, &self.bound_user) {
             (_, Some(bound)) => Ok(bound.clone()),
-            (Some(_), None) if !response.snapshot => self.run_hook(openid, response).await,
+            (Some(hook), None) if !response.snapshot => self.run_hook(hook, openid, response).await,
             // The process that suspended the exchange has a hook. The openid is not the id that the
             // hook would choose, so that this process must not sign the user in.
             (None, None) if was_suspended => {
@@ -116,12 +116,10 @@ impl Exchange {
     /// Runs the application's hook, and logs its failure.
     async fn run_hook(
         &self,
+        hook: &LoginHook,
         openid: UserId,
         response: &UserTokenResponse,
     ) -> Result<UserId, LoginFailure> {
-        let Some(hook) = &self.hook else {
-            return Ok(openid);
-        };
         self.status.send_replace(ExchangeStatus::RunningHook);
         let user = LoginUser::new(openid, response, self.users.wechat());
         match hook.run(user, self.hook_timeout).await {
