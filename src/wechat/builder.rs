@@ -167,9 +167,7 @@ impl WechatClientBuilder {
     /// base URL or the proxy's URL is invalid, a timeout is zero, or TLS cannot be set up. An empty
     /// AppID or AppSecret is invalid.
     pub fn build(self) -> Result<WechatClient, Error> {
-        let app_id = AppId::new(&self.app_id)
-            .map_err(|why| Error::configuration(format!("set the AppID of the account: {why}")))?;
-        self.secret.check().map_err(Error::configuration)?;
+        let app_id = check_account(&self.app_id, &self.secret)?;
         let open_url = http::parse_base_url("open_url", &self.open_url)?;
         let mut hosts = vec![http::parse_base_url("api_url", &self.api_url)?];
         for url in &self.fallback_api_urls {
@@ -201,7 +199,7 @@ impl WechatClientBuilder {
         let http = http::build_http_client(https, self.connect_timeout, proxy)?;
         let transport = Transport {
             http,
-            hosts,
+            hosts: hosts.into(),
             proxy_address: via,
             app_id,
             timeout: self.timeout,
@@ -238,6 +236,33 @@ impl WechatClient {
         WechatClientBuilder::new(app_id.as_ref(), secret.into())
     }
 
+    /// Returns the client of another account, with the hosts, timeouts, proxy and clock of this
+    /// client. The two clients share their connections.
+    ///
+    /// ```
+    /// use tower_wechat::WechatClient;
+    ///
+    /// let shop = WechatClient::new("wx0123456789abcdef", "the-AppSecret")?;
+    /// let news = shop.for_account("wxfedcba9876543210", "another-AppSecret")?;
+    /// assert_eq!(news.app_id().as_str(), "wxfedcba9876543210");
+    /// # Ok::<(), tower_wechat::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the AppID or the AppSecret is
+    /// invalid or empty.
+    pub fn for_account(
+        &self,
+        app_id: impl AsRef<str>,
+        secret: impl Into<AppSecret>,
+    ) -> Result<Self, Error> {
+        let secret = secret.into();
+        let app_id = check_account(app_id.as_ref(), &secret)?;
+        let transport = self.inner.transport.for_account(app_id);
+        let open_url = Arc::clone(&self.inner.open_url);
+        Ok(Self::from_parts(transport, secret, open_url))
+    }
+
     /// Creates a client whose calls fail at once, for users of the feature `testing`.
     #[cfg(all(feature = "testing", debug_assertions))]
     pub(crate) fn without_network(app_id: &str) -> Result<Self, Error> {
@@ -245,12 +270,12 @@ impl WechatClient {
             .api_url("http://localhost")
             .build()?;
         if let Some(inner) = Arc::get_mut(&mut client.inner) {
-            inner.transport.hosts.clear();
+            inner.transport.hosts = Arc::new([]);
         }
         Ok(client)
     }
 
-    fn from_parts(transport: Transport, secret: AppSecret, open_url: Box<str>) -> Self {
+    fn from_parts(transport: Transport, secret: AppSecret, open_url: Arc<str>) -> Self {
         Self {
             inner: Arc::new(Inner {
                 transport,
@@ -259,6 +284,14 @@ impl WechatClient {
             }),
         }
     }
+}
+
+/// Returns the AppID of an account, or an error if the AppID or the AppSecret is invalid.
+fn check_account(app_id: &str, secret: &AppSecret) -> Result<AppId, Error> {
+    let app_id = AppId::new(app_id)
+        .map_err(|why| Error::configuration(format!("set the AppID of the account: {why}")))?;
+    secret.check().map_err(Error::configuration)?;
+    Ok(app_id)
 }
 
 #[cfg(test)]
@@ -308,6 +341,38 @@ mod tests {
             .unwrap();
         assert_eq!(client.open_url(), "https://open.example/x");
         assert_eq!(builder().build().unwrap().open_url(), OPEN_URL);
+    }
+
+    #[test]
+    fn another_account_has_the_same_settings() {
+        let first = builder()
+            .open_url("https://open.example")
+            .fallback_api_urls(["http://127.0.0.1:2"])
+            .proxy("http://127.0.0.1:3")
+            .timeout(Duration::from_secs(1))
+            .total_timeout(Duration::from_secs(3))
+            .build()
+            .unwrap();
+        let second = first.for_account("wx2", "other").unwrap();
+        assert_eq!(first.app_id().as_str(), "wx1");
+        assert_eq!(second.app_id().as_str(), "wx2");
+        assert_eq!(second.open_url(), first.open_url());
+        let (one, two) = (&first.inner.transport, &second.inner.transport);
+        assert!(Arc::ptr_eq(&one.hosts, &two.hosts));
+        assert_eq!(two.proxy_address.as_deref(), Some("127.0.0.1:3"));
+        assert_eq!(two.timeout, Duration::from_secs(1));
+        assert_eq!(two.total_timeout, Duration::from_secs(3));
+        assert_eq!(second.inner.secret.expose(), "other");
+        for (app_id, secret, text) in [
+            ("", "other", "AppID"),
+            ("wx 2", "other", "AppID"),
+            ("wx2", "", "AppSecret is empty"),
+            ("wx2", "white space ", "white space"),
+        ] {
+            let error = first.for_account(app_id, secret).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Configuration);
+            assert!(error.to_string().contains(text), "{error}");
+        }
     }
 
     #[test]

@@ -75,7 +75,7 @@ pub struct WechatClient {
 pub(super) struct Inner {
     pub(super) transport: Transport,
     pub(super) secret: AppSecret,
-    pub(super) open_url: Box<str>,
+    pub(super) open_url: Arc<str>,
 }
 
 impl WechatClient {

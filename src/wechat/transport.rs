@@ -15,6 +15,7 @@
 //! invalid. The next host is tried only if the call is `retryable`, which means that WeChat may
 //! receive the request twice. Otherwise the call ends with this error.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::utf8_percent_encode;
@@ -72,9 +73,9 @@ enum AttemptError {
 
 pub(super) struct Transport {
     pub(super) http: reqwest::Client,
-    pub(super) hosts: Vec<BaseUrl>,
+    pub(super) hosts: Arc<[BaseUrl]>,
     /// `host:port` of the proxy, for error texts, if the client uses a proxy.
-    pub(super) proxy_address: Option<Box<str>>,
+    pub(super) proxy_address: Option<Arc<str>>,
     pub(super) app_id: AppId,
     pub(super) timeout: Duration,
     pub(super) total_timeout: Duration,
@@ -82,6 +83,20 @@ pub(super) struct Transport {
 }
 
 impl Transport {
+    /// Returns the transport of another account: the same settings, and the same HTTP client with
+    /// its connections.
+    pub(super) fn for_account(&self, app_id: AppId) -> Self {
+        Self {
+            http: self.http.clone(),
+            hosts: Arc::clone(&self.hosts),
+            proxy_address: self.proxy_address.clone(),
+            app_id,
+            timeout: self.timeout,
+            total_timeout: self.total_timeout,
+            clock: self.clock.clone(),
+        }
+    }
+
     /// Sends the request to one host after the other, until an attempt ends the call or the total
     /// timeout has passed.
     pub(super) async fn send<T>(
@@ -101,7 +116,7 @@ impl Transport {
         let deadline = deadline_in(self.total_timeout);
         let mut failures = Vec::new();
         let mut outcome_unknown = false;
-        for host in &self.hosts {
+        for host in &*self.hosts {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;

@@ -1,5 +1,6 @@
 //! Tests of the client over real connections, against a server with scripted replies.
 
+mod connections;
 mod fixtures;
 mod hosts;
 mod logging;
