@@ -40,6 +40,6 @@ pub use self::redis::{
 pub use self::redis::{SealingKeys, SealingMode};
 pub use self::traits::Store;
 pub(crate) use self::traits::{
-    BoxFuture, CredentialReader, CredentialWriter, InvalidationSource, LoginCodeStore, QuotaStore,
-    RevocationStore,
+    AccountSeparation, BoxFuture, CredentialReader, CredentialWriter, InvalidationSource,
+    LoginCodeStore, QuotaStore, RevocationStore,
 };

@@ -54,6 +54,7 @@ pub trait EngineStore:
     + QuotaStore
     + RevocationStore
     + InvalidationSource
+    + AccountSeparation
 {
 }
 
@@ -64,6 +65,7 @@ impl<S> EngineStore for S where
         + QuotaStore
         + RevocationStore
         + InvalidationSource
+        + AccountSeparation
 {
 }
 
@@ -262,4 +264,12 @@ pub trait InvalidationSource: fmt::Debug + Send + Sync + 'static {
     /// Subscribes to all writes to the credentials of an account, by this process and by all others
     /// that share the store. A Redis store returns `None` outside of a Tokio runtime.
     fn subscribe(&self, app: &AppId) -> Option<Subscription>;
+}
+
+/// Keeps the records of several accounts apart.
+#[allow(unnameable_types)]
+pub trait AccountSeparation: fmt::Debug + Send + Sync + 'static {
+    /// Checks that two accounts never share a record in this store. Fails if a name that the store
+    /// uses for the records of every account does not contain the AppID.
+    fn check_several_accounts(&self) -> Result<(), Error>;
 }

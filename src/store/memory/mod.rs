@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use self::contents::Contents;
 use super::{
-    BoxFuture, CodeBindResult, CodeLeaseResult, CommitResult, CredentialKey, CredentialKind,
-    CredentialReader, CredentialSlot, CredentialWriter, Expected, InvalidationSource, LeaseOwner,
-    LeaseResult, LoginCodeKey, LoginCodeStore, Quota, QuotaStore, RevocationStore, Store,
-    StoredRecord, Subscription, Suspension,
+    AccountSeparation, BoxFuture, CodeBindResult, CodeLeaseResult, CommitResult, CredentialKey,
+    CredentialKind, CredentialReader, CredentialSlot, CredentialWriter, Expected,
+    InvalidationSource, LeaseOwner, LeaseResult, LoginCodeKey, LoginCodeStore, Quota, QuotaStore,
+    RevocationStore, Store, StoredRecord, Subscription, Suspension,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{AppId, Record};
@@ -227,6 +227,13 @@ impl RevocationStore for MemoryStore {
         key: &'a CredentialKey,
     ) -> BoxFuture<'a, Result<Option<Timestamp>, Error>> {
         self.step(move |contents, now| contents.revoked_at(key, now))
+    }
+}
+
+impl AccountSeparation for MemoryStore {
+    fn check_several_accounts(&self) -> Result<(), Error> {
+        // Every key of this store contains the AppID.
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! The check at start-up that the names of keys and hashes are suitable for a Redis Cluster.
 
 use super::hash_tag::hash_tag;
-use super::layout::{Layout, RedisNames};
+use super::layout::{APPID_PLACEHOLDER, Layout, RedisNames};
 use crate::credential::AppId;
 use crate::error::Error;
 use crate::store::{CredentialKey, CredentialKind};
@@ -39,15 +39,15 @@ impl RedisNames {
             let [first, others @ ..] = &*locations.read.keys else {
                 continue;
             };
-            if let Some(other) = others.iter().find(|key| slot(&key.key) != slot(&first.key)) {
+            if others.iter().any(|key| slot(&key.key) != slot(&first.key)) {
                 return Err(Error::configuration(format!(
                     "on a Redis Cluster the two hashes of users' tokens have to share a hash tag, \
                      and {} and {} do not; name them for example {{wechat}}.{} and {{wechat}}.{}, \
                      or choose the key layout (Layout::Keys, REDIS_LAYOUT=keys)",
                     self.user_access_token,
                     self.user_refresh_token,
-                    first.key.replace(['{', '}'], ""),
-                    other.key.replace(['{', '}'], ""),
+                    without_hash_tag(&self.user_access_token),
+                    without_hash_tag(&self.user_refresh_token),
                 )));
             }
             if let Some(lease) = locations
@@ -66,6 +66,13 @@ impl RedisNames {
     }
 }
 
+/// Removes all braces from a name, except those of `{appid}`.
+fn without_hash_tag(name: &str) -> String {
+    let parts = name.split(APPID_PLACEHOLDER);
+    let parts: Vec<_> = parts.map(|part| part.replace(['{', '}'], "")).collect();
+    parts.join(APPID_PLACEHOLDER)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,6 +86,16 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("{wechat}.user.wxUserAccessToken"), "{error}");
+        let error = plain
+            .clone()
+            .with_appid()
+            .check_cluster_slots(Layout::Hashes, None)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("{wechat}.user.wxUserRefreshToken.{appid},"),
+            "{error}"
+        );
         let tagged = RedisNames {
             user_access_token: "{wx.{appid}}.access".into(),
             user_refresh_token: "{wx.{appid}}.refresh".into(),

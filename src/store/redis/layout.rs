@@ -5,6 +5,11 @@ use std::borrow::Cow;
 use memchr::memchr;
 use serde::Deserialize;
 
+use crate::error::Error;
+
+/// The text in a name that stands for the AppID.
+pub(super) const APPID_PLACEHOLDER: &str = "{appid}";
+
 /// The arrangement of credentials in Redis.
 ///
 /// ```
@@ -48,12 +53,9 @@ pub enum Layout {
 /// ```
 /// use tower_wechat::redis::RedisNames;
 ///
-/// let mut names = RedisNames::default();
-/// names.user_access_token = "user.wxUserAccessToken.{appid}".into();
-/// names.user_refresh_token = "user.wxUserRefreshToken.{appid}".into();
-/// names.account_token = "sys.wxAccessToken.{appid}".into();
-/// names.account_refresh_token = "sys.wxRefreshToken.{appid}".into();
-/// names.jsapi_ticket = "sys.wxJsapiTicket.{appid}".into();
+/// let names = RedisNames::default().with_appid();
+/// assert_eq!(names.user_access_token, "user.wxUserAccessToken.{appid}");
+/// assert_eq!(names.jsapi_ticket, "sys.wxJsapiTicket.{appid}");
 /// ```
 ///
 /// # The published service's block
@@ -114,11 +116,133 @@ impl Default for RedisNames {
 }
 
 impl RedisNames {
+    /// Appends `.{appid}` to each name that does not contain `{appid}`, except to the prefix. Two
+    /// accounts then share no key in [`Layout::Hashes`].
+    ///
+    /// A hash tag for a Redis Cluster stays as it is. With the hash tag `{wechat}`, all accounts
+    /// are on one node; with `{wechat.{appid}}`, each account may be on another node.
+    ///
+    /// ```
+    /// use tower_wechat::redis::RedisNames;
+    ///
+    /// let mut names = RedisNames::default();
+    /// names.user_access_token = "{wechat.{appid}}.access".into();
+    /// names.user_refresh_token = "{wechat.{appid}}.refresh".into();
+    /// let names = names.with_appid();
+    /// assert_eq!(names.user_access_token, "{wechat.{appid}}.access");
+    /// assert_eq!(names.account_token, "sys.wxAccessToken.{appid}");
+    /// ```
+    #[must_use = "the names are returned, not changed in place"]
+    pub fn with_appid(mut self) -> Self {
+        for name in self.record_names_mut() {
+            if !name.contains(APPID_PLACEHOLDER) {
+                name.push('.');
+                name.push_str(APPID_PLACEHOLDER);
+            }
+        }
+        self
+    }
+
+    /// Returns the names of the published layout: all names except the prefix.
+    fn record_names_mut(&mut self) -> [&mut String; 5] {
+        let Self {
+            user_access_token,
+            user_refresh_token,
+            account_token,
+            account_refresh_token,
+            jsapi_ticket,
+            prefix: _,
+        } = self;
+        [
+            user_access_token,
+            user_refresh_token,
+            account_token,
+            account_refresh_token,
+            jsapi_ticket,
+        ]
+    }
+
+    /// Checks that two accounts share no key in this layout, nor in the layout of a dual write.
+    pub(super) fn check_several_accounts(
+        &self,
+        layout: Layout,
+        dual_write: Option<Layout>,
+    ) -> Result<(), Error> {
+        let uses_names = [Some(layout), dual_write].contains(&Some(Layout::Hashes));
+        let mut names = self.clone();
+        let shared: Vec<&str> = names
+            .record_names_mut()
+            .into_iter()
+            .filter(|name| !name.contains(APPID_PLACEHOLDER))
+            .map(|name| &**name)
+            .collect();
+        match shared.first() {
+            Some(first) if uses_names => Err(Error::configuration(format!(
+                "several accounts share this Redis, and would share the records of {}, because \
+                 these names do not contain {APPID_PLACEHOLDER}: write {first}.{APPID_PLACEHOLDER} \
+                 for example (RedisNames::with_appid does so for all names), or choose the key \
+                 layout (Layout::Keys, REDIS_LAYOUT=keys)",
+                shared.join(", ")
+            ))),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Replaces `{appid}` in a name with the AppID.
     pub(super) fn expand_appid<'a>(name: &'a str, app: &str) -> Cow<'a, str> {
         match memchr(b'{', name.as_bytes()) {
-            Some(_) => name.replace("{appid}", app).into(),
+            Some(_) => name.replace(APPID_PLACEHOLDER, app).into(),
             None => name.into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(names: &RedisNames, layout: Layout, dual_write: Option<Layout>) -> Result<(), String> {
+        let checked = names.check_several_accounts(layout, dual_write);
+        checked.map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn hash_names_of_several_accounts_need_the_appid() {
+        let published = RedisNames::default();
+        for (layout, dual_write) in [
+            (Layout::Hashes, None),
+            (Layout::Hashes, Some(Layout::Keys)),
+            (Layout::Keys, Some(Layout::Hashes)),
+        ] {
+            let message = check(&published, layout, dual_write).unwrap_err();
+            for name in [
+                "user.wxUserAccessToken,",
+                "user.wxUserRefreshToken,",
+                "sys.wxAccessToken,",
+                "sys.wxRefreshToken,",
+                "sys.wxJsapiTicket,",
+                "user.wxUserAccessToken.{appid}",
+            ] {
+                assert!(message.contains(name), "{name}: {message}");
+            }
+            let names = published.clone().with_appid();
+            assert_eq!(check(&names, layout, dual_write), Ok(()));
+        }
+        assert_eq!(check(&published, Layout::Keys, None), Ok(()));
+    }
+
+    #[test]
+    fn the_error_lists_only_the_names_without_appid() {
+        let mut names = RedisNames::default().with_appid();
+        names.jsapi_ticket = "ticket".into();
+        let message = check(&names, Layout::Hashes, None).unwrap_err();
+        assert!(
+            message.contains("the records of ticket, because"),
+            "{message}"
+        );
+        assert!(message.contains("write ticket.{appid} "), "{message}");
+        let names = names.with_appid();
+        assert_eq!(names.jsapi_ticket, "ticket.{appid}");
+        assert_eq!(names.clone().with_appid(), names);
     }
 }

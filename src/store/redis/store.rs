@@ -20,7 +20,7 @@ use crate::clock::Clock;
 use crate::credential::AppId;
 use crate::error::Error;
 use crate::metrics;
-use crate::store::{CredentialSlot, InvalidationSource, Store, Subscription};
+use crate::store::{AccountSeparation, CredentialSlot, InvalidationSource, Store, Subscription};
 
 /// A store in Redis that all processes share. A Spring Boot service that uses the published layout
 /// can share the same data.
@@ -231,6 +231,15 @@ impl InvalidationSource for RedisStore {
             channel: inner.names.invalidation_channel(app),
             trusts_heartbeats: inner.exclusive_writer,
         })
+    }
+}
+
+impl AccountSeparation for RedisStore {
+    fn check_several_accounts(&self) -> Result<(), Error> {
+        let inner = &*self.0;
+        inner
+            .names
+            .check_several_accounts(inner.layout, inner.dual_write)
     }
 }
 
