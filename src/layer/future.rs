@@ -3,17 +3,16 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::{HeaderValue, Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use super::account_layer::AccountLayer;
 use super::cache_control;
 use super::rejection::{Reject, Rejection};
 use super::retained_head::ResponseContext;
-use super::shared::Shared;
 use super::{Logout, Policy, WechatUser};
 use crate::credential::Freshness;
 use crate::error::{Error, ErrorKind};
@@ -43,7 +42,7 @@ pin_project! {
         // to have no user.
         set_cookie: Option<HeaderValue>,
         // What the layer needs to complete the response of the handler. `None` if the handler is not
-        // called, or if its response is final (`Shared::response_context`).
+        // called, or if its response is final (`AccountLayer::response_context`).
         response_context: Option<ResponseContext<I, R>>,
     }
 }
@@ -90,7 +89,7 @@ pin_project! {
             reply: BoxFuture<'static, LoginReply>,
             // Moved out of the state as soon as the login has replied. The request is kept until
             // then, because the renderer receives its head.
-            pending: Option<(Request<ReqBody>, Arc<Shared<I, R>>)>,
+            pending: Option<(Request<ReqBody>, AccountLayer<I, R>)>,
         },
         Ready { response: Option<Res> },
     }
@@ -100,7 +99,7 @@ pin_project! {
 pub(super) struct PendingRequest<S, I, R, ReqBody> {
     pub(super) inner: S,
     pub(super) request: Request<ReqBody>,
-    pub(super) shared: Arc<Shared<I, R>>,
+    pub(super) layer: AccountLayer<I, R>,
     pub(super) session: Session,
 }
 
@@ -140,12 +139,12 @@ where
     pub(super) fn handling_login(
         reply: BoxFuture<'static, LoginReply>,
         request: Request<ReqBody>,
-        shared: Arc<Shared<I, R>>,
+        layer: AccountLayer<I, R>,
     ) -> Self {
         Self {
             state: FutureState::HandlingLogin {
                 reply,
-                pending: Some((request, shared)),
+                pending: Some((request, layer)),
             },
             set_cookie: None,
             response_context: None,
@@ -186,11 +185,11 @@ where
                                 // A user who has to log in has no session to renew.
                                 *this.set_cookie = None;
                             }
-                            let shared = &context.shared;
+                            let layer = &context.layer;
                             response =
-                                shared.render_handler_rejection(rejection, retained, response);
+                                layer.render_handler_rejection(rejection, retained, response);
                         }
-                        if Logout::is_in(&response) && context.shared.end_session(&mut response) {
+                        if Logout::is_in(&response) && context.layer.end_session(&mut response) {
                             // A renewed cookie would begin the ended session again.
                             *this.set_cookie = None;
                         }
@@ -224,9 +223,9 @@ where
                 FutureStateProjection::HandlingLogin { reply, pending } => {
                     let reply = ready!(reply.as_mut().poll(cx));
                     return match pending.take() {
-                        Some((request, shared)) => {
+                        Some((request, layer)) => {
                             let head = RequestHead::from_request(&request);
-                            Poll::Ready(Ok(shared.respond(reply, &head)))
+                            Poll::Ready(Ok(layer.settings.respond(reply, &head)))
                         }
                         None => Poll::Pending,
                     };
@@ -265,31 +264,32 @@ where
         let Self {
             inner,
             mut request,
-            shared,
+            layer,
             session,
         } = self;
         let rejection = match token {
-            Ok(token) => match shared
+            Ok(token) => match layer
+                .settings
                 .required_scope
                 .filter(|scope| LoginHandler::lacks_scope(&token, *scope))
             {
                 Some(scope) => Some(Rejection::missing_scope(scope, session)),
                 None => {
-                    shared.insert_user(token, session, &mut request);
+                    layer.insert_user(token, session, &mut request);
                     None
                 }
             },
             Err(error) => Some(Rejection::from(&error)),
         };
-        match (rejection, shared.policy) {
+        match (rejection, layer.settings.policy) {
             (Some(rejection), Policy::Required) => {
-                let response = shared.reject(rejection, &RequestHead::from_request(&request));
+                let response = layer.reject(rejection, &RequestHead::from_request(&request));
                 return FutureState::Ready {
                     response: Some(response),
                 };
             }
             (Some(rejection), Policy::Optional) => {
-                shared.pass_without_user(rejection, &mut request);
+                layer.pass_without_user(rejection, &mut request);
             }
             (None, _) => {}
         }
@@ -300,19 +300,19 @@ where
     }
 }
 
-impl<I, R> Shared<I, R> {
+impl<I, R> AccountLayer<I, R> {
     /// Inserts the user into a request that has waited for the token, and counts the request.
     fn insert_user<B>(&self, token: UserToken, session: Session, request: &mut Request<B>) {
-        let now = self.users.clock().now();
+        let now = self.parts.users.clock().now();
         let stale = token.lifetime().freshness(now) != Freshness::Fresh;
         let outcome = match (stale, token.was_renewed()) {
             (true, _) => RequestOutcome::Stale,
             (false, true) => RequestOutcome::Renewed,
             (false, false) => RequestOutcome::Store,
         };
-        let users = self.users.for_user(session.snapshot);
+        let users = self.parts.users_for(session);
         if WechatUser::insert_into(request, token, users) {
-            self.request_counter.count(outcome);
+            self.settings.request_counter.count(outcome);
         }
     }
 }

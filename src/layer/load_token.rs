@@ -6,7 +6,7 @@ use std::time::Duration;
 use tracing::Instrument;
 
 use super::Policy;
-use super::shared::Shared;
+use super::account_layer::AccountLayer;
 use crate::error::{Error, ErrorKind};
 use crate::identity::Session;
 use crate::store::BoxFuture;
@@ -17,7 +17,7 @@ use crate::users::UserToken;
 /// only a little.
 const OPTIONAL_LOAD_TIMEOUT: Duration = Duration::from_secs(1);
 
-impl<I, R> Shared<I, R> {
+impl<I, R> AccountLayer<I, R> {
     /// Returns a future that loads a token from the store, and waits for a renewal if the token has
     /// expired.
     ///
@@ -29,14 +29,14 @@ impl<I, R> Shared<I, R> {
         id: Cow<'static, str>,
         session: Session,
     ) -> BoxFuture<'static, Result<UserToken, Error>> {
-        let users = self.users.for_user(session.snapshot).clone();
+        let users = self.parts.users_for(session).clone();
         let span = tracing::debug_span!(
             target: "tower_wechat::layer",
             "wechat.resolve",
             app = %users.app_id(),
             user = ?id,
         );
-        let optional = self.policy == Policy::Optional;
+        let optional = self.settings.policy == Policy::Optional;
         if session.recent_login || optional || !span.is_disabled() {
             let token = async move {
                 let token = async {

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::fmt;
 use std::future::{Pending, pending};
 use std::marker::PhantomData;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::{Request, Response};
@@ -55,7 +54,7 @@ pub struct LoginService<B, I, R>(WechatService<NeverCalled<B>, I, R>);
 impl<B, I, R> LoginService<B, I, R> {
     /// Returns `true` if this path is one of the login's own.
     pub fn handles(&self, path: &str) -> bool {
-        let login = &self.0.shared().login;
+        let login = &self.0.layer().parts.login;
         login.as_ref().is_some_and(|login| login.handles_path(path))
     }
 }
@@ -78,15 +77,15 @@ where
         if self.handles(head.original_uri().path()) {
             return self.0.handle_login(request);
         }
-        let login = &self.0.shared().login;
+        let login = &self.0.layer().parts.login;
         if let Some(answer) = login
             .as_ref()
             .and_then(|login| login.reject_misrouted_callback(&head))
         {
-            return ResponseFuture::ready(self.0.shared().respond(answer, &head));
+            return ResponseFuture::ready(self.0.layer().settings.respond(answer, &head));
         }
         let rejection = Rejection::not_found();
-        ResponseFuture::ready(self.0.shared().render(&rejection, &head))
+        ResponseFuture::ready(self.0.layer().settings.render(&rejection, &head))
     }
 }
 
@@ -138,14 +137,14 @@ impl<I, R> WechatLayer<I, R> {
     /// receive every request. The service shares the login's state with this layer. [`LoginService`] has an
     /// example.
     pub fn login_service<B>(&self) -> LoginService<B, I, R> {
-        if self.0.login.is_none() {
+        if self.0.parts.login.is_none() {
             tracing::error!(
                 target: "tower_wechat::login",
                 "a layer without a login has no paths to mount: call WechatLayer::login first"
             );
         }
         let inner = NeverCalled(PhantomData);
-        LoginService(WechatService::new(inner, Arc::clone(&self.0)))
+        LoginService(WechatService::new(inner, self.0.clone()))
     }
 
     /// Returns a router with the login's own paths: `/wechat/callback` and `/wechat/login`, unless the
@@ -191,7 +190,12 @@ impl<I, R> WechatLayer<I, R> {
         S: Clone + Send + Sync + 'static,
     {
         let service = self.login_service::<axum::body::Body>();
-        let paths = self.0.login.iter().flat_map(|login| login.route_paths());
+        let paths = self
+            .0
+            .parts
+            .login
+            .iter()
+            .flat_map(|login| login.route_paths());
         paths.fold(axum::Router::new(), |router, path| {
             router.route_service(&path, service.clone())
         })

@@ -7,8 +7,9 @@ use {
     std::convert::Infallible,
 };
 
+use super::account_layer::AccountLayer;
 use super::cache_control::add_removal_cookie;
-use super::shared::Shared;
+
 use crate::identity::Identify;
 use crate::login::LoginHandler;
 
@@ -74,7 +75,7 @@ impl Logout {
     }
 }
 
-impl<I: Identify, R> Shared<I, R> {
+impl<I: Identify, R> AccountLayer<I, R> {
     /// Removes the [`Logout`] from a response, and adds the headers that remove this layer's session
     /// cookies. Returns `false` and leaves the response unchanged if the layer has no session
     /// cookie.
@@ -83,8 +84,8 @@ impl<I: Identify, R> Shared<I, R> {
     /// layer both.
     #[cold]
     pub(super) fn end_session<B>(&self, response: &mut Response<B>) -> bool {
-        let of_login = self.login.as_ref().map(LoginHandler::session_cookie);
-        let cookies = [self.identity.session_cookie(), of_login];
+        let of_login = self.parts.login.as_ref().map(LoginHandler::session_cookie);
+        let cookies = [self.settings.identity.session_cookie(), of_login];
         let has_session_cookie = cookies.iter().any(Option::is_some);
         if has_session_cookie {
             response.extensions_mut().remove::<Logout>();

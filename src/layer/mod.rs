@@ -20,6 +20,7 @@
 //! ```
 
 mod account;
+mod account_layer;
 mod cache_control;
 mod future;
 mod load_token;
@@ -31,7 +32,7 @@ mod rejection;
 mod respond;
 mod retained_head;
 mod service;
-mod shared;
+mod settings;
 mod user;
 mod wechat_layer;
 

@@ -3,9 +3,10 @@
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, PRAGMA, SET_COOKIE};
 use http::{Extensions, HeaderValue, Request, Response, StatusCode};
 
+use super::account_layer::AccountLayer;
 use super::rejection::{Reject, Rejection};
 use super::retained_head::RetainedHead;
-use super::shared::Shared;
+use super::settings::LayerSettings;
 use super::user::{AnonymousRequest, WechatUser, has_passed_layer};
 use crate::error::ErrorKind;
 use crate::identity::RequestHead;
@@ -13,7 +14,7 @@ use crate::login::{LoginReply, ReplyContent};
 use crate::metrics::RequestOutcome;
 use crate::navigation::{is_form_submission, is_navigation};
 
-impl<I, R> Shared<I, R> {
+impl<I, R> AccountLayer<I, R> {
     /// Counts a request that does not reach its handler, and renders its rejection as a response.
     pub(super) fn reject<B>(&self, rejection: Rejection, head: &RequestHead<'_>) -> Response<B>
     where
@@ -21,8 +22,9 @@ impl<I, R> Shared<I, R> {
     {
         let rejection = self
             .with_scope_declined(rejection, head)
-            .or_scope(self.required_scope);
-        self.count_request(rejection.request_outcome(), head.extensions);
+            .or_scope(self.settings.required_scope);
+        self.settings
+            .count_request(rejection.request_outcome(), head.extensions);
         self.render_with_login(rejection, head, RedirectTarget::Wechat)
     }
 
@@ -32,7 +34,7 @@ impl<I, R> Shared<I, R> {
     /// A session also shows that its user has declined the scope. But users of other identities
     /// have no session, and WeChat does not always return the granted scope.
     fn with_scope_declined(&self, mut rejection: Rejection, head: &RequestHead<'_>) -> Rejection {
-        if let (Some(scope), Some(login)) = (rejection.scope, &self.login) {
+        if let (Some(scope), Some(login)) = (rejection.scope, &self.parts.login) {
             rejection.scope_declined |=
                 is_navigation(head) && login.signed_in_recently_with(scope, head.headers);
         }
@@ -44,8 +46,9 @@ impl<I, R> Shared<I, R> {
     pub(super) fn pass_without_user<B>(&self, rejection: Rejection, request: &mut Request<B>) {
         let rejection = self
             .with_scope_declined(rejection, &RequestHead::from_request(request))
-            .or_scope(self.required_scope);
-        self.count_request(rejection.request_outcome(), request.extensions());
+            .or_scope(self.settings.required_scope);
+        self.settings
+            .count_request(rejection.request_outcome(), request.extensions());
         AnonymousRequest::insert_into(request, rejection);
     }
 
@@ -72,11 +75,12 @@ impl<I, R> Shared<I, R> {
                     Some(_) => with_scope_declined(rejection, &head),
                     None => rejection,
                 };
-                let rejection = rejection.or_scope(self.required_scope);
+                let rejection = rejection.or_scope(self.settings.required_scope);
                 self.render_with_login(rejection, &head, RedirectTarget::Wechat)
             }
             None => retained.with_head(|head| {
-                let rejection = with_scope_declined(rejection, head).or_scope(self.required_scope);
+                let rejection =
+                    with_scope_declined(rejection, head).or_scope(self.settings.required_scope);
                 self.render_with_login(rejection, head, RedirectTarget::LoginPath)
             }),
         };
@@ -94,16 +98,18 @@ impl<I, R> Shared<I, R> {
     where
         R: Reject<B>,
     {
-        let Some(login) = &self.login else {
-            return self.render(&rejection, head);
+        let Some(login) = &self.parts.login else {
+            return self.settings.render(&rejection, head);
         };
         if rejection.kind() != ErrorKind::LoginRequired {
-            return self.render(&rejection.with_failure_page(login, head), head);
+            return self
+                .settings
+                .render(&rejection.with_failure_page(login, head), head);
         }
         match rejection.scope {
-            Some(scope) if rejection.scope_declined => {
-                self.respond(login.reject_declined_scope(head, scope), head)
-            }
+            Some(scope) if rejection.scope_declined => self
+                .settings
+                .respond(login.reject_declined_scope(head, scope), head),
             scope if is_navigation(head) => {
                 let reply = match target {
                     RedirectTarget::Wechat => {
@@ -111,10 +117,12 @@ impl<I, R> Shared<I, R> {
                     }
                     RedirectTarget::LoginPath => login.redirect_to_login(head, scope),
                 };
-                self.respond(reply, head)
+                self.settings.respond(reply, head)
             }
             scope if is_form_submission(head) => {
-                let mut response = self.respond(login.redirect_form_to_login(head, scope), head);
+                let mut response = self
+                    .settings
+                    .respond(login.redirect_form_to_login(head, scope), head);
                 // After 303 the browser loads the page with GET. 302 would allow the browser to
                 // repeat the POST.
                 if response.status() == StatusCode::FOUND {
@@ -124,11 +132,13 @@ impl<I, R> Shared<I, R> {
             }
             scope => {
                 let rejection = rejection.with_login_url(login.login_url_for_script(head, scope));
-                self.render(&rejection, head)
+                self.settings.render(&rejection, head)
             }
         }
     }
+}
 
+impl<I, R> LayerSettings<I, R> {
     /// Renders a rejection, and adds headers that the renderer has left out.
     ///
     /// A renderer may use the response of the rejection, which contains the rejection in its

@@ -1,12 +1,10 @@
 //! The part of a request's head that the layer retains while the handler has the request.
 
-use std::sync::Arc;
-
 use http::header::{COOKIE, ORIGIN, REFERER};
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri};
 
+use super::account_layer::AccountLayer;
 use super::rejection::Reject;
-use super::shared::Shared;
 use crate::identity::{Identify, RequestHead, Session};
 use crate::navigation::NavigationHeaders;
 
@@ -36,7 +34,7 @@ pub(super) struct RetainedHead {
 /// What the layer needs to complete the response of a handler.
 pub(super) struct ResponseContext<I, R> {
     /// The layer, which renders an error of the handler and ends a session.
-    pub(super) shared: Arc<Shared<I, R>>,
+    pub(super) layer: AccountLayer<I, R>,
     /// The retained head of the handler's request. `None` if the handler's own rendering of an error
     /// is final.
     pub(super) retained: Option<RetainedHead>,
@@ -80,13 +78,13 @@ impl RetainedHead {
     }
 }
 
-impl<I, R> Shared<I, R> {
+impl<I, R> AccountLayer<I, R> {
     /// Returns what the layer needs to complete the response of the request's handler. Returns
     /// `None` if that response is final: the renderer is the default one, and the layer has neither
     /// a login nor a session cookie.
     #[inline]
     pub(super) fn response_context<ReqBody, ResBody>(
-        self: &Arc<Self>,
+        &self,
         request: &Request<ReqBody>,
         session: Session,
     ) -> Option<ResponseContext<I, R>>
@@ -94,12 +92,12 @@ impl<I, R> Shared<I, R> {
         I: Identify,
         R: Reject<ResBody>,
     {
-        let renders = !R::IS_DEFAULT_RENDERING || self.login.is_some();
-        if !renders && self.identity.session_cookie().is_none() {
+        let renders = !R::IS_DEFAULT_RENDERING || self.parts.login.is_some();
+        if !renders && self.settings.identity.session_cookie().is_none() {
             return None;
         }
         Some(ResponseContext {
-            shared: Arc::clone(self),
+            layer: self.clone(),
             retained: renders.then(|| RetainedHead::from_request(request, session)),
         })
     }

@@ -1,16 +1,15 @@
 //! The middleware service, which decides what happens to a request.
 
 use std::fmt;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::header::ACCESS_CONTROL_REQUEST_METHOD;
 use http::{Method, Request, Response};
 use tower_service::Service;
 
+use super::account_layer::AccountLayer;
 use super::future::{PendingRequest, ResponseFuture};
 use super::rejection::{Reject, Rejection};
-use super::shared::Shared;
 use super::{Policy, WechatUser};
 use crate::credential::UserId;
 use crate::identity::{IdentifiedUser, Identify, Identity, RequestHead, Session};
@@ -20,16 +19,16 @@ use crate::metrics::RequestOutcome;
 /// Middleware service that [`WechatLayer`](crate::WechatLayer) puts around a service.
 pub struct WechatService<S, I, R> {
     inner: S,
-    shared: Arc<Shared<I, R>>,
+    layer: AccountLayer<I, R>,
 }
 
 impl<S, I, R> WechatService<S, I, R> {
-    pub(super) fn new(inner: S, shared: Arc<Shared<I, R>>) -> Self {
-        Self { inner, shared }
+    pub(super) fn new(inner: S, layer: AccountLayer<I, R>) -> Self {
+        Self { inner, layer }
     }
 
-    pub(super) fn shared(&self) -> &Shared<I, R> {
-        &self.shared
+    pub(super) fn layer(&self) -> &AccountLayer<I, R> {
+        &self.layer
     }
 
     /// Returns the inner service.
@@ -95,6 +94,48 @@ impl<S, I, R> WechatService<S, I, R> {
     #[inline]
     pub fn call<ReqBody, ResBody>(
         &mut self,
+        request: Request<ReqBody>,
+    ) -> ResponseFuture<S, I, R, ReqBody>
+    where
+        S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
+        I: Identify,
+        R: Reject<ResBody>,
+    {
+        let call = ServiceCall {
+            inner: &mut self.inner,
+            layer: &self.layer,
+        };
+        call.handle(request)
+    }
+
+    /// Passes a request for one of the login's own paths to the login.
+    pub(super) fn handle_login<ReqBody, ResBody>(
+        &mut self,
+        request: Request<ReqBody>,
+    ) -> ResponseFuture<S, I, R, ReqBody>
+    where
+        S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
+        I: Identify,
+        R: Reject<ResBody>,
+    {
+        let call = ServiceCall {
+            inner: &mut self.inner,
+            layer: &self.layer,
+        };
+        call.handle_login(request)
+    }
+}
+
+/// The handling of one request: the inner service, and the layer as it serves the request's account.
+struct ServiceCall<'a, S, I, R> {
+    inner: &'a mut S,
+    layer: &'a AccountLayer<I, R>,
+}
+
+impl<S, I, R> ServiceCall<'_, S, I, R> {
+    #[inline]
+    fn handle<ReqBody, ResBody>(
+        self,
         mut request: Request<ReqBody>,
     ) -> ResponseFuture<S, I, R, ReqBody>
     where
@@ -102,51 +143,55 @@ impl<S, I, R> WechatService<S, I, R> {
         I: Identify,
         R: Reject<ResBody>,
     {
-        let shared = &self.shared;
-        if let Some(account) = &shared.account {
+        let AccountLayer { settings, parts } = self.layer;
+        if let Some(account) = &parts.account {
             account.insert_into(&mut request);
         }
         if is_preflight(&request) {
             return self.handle_preflight(request);
         }
         let head = RequestHead::from_request(&request);
-        if let Some(login) = &shared.login
+        if let Some(login) = &parts.login
             && login.handles_path(head.original_uri().path())
         {
             return self.handle_login(request);
         }
-        if let Some(login) = &shared.login
+        if let Some(login) = &parts.login
             && let Some(reply) = login.reject_misrouted_callback(&head)
         {
-            shared.count_request(RequestOutcome::Rejected, head.extensions);
-            let response = shared.respond(reply, &head);
+            settings.count_request(RequestOutcome::Rejected, head.extensions);
+            let response = settings.respond(reply, &head);
             return self.respond_without_inner(response);
         }
-        match shared.identity.identify(&head) {
+        match settings.identity.identify(&head) {
             Identity::User(user) => {
-                let users = shared.users.for_user(user.session.snapshot);
+                let users = parts.users_for(user.session);
                 let Some(token) = users.cached_by_id(&user.id) else {
                     return self.wait_for_token(user.into_owned(), request);
                 };
                 if user.session.is_revoked(token.sessions_valid_from()) {
                     return self.reject_or_pass(Rejection::login_required(), request);
                 }
-                if let Some(scope) = shared.required_scope
+                if let Some(scope) = settings.required_scope
                     && LoginHandler::lacks_scope(&token, scope)
                 {
                     let rejection = Rejection::missing_scope(scope, user.session);
                     return self.reject_or_pass(rejection, request);
                 }
                 let set_cookie = user.set_cookie;
-                let context = shared.response_context::<_, ResBody>(&request, user.session);
+                let context = self
+                    .layer
+                    .response_context::<_, ResBody>(&request, user.session);
                 if WechatUser::insert_into(&mut request, token, users) {
-                    shared.request_counter.count(RequestOutcome::Cache);
+                    settings.request_counter.count(RequestOutcome::Cache);
                 }
                 ResponseFuture::calling(self.inner.call(request), set_cookie, context)
             }
             Identity::Anonymous => self.reject_or_pass(Rejection::unnamed(), request),
             Identity::Invalid(invalid) => {
-                let response = shared.reject(Rejection::invalid_user_id(invalid), &head);
+                let response = self
+                    .layer
+                    .reject(Rejection::invalid_user_id(invalid), &head);
                 self.respond_without_inner(response)
             }
         }
@@ -155,7 +200,7 @@ impl<S, I, R> WechatService<S, I, R> {
     /// Returns a response that the layer made itself. The inner service was polled ready and is not
     /// called, so its reservation is released.
     fn respond_without_inner<ReqBody>(
-        &mut self,
+        mut self,
         response: S::Response,
     ) -> ResponseFuture<S, I, R, ReqBody>
     where
@@ -173,12 +218,12 @@ impl<S, I, R> WechatService<S, I, R> {
         S: Clone,
     {
         // A clone has no reservation. The instance that has one is dropped.
-        self.inner = self.inner.clone();
+        *self.inner = self.inner.clone();
     }
 
     /// Lets a CORS preflight pass without a user, or rejects it, by the layer's settings.
     fn handle_preflight<ReqBody, ResBody>(
-        &mut self,
+        self,
         request: Request<ReqBody>,
     ) -> ResponseFuture<S, I, R, ReqBody>
     where
@@ -186,7 +231,7 @@ impl<S, I, R> WechatService<S, I, R> {
         I: Identify,
         R: Reject<ResBody>,
     {
-        match self.shared.pass_preflights {
+        match self.layer.settings.pass_preflights {
             true => self.pass_without_user(Rejection::login_required(), request),
             false => self.reject_or_pass(Rejection::preflight(), request),
         }
@@ -195,8 +240,8 @@ impl<S, I, R> WechatService<S, I, R> {
     /// Passes a request for one of the login's own paths to the login.
     ///
     /// The identity is read only if the login stores tokens under the identity's user id.
-    pub(super) fn handle_login<ReqBody, ResBody>(
-        &mut self,
+    fn handle_login<ReqBody, ResBody>(
+        mut self,
         request: Request<ReqBody>,
     ) -> ResponseFuture<S, I, R, ReqBody>
     where
@@ -205,34 +250,36 @@ impl<S, I, R> WechatService<S, I, R> {
         R: Reject<ResBody>,
     {
         self.release_inner();
-        let shared = &self.shared;
+        let layer = self.layer;
         let head = RequestHead::from_request(&request);
-        let Some(login) = &shared.login else {
-            return ResponseFuture::ready(shared.reject(Rejection::login_required(), &head));
+        let Some(login) = &layer.parts.login else {
+            return ResponseFuture::ready(layer.reject(Rejection::login_required(), &head));
         };
-        shared.request_counter.count(RequestOutcome::Login);
+        layer.settings.request_counter.count(RequestOutcome::Login);
         let identified = match login
             .binds_to_identity()
-            .then(|| shared.identity.identify(&head))
+            .then(|| layer.settings.identity.identify(&head))
         {
             Some(Identity::User(user)) => UserId::new(user.id.into_owned()).ok(),
             Some(Identity::Invalid(invalid)) => {
                 let rejection = Rejection::invalid_user_id(invalid);
-                return ResponseFuture::ready(shared.reject(rejection, &head));
+                return ResponseFuture::ready(layer.reject(rejection, &head));
             }
             Some(Identity::Anonymous) | None => None,
         };
         match login.handle(&head, identified) {
-            HandlerReply::Ready(reply) => ResponseFuture::ready(shared.respond(reply, &head)),
+            HandlerReply::Ready(reply) => {
+                ResponseFuture::ready(layer.settings.respond(reply, &head))
+            }
             HandlerReply::Pending(reply) => {
-                ResponseFuture::handling_login(reply, request, Arc::clone(shared))
+                ResponseFuture::handling_login(reply, request, layer.clone())
             }
         }
     }
 
     /// Rejects a request without a usable user, or lets it pass without a user, by the policy.
     fn reject_or_pass<ReqBody, ResBody>(
-        &mut self,
+        self,
         rejection: Rejection,
         request: Request<ReqBody>,
     ) -> ResponseFuture<S, I, R, ReqBody>
@@ -241,11 +288,11 @@ impl<S, I, R> WechatService<S, I, R> {
         I: Identify,
         R: Reject<ResBody>,
     {
-        match self.shared.policy {
+        match self.layer.settings.policy {
             Policy::Optional => self.pass_without_user(rejection, request),
             Policy::Required => {
                 let response = self
-                    .shared
+                    .layer
                     .reject(rejection, &RequestHead::from_request(&request));
                 self.respond_without_inner(response)
             }
@@ -255,7 +302,7 @@ impl<S, I, R> WechatService<S, I, R> {
     /// Inserts the rejection for handlers that require a user, and calls the inner service without
     /// a user.
     fn pass_without_user<ReqBody, ResBody>(
-        &mut self,
+        self,
         rejection: Rejection,
         mut request: Request<ReqBody>,
     ) -> ResponseFuture<S, I, R, ReqBody>
@@ -264,16 +311,16 @@ impl<S, I, R> WechatService<S, I, R> {
         I: Identify,
         R: Reject<ResBody>,
     {
-        self.shared.pass_without_user(rejection, &mut request);
+        self.layer.pass_without_user(rejection, &mut request);
         let context = self
-            .shared
+            .layer
             .response_context::<_, ResBody>(&request, Session::default());
         ResponseFuture::calling(self.inner.call(request), None, context)
     }
 
     /// Returns a future that loads the user's token and then calls the inner service.
     fn wait_for_token<ReqBody, ResBody>(
-        &mut self,
+        mut self,
         user: IdentifiedUser<'static>,
         request: Request<ReqBody>,
     ) -> ResponseFuture<S, I, R, ReqBody>
@@ -290,17 +337,15 @@ impl<S, I, R> WechatService<S, I, R> {
             set_cookie,
             session,
         } = user;
-        let context = self
-            .shared
-            .response_context::<_, ResBody>(&request, session);
+        let context = self.layer.response_context::<_, ResBody>(&request, session);
         let pending = PendingRequest {
             inner: self.inner.clone(),
             request,
-            shared: Arc::clone(&self.shared),
+            layer: self.layer.clone(),
             session,
         };
         ResponseFuture::loading_token(
-            self.shared.load_token(id, session),
+            self.layer.load_token(id, session),
             pending,
             set_cookie,
             context,
@@ -320,7 +365,7 @@ impl<S: Clone, I, R> Clone for WechatService<S, I, R> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
-            shared: Arc::clone(&self.shared),
+            layer: self.layer.clone(),
         }
     }
 }
@@ -329,7 +374,7 @@ impl<S: fmt::Debug, I, R> fmt::Debug for WechatService<S, I, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WechatService")
             .field("inner", &self.inner)
-            .field("policy", &self.shared.policy)
+            .field("policy", &self.layer.settings.policy)
             .finish_non_exhaustive()
     }
 }

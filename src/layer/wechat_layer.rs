@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use tower_layer::Layer;
 
-use super::shared::{IdentityOrSession, Shared};
+use super::account_layer::{AccountLayer, AccountParts};
+use super::settings::{IdentityOrSession, LayerSettings};
 use super::{JsonRejection, Policy, WechatAccount, WechatService};
 #[cfg(doc)]
 use super::{Reject, WechatUser};
 use crate::identity::{NoIdentity, SessionCookie};
 use crate::login::{Login, Scope};
-use crate::metrics::RequestCounters;
 use crate::users::UserTokens;
 
 /// Layer that inserts the [`WechatUser`] of a request, with a usable access token, into the request's
@@ -73,23 +73,20 @@ use crate::users::UserTokens;
 /// # let _: Router = app;
 /// # Ok(()) }
 /// ```
-pub struct WechatLayer<I = NoIdentity, R = JsonRejection>(pub(super) Arc<Shared<I, R>>);
+pub struct WechatLayer<I = NoIdentity, R = JsonRejection>(pub(super) AccountLayer<I, R>);
 
 impl WechatLayer {
     /// Creates a layer for the users of this account. The layer can be used once it has an
     /// [`identity`](Self::identity) or a [`login`](Self::login).
     pub fn new(users: UserTokens) -> Self {
-        Self(Arc::new(Shared {
-            users,
-            account: None,
-            policy: Policy::Required,
-            pass_preflights: false,
-            identity: Arc::new(NoIdentity),
-            renderer: Arc::new(JsonRejection::new()),
-            request_counter: RequestCounters::new(),
-            login: None,
-            required_scope: None,
-        }))
+        Self(AccountLayer {
+            settings: Arc::new(LayerSettings::new(NoIdentity, JsonRejection::new())),
+            parts: Arc::new(AccountParts {
+                users,
+                account: None,
+                login: None,
+            }),
+        })
     }
 }
 
@@ -101,20 +98,16 @@ impl<I, R> WechatLayer<I, R> {
     /// or the session cookie of the [`login`](Self::login).
     #[must_use]
     pub fn identity<J>(self, identity: J) -> WechatLayer<J, R> {
-        WechatLayer(Arc::new(
-            self.into_shared()
-                .with_types(|_, renderer| (Arc::new(identity), renderer)),
-        ))
+        self.map_settings(|settings| {
+            settings.with_types(|_, renderer| (Arc::new(identity), renderer))
+        })
     }
 
     /// Sets what happens to requests without a user or without a usable token. Default:
     /// [`Policy::Required`].
     #[must_use]
     pub fn policy(self, policy: Policy) -> Self {
-        Self(Arc::new(Shared {
-            policy,
-            ..self.into_shared()
-        }))
+        self.map_settings(|settings| LayerSettings { policy, ..settings })
     }
 
     /// Sets whether CORS preflights (`OPTIONS` with `Access-Control-Request-Method`) reach the application
@@ -144,10 +137,10 @@ impl<I, R> WechatLayer<I, R> {
     /// ```
     #[must_use]
     pub fn pass_preflights(self, pass: bool) -> Self {
-        Self(Arc::new(Shared {
+        self.map_settings(|settings| LayerSettings {
             pass_preflights: pass,
-            ..self.into_shared()
-        }))
+            ..settings
+        })
     }
 
     /// Inserts a [`WechatAccount`] into every request: the handle to the account's own token, for
@@ -176,16 +169,14 @@ impl<I, R> WechatLayer<I, R> {
     /// ```
     #[must_use]
     pub fn account(self, account: impl Into<WechatAccount>) -> Self {
-        let shared = self.into_shared();
         let account = account.into();
-        let account = match &shared.login {
-            Some(login) => account.with_login(login),
-            None => account,
-        };
-        Self(Arc::new(Shared {
-            account: Some(account),
-            ..shared
-        }))
+        self.map_parts(|parts| AccountParts {
+            account: Some(match &parts.login {
+                Some(login) => account.with_login(login),
+                None => account,
+            }),
+            ..parts
+        })
     }
 
     /// Adds a login with WeChat. The layer redirects page loads without a user to WeChat, and handles
@@ -202,17 +193,16 @@ impl<I, R> WechatLayer<I, R> {
     where
         I: IdentityOrSession,
     {
-        let shared = self.into_shared();
-        let login = login.into_handler(&shared.users);
-        let session = login.session_cookie();
-        let settings =
-            shared.with_types(|identity, renderer| (I::or_session(identity, session), renderer));
-        let account = settings.account.clone();
-        WechatLayer(Arc::new(Shared {
-            account: account.map(|account| account.with_login(&login)),
+        let login = login.into_handler(&self.0.parts.users);
+        let session = login.session_cookie().clone();
+        let layer = self.map_parts(|parts| AccountParts {
+            account: parts.account.map(|account| account.with_login(&login)),
             login: Some(login),
-            ..settings
-        }))
+            ..parts
+        });
+        layer.map_settings(|settings| {
+            settings.with_types(|identity, renderer| (I::or_session(identity, &session), renderer))
+        })
     }
 
     /// Sets the scope that users must have granted. Default: none, every user passes.
@@ -240,10 +230,10 @@ impl<I, R> WechatLayer<I, R> {
     /// ```
     #[must_use]
     pub fn require_scope(self, scope: Scope) -> Self {
-        Self(Arc::new(Shared {
+        self.map_settings(|settings| LayerSettings {
             required_scope: Some(scope),
-            ..self.into_shared()
-        }))
+            ..settings
+        })
     }
 
     /// Sets the renderer of the layer's own rejections, of the rejections of axum's extractors, and
@@ -251,15 +241,31 @@ impl<I, R> WechatLayer<I, R> {
     /// their types: `|rejection: &Rejection, head: &RequestHead<'_>|`. Default: [`JsonRejection`].
     #[must_use]
     pub fn reject<Q>(self, renderer: Q) -> WechatLayer<I, Q> {
-        WechatLayer(Arc::new(
-            self.into_shared()
-                .with_types(|identity, _| (identity, Arc::new(renderer))),
-        ))
+        self.map_settings(|settings| {
+            settings.with_types(|identity, _| (identity, Arc::new(renderer)))
+        })
     }
 
-    /// Returns the settings, or a copy if another clone of the layer shares them.
-    fn into_shared(self) -> Shared<I, R> {
-        Arc::try_unwrap(self.0).unwrap_or_else(|shared| shared.duplicate())
+    /// Changes the settings, or a copy of them if another clone of the layer shares them.
+    fn map_settings<J, Q>(
+        self,
+        change: impl FnOnce(LayerSettings<I, R>) -> LayerSettings<J, Q>,
+    ) -> WechatLayer<J, Q> {
+        let AccountLayer { settings, parts } = self.0;
+        let settings = Arc::try_unwrap(settings).unwrap_or_else(|shared| shared.duplicate());
+        WechatLayer(AccountLayer {
+            settings: Arc::new(change(settings)),
+            parts,
+        })
+    }
+
+    /// Changes the parts of the account, or a copy of them if another clone of the layer shares them.
+    fn map_parts(self, change: impl FnOnce(AccountParts) -> AccountParts) -> Self {
+        let AccountLayer { settings, parts } = self.0;
+        Self(AccountLayer {
+            settings,
+            parts: Arc::new(change(Arc::unwrap_or_clone(parts))),
+        })
     }
 }
 
@@ -301,7 +307,7 @@ impl<R> WechatLayer<SessionCookie, R> {
     /// # Ok(()) }
     /// ```
     pub fn session_cookie(&self) -> &SessionCookie {
-        &self.0.identity
+        &self.0.settings.identity
     }
 }
 
@@ -309,21 +315,21 @@ impl<S, I, R> Layer<S> for WechatLayer<I, R> {
     type Service = WechatService<S, I, R>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        WechatService::new(inner, Arc::clone(&self.0))
+        WechatService::new(inner, self.0.clone())
     }
 }
 
 impl<I, R> Clone for WechatLayer<I, R> {
     fn clone(&self) -> Self {
-        Self(Arc::clone(&self.0))
+        Self(self.0.clone())
     }
 }
 
 impl<I, R> fmt::Debug for WechatLayer<I, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WechatLayer")
-            .field("users", &self.0.users)
-            .field("policy", &self.0.policy)
+            .field("users", &self.0.parts.users)
+            .field("policy", &self.0.settings.policy)
             .finish_non_exhaustive()
     }
 }

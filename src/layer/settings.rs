@@ -1,25 +1,21 @@
-//! The settings that all clones of a layer and its services share.
+//! The settings of a layer, which are the same for all its accounts.
 
 use std::sync::Arc;
 
-use super::{Policy, WechatAccount};
+use super::Policy;
 use crate::identity::{Identify, NoIdentity, SessionCookie};
-use crate::login::{LoginHandler, Scope};
+use crate::login::Scope;
 use crate::metrics::RequestCounters;
-use crate::users::UserTokens;
 
-/// The settings and handles that all clones of a layer and its services share.
+/// The settings of a layer, which its clones and services share.
 #[derive(Debug)]
-pub(super) struct Shared<I, R> {
-    pub(super) users: UserTokens,
-    pub(super) account: Option<WechatAccount>,
+pub(super) struct LayerSettings<I, R> {
     pub(super) policy: Policy,
     /// `true` if CORS preflights reach the application without a user.
     pub(super) pass_preflights: bool,
     pub(super) identity: Arc<I>,
     pub(super) renderer: Arc<R>,
     pub(super) request_counter: RequestCounters,
-    pub(super) login: Option<LoginHandler>,
     /// The scope that users must have granted. `None` if every user passes.
     pub(super) required_scope: Option<Scope>,
 }
@@ -57,22 +53,31 @@ impl<I: Identify> IdentityOrSession for I {
     }
 }
 
-impl<I, R> Shared<I, R> {
+impl<I, R> LayerSettings<I, R> {
+    /// Creates the default settings with this identity and this renderer.
+    pub(super) fn new(identity: I, renderer: R) -> Self {
+        Self {
+            policy: Policy::Required,
+            pass_preflights: false,
+            identity: Arc::new(identity),
+            renderer: Arc::new(renderer),
+            request_counter: RequestCounters::new(),
+            required_scope: None,
+        }
+    }
+
     /// Replaces the identity or the renderer, also by values of other types.
     pub(super) fn with_types<J, Q>(
         self,
         change: impl FnOnce(Arc<I>, Arc<R>) -> (Arc<J>, Arc<Q>),
-    ) -> Shared<J, Q> {
+    ) -> LayerSettings<J, Q> {
         let (identity, renderer) = change(self.identity, self.renderer);
-        Shared {
-            users: self.users,
-            account: self.account,
+        LayerSettings {
             policy: self.policy,
             pass_preflights: self.pass_preflights,
             identity,
             renderer,
             request_counter: self.request_counter,
-            login: self.login,
             required_scope: self.required_scope,
         }
     }
@@ -81,14 +86,11 @@ impl<I, R> Shared<I, R> {
     /// implement `Clone`.
     pub(super) fn duplicate(&self) -> Self {
         Self {
-            users: self.users.clone(),
-            account: self.account.clone(),
             policy: self.policy,
             pass_preflights: self.pass_preflights,
             identity: Arc::clone(&self.identity),
             renderer: Arc::clone(&self.renderer),
             request_counter: self.request_counter.clone(),
-            login: self.login.clone(),
             required_scope: self.required_scope,
         }
     }
