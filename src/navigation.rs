@@ -1,6 +1,8 @@
-//! Recognition of page loads, forms and scripts' requests by their headers.
+//! Recognition of page loads, forms, scripts' requests and browsers by their headers.
 
-use http::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TRANSFER_ENCODING};
+use http::header::{
+    ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, TRANSFER_ENCODING, USER_AGENT,
+};
 use http::{HeaderMap, HeaderValue, Method};
 
 use crate::identity::RequestHead;
@@ -161,15 +163,50 @@ fn could_be_form_body(headers: &HeaderMap) -> bool {
     })
 }
 
-/// Returns `true` if the `User-Agent` is that of WeChat's browser. The result is a hint only,
-/// because any client can send this `User-Agent`. WeCom's browser, which contains WeChat's name
-/// too, cannot use the web authorization of an Official Account.
-pub(crate) fn is_wechat_browser(headers: &HeaderMap) -> bool {
-    let Some(agent) = header_text(headers, "user-agent") else {
-        return false;
+/// The kind of browser that sent a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Browser {
+    /// WeChat's browser on any device, computers included.
+    Wechat,
+    /// Another browser on a phone. A QR code that it shows cannot be scanned with the same phone.
+    Phone,
+    /// Any other browser, or a client without a `User-Agent`: browsers of computers and tablets,
+    /// and WeCom's browser on any device.
+    Other,
+}
+
+/// Parts of the `User-Agent` of phones, in lower case.
+///
+/// Nearly all phones send `Mobile`, also in the browsers of Alipay, DingTalk and QQ. Android tablets
+/// do not send it.
+const PHONE_TOKENS: [&str; 5] = ["mobile", "iphone", "ipod", "phone;", "opera mini"];
+
+/// Parts of the `User-Agent` of tablets, in lower case. Tablets may send `Mobile` too.
+const TABLET_TOKENS: [&str; 2] = ["ipad", "tablet"];
+
+/// Returns the browser that sent a request, by its `User-Agent`. The result is a hint only, because
+/// any client can send any `User-Agent`.
+///
+/// WeCom's browser has WeChat's name in its `User-Agent`, but cannot use the web authorization of
+/// an Official Account. Tablets count as [`Browser::Other`], because an iPad sends the
+/// `User-Agent` of a Mac by default. Their users can scan a QR code with their phone.
+pub(crate) fn browser(headers: &HeaderMap) -> Browser {
+    let Some(agent) = headers.get(USER_AGENT) else {
+        return Browser::Other;
     };
-    let agent = agent.to_ascii_lowercase();
-    agent.contains("micromessenger") && !agent.contains("wxwork")
+    // Some apps put the name of the phone there, in other characters than ASCII.
+    let agent = agent.as_bytes().to_ascii_lowercase();
+    let has = |token: &str| memchr::memmem::find(&agent, token.as_bytes()).is_some();
+    if has("wxwork") {
+        return Browser::Other;
+    }
+    if has("micromessenger") {
+        return Browser::Wechat;
+    }
+    match TABLET_TOKENS.into_iter().any(has) {
+        false if PHONE_TOKENS.into_iter().any(has) => Browser::Phone,
+        true | false => Browser::Other,
+    }
 }
 
 /// The origin of the page whose link, form or redirect caused a request of a browser.
@@ -347,16 +384,73 @@ mod tests {
     }
 
     #[test]
-    fn distinguishes_wechats_browser_from_wecoms() {
-        let is = |agent: &'static str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("user-agent", http::HeaderValue::from_static(agent));
-            is_wechat_browser(&headers)
-        };
-        assert!(is(
-            "Mozilla/5.0 (iPhone) Mobile/15E148 MicroMessenger/8.0.42(0x18002a2d)"
-        ));
-        assert!(!is("Mozilla/5.0 wxwork/4.1.10 MicroMessenger/7.0.1"));
-        assert!(!is("Mozilla/5.0 Chrome/130.0 Safari/537.36"));
+    fn recognises_browsers_by_their_user_agent() {
+        let wechat = [
+            // iOS, an iPad included
+            "Mozilla/5.0 (iPhone; CPU iPhone OS 16_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 MicroMessenger/8.0.42(0x18002a2d) NetType/WIFI Language/zh_CN",
+            "Mozilla/5.0 (iPad; CPU OS 16_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 MicroMessenger/8.0.42(0x18002a2d) NetType/WIFI Language/zh_CN",
+            // Android, with the old engine and the new one
+            "Mozilla/5.0 (Linux; Android 13; V2166BA Build/TP1A; wv) AppleWebKit/537.36 (KHTML, like Gecko) Version/4.0 Chrome/111.0.5563.116 Mobile Safari/537.36 XWEB/1110017 MMWEBSDK/20230805 MMWEBID/525 MicroMessenger/8.0.42.2460(0x28002A35) WeChat/arm64 Weixin NetType/WIFI Language/zh_CN ABI/arm64",
+            "Mozilla/5.0 (Linux; Android 7.1.1; MI 6) AppleWebKit/537.36 (KHTML, like Gecko) Version/4.0 MQQBrowser/6.2 TBS/043807 Mobile Safari/537.36 MicroMessenger/6.6.1.1220(0x26060135) NetType/4G Language/zh_CN Process/tools",
+            // HarmonyOS NEXT
+            "Mozilla/5.0 (Phone; OpenHarmony 5.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/114.0.0.0 Safari/537.36 ArkWeb/4.1.6.1 Mobile MicroMessenger/8.0.10.41(0xf3100a29) Weixin NetType/WIFI",
+            // Windows, macOS and Linux
+            "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/132.0.0.0 Safari/537.36 NetType/WIFI MicroMessenger/7.0.20.1781(0x6700143B) WindowsWechat(0x63090a13) UnifiedPCWindowsWechat(0xf2541022) XWEB/16467 Flue",
+            "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) NetType/WIFI MicroMessenger/6.8.0(0x16080000) MacWechat/3.8.6(0x13080610) Safari/605.1.15 NetType/WIFI",
+            "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/132.0.0.0 Safari/537.36 NetType/WIFI MicroMessenger/7.0.20.1781(0x6700143B) UnifiedPCLinuxWechat(0xf2540611) XWEB/14315 Flue",
+            // a mini program's web view, and WeChat's developer tools
+            "Mozilla/5.0 (iPhone; CPU iPhone OS 15_0 like Mac OS X) Mobile/15E148 MicroMessenger/8.0.40(0x1800282a) NetType/WIFI Language/zh_CN MiniProgramEnv/ios",
+            "Mozilla/5.0 (iPhone; CPU iPhone OS 15_0 like Mac OS X) Mobile/15E148 wechatdevtools/1.06.2307260 MicroMessenger/8.0.5 Language/zh_CN webview/",
+        ];
+        let phone = [
+            "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.0 Mobile/15E148 Safari/604.1",
+            "Mozilla/5.0 (Linux; Android 14; Pixel 8) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Mobile Safari/537.36",
+            "Mozilla/5.0 (Android 14; Mobile; rv:132.0) Gecko/132.0 Firefox/132.0",
+            "Mozilla/5.0 (Phone; OpenHarmony 5.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/114.0.0.0 Safari/537.36 ArkWeb/4.1.6.1",
+            // the browsers of Alipay, DingTalk, QQ and Weibo
+            "Mozilla/5.0 (iPhone; CPU iPhone OS 16_3 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/20D47 Ariver/1.1.0 AliApp(AP/10.3.30.6000) Nebula WK RVKType(0) AlipayDefined(nt:WIFI,ws:390|780|3.0) AlipayClient/10.3.30.6000 Language/zh-Hans",
+            "Mozilla/5.0 (Linux; U; Android 12; zh-CN; M2102J2SC) AppleWebKit/537.36 (KHTML, like Gecko) Version/4.0 Chrome/100.0.4896.58 UWS/5.12.3.0 Mobile Safari/537.36 AliApp(DingTalk/7.0.40) com.alibaba.android.rimet/29488317 Channel/227200 language/zh-CN",
+            "Mozilla/5.0 (Linux; U; Android 13; zh-cn; PGT-AN00) AppleWebKit/537.36 (KHTML, like Gecko) Version/4.0 Chrome/109.0.5414.86 MQQBrowser/14.6 Mobile Safari/537.36 COVC/046915",
+            "Opera/9.80 (Android; Opera Mini/36.2.2254/119.132; U; id) Presto/2.12.423 Version/12.16",
+        ];
+        let other = [
+            // desktop browsers
+            "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36",
+            "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36 Edg/130.0.0.0",
+            "Mozilla/5.0 (Windows NT 10.0; Win64; x64; rv:132.0) Gecko/20100101 Firefox/132.0",
+            "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36",
+            "Mozilla/5.0 (PC; OpenHarmony 5.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/114.0.0.0 Safari/537.36 ArkWeb/4.1.6.1",
+            // Safari on a Mac, and on an iPad that asks for the pages of computers
+            "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.0 Safari/605.1.15",
+            // DingTalk on Windows
+            "Mozilla/5.0 (Windows NT 10.0; WOW64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/91.0.4472.124 Safari/537.36 dingtalk-win/1.0.0 nw(0.14.7) DingTalk(7.0.40-Release) Mojo/1.0.0 Native AppType(release)",
+            // tablets
+            "Mozilla/5.0 (iPad; CPU OS 16_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/16.6 Mobile/15E148 Safari/604.1",
+            "Mozilla/5.0 (Linux; Android 12; HarmonyOS; DBY-W09) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/99.0.4844.88 HuaweiBrowser/13.0.3.301 Safari/537.36",
+            "Mozilla/5.0 (Android 13; Tablet; rv:132.0) Gecko/132.0 Firefox/132.0",
+            "Mozilla/5.0 (Tablet; OpenHarmony 5.0) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/114.0.0.0 Safari/537.36 ArkWeb/4.1.6.1 Mobile",
+            // WeCom on a phone and on Windows
+            "Mozilla/5.0 (iPhone; CPU iPhone OS 16_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 wxwork/4.1.10 MicroMessenger/7.0.1 Language/zh ColorScheme/Light",
+            "Mozilla/5.0 (Windows NT 10.0; WOW64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/91.0.4472.77 Safari/537.36 wxwork/4.1.10 (MicroMessenger/6.2) WindowsWechat MailPlugin_Electron WeMail embeddisk",
+            "curl/8.5.0",
+            "",
+        ];
+        let by_browser = [
+            (Browser::Wechat, &wechat[..]),
+            (Browser::Phone, &phone),
+            (Browser::Other, &other),
+        ];
+        for (expected, agents) in by_browser {
+            for agent in agents {
+                let mut headers = HeaderMap::new();
+                headers.insert(USER_AGENT, HeaderValue::from_static(agent));
+                assert_eq!(browser(&headers), expected, "{agent}");
+            }
+        }
+        assert_eq!(browser(&HeaderMap::new()), Browser::Other);
+        let mut headers = HeaderMap::new();
+        let agent = "Mozilla/5.0 (Linux; Android 13; 红米) Mobile MicroMessenger/8.0.42".as_bytes();
+        headers.insert(USER_AGENT, HeaderValue::from_bytes(agent).unwrap());
+        assert_eq!(browser(&headers), Browser::Wechat);
     }
 }

@@ -33,7 +33,9 @@ pub(crate) use lifetime::STANDARD_LIFETIME;
 pub(crate) use lifetime::jitter_seed;
 pub use lifetime::{Freshness, Lifetime};
 pub(crate) use record::RecordView;
-pub(crate) use record::{Record, Refresh, SCOPE_BASE, SCOPE_USER_INFO, Token, UserDetails};
+pub(crate) use record::{
+    Record, Refresh, SCOPE_BASE, SCOPE_LOGIN, SCOPE_USER_INFO, Token, UserDetails,
+};
 #[cfg(any(feature = "redis", test))]
 pub(crate) use record::{RefreshView, TokenView, UserDetailsView};
 pub(crate) use secret::KeyList;

@@ -44,6 +44,9 @@ pub(crate) const SCOPE_BASE: &str = "snsapi_base";
 /// WeChat's name of the scope that also covers the nickname and the avatar.
 pub(crate) const SCOPE_USER_INFO: &str = "snsapi_userinfo";
 
+/// WeChat's name of the scope of a website app (网站应用), which covers the user's profile.
+pub(crate) const SCOPE_LOGIN: &str = "snsapi_login";
+
 /// The facts about a user that WeChat returned together with the tokens, and the time of the user's
 /// last logout everywhere.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

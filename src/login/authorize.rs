@@ -1,9 +1,10 @@
-//! The URL of WeChat's authorize page.
+//! The URLs of WeChat's pages at which users allow a login.
 
 use percent_encoding::utf8_percent_encode;
 
 use super::query::URI_COMPONENT;
 use super::scope::Scope;
+use crate::credential::SCOPE_LOGIN;
 
 /// Optional parameters of the authorize URL, which all follow `state`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,35 +14,53 @@ pub(crate) struct AuthorizeOptions {
     pub(crate) connect_redirect: bool,
 }
 
+/// The page of WeChat at which users allow a login.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum AuthorizePage {
+    /// Web authorization of an Official Account (网页授权), in WeChat's browser.
+    OfficialAccount {
+        scope: Scope,
+        options: AuthorizeOptions,
+    },
+    /// Login of a website app (网站应用), in other browsers: a QR code that the user scans with
+    /// WeChat. Its only scope is `snsapi_login`.
+    Website,
+}
+
 /// The parameters of an authorize URL.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AuthorizationRequest<'a> {
-    /// The base URL of the authorize pages, without a slash at the end.
+    /// The base URL of WeChat's pages, without a slash at the end.
     pub(crate) open_url: &'a str,
+    pub(crate) page: AuthorizePage,
     pub(crate) app_id: &'a str,
     pub(crate) redirect_uri: &'a str,
-    pub(crate) scope: Scope,
     pub(crate) state: &'a str,
-    pub(crate) options: AuthorizeOptions,
 }
 
 impl AuthorizationRequest<'_> {
-    /// Returns the URL of the authorize page. WeChat checks this URL with a regular expression: the
-    /// parameters must have exactly this order and letter case (guide to web authorization).
+    /// Returns the URL of the page. WeChat checks this URL with a regular expression: the
+    /// parameters must have exactly this order and letter case (guides to web authorization and to
+    /// the login of website apps).
     pub(crate) fn url(&self) -> String {
         let encoded = |text| utf8_percent_encode(text, URI_COMPONENT);
+        let (path, scope, options) = match self.page {
+            AuthorizePage::OfficialAccount { scope, options } => {
+                ("oauth2/authorize", scope.as_str(), options)
+            }
+            AuthorizePage::Website => ("qrconnect", SCOPE_LOGIN, AuthorizeOptions::default()),
+        };
         let mut url = format!(
-            "{}/connect/oauth2/authorize?appid={}&redirect_uri={}&response_type=code&scope={}&state={}",
+            "{}/connect/{path}?appid={}&redirect_uri={}&response_type=code&scope={scope}&state={}",
             self.open_url,
             encoded(self.app_id),
             encoded(self.redirect_uri),
-            self.scope.as_str(),
             encoded(self.state),
         );
         for (enabled, parameter) in [
-            (self.options.force_popup, "&forcePopup=true"),
-            (self.options.force_snapshot, "&forceSnapShot=true"),
-            (self.options.connect_redirect, "&connect_redirect=1"),
+            (options.force_popup, "&forcePopup=true"),
+            (options.force_snapshot, "&forceSnapShot=true"),
+            (options.connect_redirect, "&connect_redirect=1"),
         ] {
             if enabled {
                 url.push_str(parameter);
@@ -63,11 +82,13 @@ mod tests {
     ) -> AuthorizationRequest<'a> {
         AuthorizationRequest {
             open_url: "https://open.weixin.qq.com",
+            page: AuthorizePage::OfficialAccount {
+                scope,
+                options: AuthorizeOptions::default(),
+            },
             app_id,
             redirect_uri,
-            scope,
             state: "STATE",
-            options: AuthorizeOptions::default(),
         }
     }
 
@@ -107,12 +128,32 @@ mod tests {
             connect_redirect: true,
         };
         let url = AuthorizationRequest {
-            options: extras,
+            page: AuthorizePage::OfficialAccount {
+                scope: Scope::UserInfo,
+                options: extras,
+            },
             ..request("wx1", "https://a.b/c", Scope::UserInfo)
         }
         .url();
         assert!(url.ends_with(
             "&state=STATE&forcePopup=true&forceSnapShot=true&connect_redirect=1#wechat_redirect"
         ));
+    }
+
+    /// The URL has the form of the example in WeChat's guide to the login of website apps
+    /// (网站应用微信登录).
+    #[test]
+    fn website_page_has_its_own_path_and_scope() {
+        let redirect_uri = "https://passport.yhd.com/wechat/callback.do";
+        let url = AuthorizationRequest {
+            page: AuthorizePage::Website,
+            state: "3d6be0a4035d839573b04816624a415e",
+            ..request("wxbdc5610cc59c1631", redirect_uri, Scope::Base)
+        }
+        .url();
+        assert_eq!(
+            url,
+            "https://open.weixin.qq.com/connect/qrconnect?appid=wxbdc5610cc59c1631&redirect_uri=https%3A%2F%2Fpassport.yhd.com%2Fwechat%2Fcallback.do&response_type=code&scope=snsapi_login&state=3d6be0a4035d839573b04816624a415e#wechat_redirect"
+        );
     }
 }

@@ -228,7 +228,8 @@ impl LoginBuilder {
 
     /// Sets whether browsers other than WeChat's get a page of the layer that asks the user to open
     /// the link in WeChat. Otherwise the layer redirects them to WeChat, which shows a similar
-    /// page. Default: `false`.
+    /// page. With a [`website`](Self::website), only phones get this page, and the setting changes
+    /// nothing. Default: `false`.
     pub fn wechat_only(self, only: bool) -> Self {
         self.set(|settings| settings.wechat_only = only)
     }
@@ -342,7 +343,9 @@ impl LoginBuilder {
     /// - one of the [`return_origins`](Self::return_origins) is not an origin;
     /// - [`bind_to_identity`](Self::bind_to_identity) is combined with
     ///   [`dangerous_allow_missing_state_cookie`](Self::dangerous_allow_missing_state_cookie) or
-    ///   with [`on_login`](Self::on_login).
+    ///   with [`on_login`](Self::on_login);
+    /// - a [`website`](Self::website) is combined with [`bind_to_identity`](Self::bind_to_identity),
+    ///   or shares a Redis hash with the account.
     pub fn build(self) -> Result<Login, Error> {
         let settings = self.0?;
         settings.check_paths()?;

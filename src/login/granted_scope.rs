@@ -14,14 +14,14 @@ use super::reply::HandlerReply;
 use super::return_to::ReturnTo;
 use super::scope::Scope;
 use crate::credential::UserId;
-use crate::identity::{Identify, Identity, RequestHead};
+use crate::identity::{Identity, RequestHead};
 use crate::users::GrantedScope;
 
 impl LoginHandler {
     /// Returns the id of the user of the browser's session. Ignores virtual users of snapshot
     /// pages, whose grants do not last.
     pub(super) fn session_user_id(&self, head: &RequestHead<'_>) -> Option<Box<str>> {
-        match self.0.session_cookie.identify(head) {
+        match self.0.session_cookie.identify_own(head) {
             Identity::User(user) if !user.session.snapshot => Some(user.id.into()),
             Identity::User(_) | Identity::Anonymous | Identity::Invalid(_) => None,
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::HeaderValue;
 
-use super::authorize::AuthorizationRequest;
+use super::authorize::{AuthorizationRequest, AuthorizePage};
 use super::cookies::{AttemptStatus, BrowserLogins, LoginAttempt, LoginCookies};
 use super::exchange::{MAX_CODES_PER_LOGIN, RunningExchanges, TRANSIENT_FAILURE_LIFETIME};
 use super::failure::LoginFailure;
@@ -52,14 +52,44 @@ pub(super) struct Inner {
     /// Limits the exchanges of this handler and its clones.
     pub(super) exchange_limiter: Arc<ExchangeLimiter>,
     pub(super) running_exchanges: Arc<RunningExchanges>,
-    redirect_uri: String,
+    pub(super) redirect_uri: String,
+    pub(super) app_kind: AppKind,
+    /// `true` if the header `User-Agent` decides which login begins, or whether one begins.
+    pub(super) user_agent_decides: bool,
+}
+
+/// The kind of app whose users a handler logs in.
+pub(super) enum AppKind {
+    /// An Official Account (公众号), with the handler of the website app beside it.
+    OfficialAccount { website: Option<LoginHandler> },
+    /// A website app (网站应用).
+    Website,
 }
 
 impl LoginHandler {
-    /// Creates the handler, with keys that are derived for this account and this callback.
-    pub(super) fn new(settings: LoginSettings, users: UserTokens) -> Self {
+    /// Creates the handler for the users of an Official Account, and that of the website beside it.
+    pub(super) fn new(mut settings: LoginSettings, users: UserTokens) -> Self {
+        let website = settings.website.take();
+        let website = website.filter(|website| is_other_app(website, &users));
+        let website = website.map(|website| {
+            let settings = settings.for_website(website.app_id());
+            Self::of_app(settings, website, AppKind::Website)
+        });
+        Self::of_app(settings, users, AppKind::OfficialAccount { website })
+    }
+
+    /// Creates the handler of one app, with keys that are derived for this app and this callback.
+    fn of_app(settings: LoginSettings, users: UserTokens, app_kind: AppKind) -> Self {
         let app = users.app_id();
-        let session = settings.session_cookie(app, users.clock());
+        let (website, user_agent_decides) = match &app_kind {
+            AppKind::OfficialAccount { website } => {
+                let decides = settings.wechat_only || website.is_some();
+                (website.as_ref(), decides)
+            }
+            AppKind::Website => (None, true),
+        };
+        let website_session = website.map(|website| website.session_cookie().clone());
+        let session = settings.session_cookie(app, users.clock(), website_session);
         let (keys, lifetime) = (&settings.cookie_keys, settings.state_lifetime);
         let callback = settings.public_url.public_path(&settings.callback_path);
         let states = StateSigner::new(app, keys, &callback, lifetime);
@@ -80,6 +110,8 @@ impl LoginHandler {
             exchange_limiter: ExchangeLimiter::new(),
             running_exchanges: Arc::default(),
             redirect_uri,
+            app_kind,
+            user_agent_decides,
         }))
     }
 
@@ -88,7 +120,21 @@ impl LoginHandler {
         &self.0.settings.public_url
     }
 
-    /// Returns the session cookie that logins set.
+    /// Returns the users whose tokens the login stores.
+    pub(crate) fn users(&self) -> &UserTokens {
+        &self.0.users
+    }
+
+    /// Returns the handler of the website app (网站应用) that stands beside the account.
+    pub(crate) fn website(&self) -> Option<&Self> {
+        match &self.0.app_kind {
+            AppKind::OfficialAccount { website } => website.as_ref(),
+            AppKind::Website => None,
+        }
+    }
+
+    /// Returns the session cookie that logins set. As an identity, it also reads the sessions of the
+    /// website.
     pub(crate) fn session_cookie(&self) -> &SessionCookie {
         &self.0.session_cookie
     }
@@ -152,7 +198,7 @@ impl LoginHandler {
         self.redirect_for_attempt(&attempt, &browser)
     }
 
-    /// Returns a redirect to WeChat's authorize page, with the browser's changed cookies.
+    /// Returns a redirect to WeChat's page, with the browser's changed cookies.
     pub(super) fn redirect_for_attempt(
         &self,
         attempt: &LoginAttempt,
@@ -162,19 +208,21 @@ impl LoginHandler {
         let state = inner.state_signer.encode(attempt.state);
         let authorize = AuthorizationRequest {
             open_url: inner.users.wechat().open_url(),
+            page: match inner.app_kind {
+                AppKind::OfficialAccount { .. } => AuthorizePage::OfficialAccount {
+                    scope: attempt.scope,
+                    options: inner.settings.authorize_options,
+                },
+                AppKind::Website => AuthorizePage::Website,
+            },
             app_id: inner.users.app_id().as_str(),
             redirect_uri: &inner.redirect_uri,
-            scope: attempt.scope,
             state: &state,
-            options: inner.settings.authorize_options,
         };
         match HeaderValue::try_from(authorize.url()) {
             Ok(url) => {
                 metrics::count_login_start();
-                LoginReply {
-                    content: ReplyContent::Redirect(url),
-                    set_cookies: self.changed_cookie_headers(browser),
-                }
+                LoginReply::redirect(url, self.changed_cookie_headers(browser))
             }
             Err(_) => self.reply_with_failure(LoginFailure::Misconfigured, None),
         }
@@ -205,10 +253,7 @@ impl LoginHandler {
         );
         // A page consists of visible ASCII, so the conversion never fails.
         let url = HeaderValue::try_from(url).unwrap_or_else(|_| HeaderValue::from_static("/"));
-        LoginReply {
-            content: ReplyContent::Redirect(url),
-            set_cookies: cookies,
-        }
+        LoginReply::redirect(url, cookies)
     }
 
     /// Returns a failure page whose button leads to `button_url`. For `None`, the button leads to
@@ -222,14 +267,11 @@ impl LoginHandler {
             LoginFailure::BadRequest => self.start_page().as_str().to_owned(),
             _ => self.0.settings.login_url(None, None),
         });
-        LoginReply {
-            content: ReplyContent::FailurePage(FailurePage {
-                failure,
-                button_url,
-                retry_after: failure.is_transient().then_some(TRANSIENT_FAILURE_LIFETIME),
-            }),
-            set_cookies: Vec::new(),
-        }
+        LoginReply::new(ReplyContent::FailurePage(FailurePage {
+            failure,
+            button_url,
+            retry_after: failure.is_transient().then_some(TRANSIENT_FAILURE_LIFETIME),
+        }))
     }
 
     /// Returns `Set-Cookie` values for the changed login cookies of a browser. The browser sends
@@ -259,6 +301,21 @@ impl LoginHandler {
     pub(super) fn now(&self) -> Timestamp {
         self.0.users.clock().now()
     }
+}
+
+/// Returns `true` if a website has another AppID than the account beside which it stands. Otherwise
+/// logs an error, and the login works without the website.
+fn is_other_app(website: &UserTokens, account: &UserTokens) -> bool {
+    let is_other = website.app_id() != account.app_id();
+    if !is_other {
+        tracing::error!(
+            target: "tower_wechat::login",
+            app = %account.app_id(),
+            "the website of a login has the AppID of its account and is ignored; create its \
+             WechatClient with the AppID and the secret of the website app (网站应用)"
+        );
+    }
+    is_other
 }
 
 impl fmt::Debug for LoginHandler {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tracing::Instrument;
 
-use crate::credential::{AccessToken, UserId};
+use crate::credential::{AccessToken, AppId, UserId};
 use crate::error::Error;
 use crate::store::BoxFuture;
 use crate::wechat::{Language, UserInfo, UserTokenResponse, WechatClient};
@@ -51,7 +51,13 @@ impl LoginUser {
         }))
     }
 
-    /// Returns the user's openid, which identifies the user within the account.
+    /// Returns the AppID whose user this is: the account's, or that of the login's
+    /// [website](super::LoginBuilder::website).
+    pub fn app_id(&self) -> &AppId {
+        self.0.wechat.app_id()
+    }
+
+    /// Returns the user's openid, which identifies the user within the [`app_id`](Self::app_id).
     pub fn openid(&self) -> &str {
         self.0.openid.as_str()
     }
@@ -83,6 +89,7 @@ impl LoginUser {
 impl fmt::Debug for LoginUser {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("LoginUser")
+            .field("app_id", self.app_id())
             .field("openid", &self.openid())
             .field("unionid", &self.unionid())
             .field("scope", &self.scope())

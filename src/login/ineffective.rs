@@ -5,7 +5,7 @@ use super::failure::LoginFailure;
 use super::handler::LoginHandler;
 use super::reply::LoginReply;
 use super::return_to::ReturnTo;
-use crate::identity::{Identify, Identity, RequestHead};
+use crate::identity::{Identity, RequestHead};
 use crate::metrics;
 use crate::navigation::{Initiator, initiator};
 
@@ -36,7 +36,7 @@ impl LoginHandler {
         if !has_logged_in || browser_logins.since_login()? > FOLLOW_UP_SECONDS {
             return None;
         }
-        let has_session = matches!(self.0.session_cookie.identify(head), Identity::User(_));
+        let has_session = matches!(self.0.session_cookie.identify_own(head), Identity::User(_));
         let from_wechat = initiator(head.headers) == Some(Initiator::OtherOrigin);
         match (has_session, from_wechat) {
             (true, _) if is_anonymous => self.log_unread_session(),

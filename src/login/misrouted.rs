@@ -9,7 +9,6 @@ use super::handler::LoginHandler;
 use super::query::{parse_code_and_state, query_pairs};
 use super::reply::LoginReply;
 use super::return_to::ReturnTo;
-use super::state::StateError;
 use crate::identity::RequestHead;
 use crate::metrics;
 use crate::navigation::{Initiator, initiator, is_navigation};
@@ -32,24 +31,22 @@ const MIN_RELOAD_SECONDS: u64 = 2;
 
 impl LoginHandler {
     /// Returns a failure if this page load is a callback at a wrong path: its query has a state
-    /// that this application issued. Another login would end at the wrong path again.
+    /// that this application issued, for the account or for the website. Another login would end
+    /// at the wrong path again.
     pub(crate) fn reject_misrouted_callback(&self, head: &RequestHead<'_>) -> Option<LoginReply> {
         let query = head.uri.query()?;
         // This search ends the function for nearly every request, and costs less than parsing the
         // query.
         memchr::memmem::find(query.as_bytes(), b"state=")?;
-        let now = self.now();
-        let own_state =
-            |(name, value): (String, String)| match self.0.state_signer.verify(&value, now) {
-                Ok(state) | Err(StateError::Expired(state)) if name == "state" => Some(state),
-                Ok(_) | Err(StateError::Expired(_) | StateError::Forged) => None,
-            };
-        let state = query_pairs(head.uri).find_map(own_state)?;
+        let states = query_pairs(head.uri).filter(|(name, _)| name == "state");
+        let (handler, state) = states
+            .filter_map(|(_, value)| self.issuer_of(&value))
+            .next()?;
         if !is_navigation(head) {
             return None;
         }
-        self.bind_misrouted_code(head.uri, state.login_id);
-        Some(self.reject_wrong_callback_path(head.original_uri().path()))
+        handler.bind_misrouted_code(head.uri, state.login_id);
+        Some(handler.reject_wrong_callback_path(head.original_uri().path()))
     }
 
     /// Binds the code of a misrouted callback to its login, so that no other login can use the

@@ -22,6 +22,7 @@ mod builder;
 mod callback;
 mod context;
 pub(crate) mod cookies;
+mod door;
 pub(crate) mod exchange;
 mod failure;
 mod granted_scope;
@@ -45,6 +46,7 @@ mod settings;
 mod setup;
 pub(crate) mod state;
 mod verification_file;
+mod website;
 
 pub use self::builder::LoginBuilder;
 pub(crate) use self::handler::LoginHandler;

@@ -15,26 +15,31 @@ use super::return_to::{ReturnTo, ReturnToError, origin_of};
 use super::scope::Scope;
 use crate::error::ErrorKind;
 use crate::identity::RequestHead;
-use crate::navigation::is_wechat_browser;
 use crate::users::UserToken;
 
 impl LoginHandler {
     /// Returns a redirect to WeChat for a page load that has no user, or whose user lacks a scope.
-    /// Returns a failure if another login would not help, for example because recent logins had no
-    /// effect. `is_anonymous` is `true` if the layer's identity returned no user.
+    /// The browser decides whether the account or the website logs the user in. Returns a failure
+    /// if another login would not help, for example because recent logins had no effect.
+    /// `is_anonymous` is `true` if the layer's identity returned no user.
     pub(crate) fn redirect_to_wechat(
         &self,
         head: &RequestHead<'_>,
         scope: Option<Scope>,
         is_anonymous: bool,
     ) -> LoginReply {
-        let scope = scope.unwrap_or(self.0.settings.scope);
-        match self.requested_page(head) {
-            Ok(page) => self
-                .not_kept(head, &page, is_anonymous)
-                .unwrap_or_else(|| self.begin_or_reuse_attempt(scope, page, head.headers)),
-            Err(reply) => reply,
+        let page = match self.requested_page(head) {
+            Ok(page) => page,
+            Err(reply) => return reply,
+        };
+        let Some(handler) = self.handler_for_browser(head.headers) else {
+            return self.reject_outside_wechat(&page);
+        };
+        if let Some(reply) = handler.not_kept(head, &page, is_anonymous) {
+            return handler.marked_as_varying(reply);
         }
+        let scope = scope.unwrap_or(handler.0.settings.scope);
+        handler.begin_or_reuse_attempt(scope, page, head.headers)
     }
 
     /// Returns the page that a request asked for, as the return page of the login. Returns a
@@ -65,7 +70,9 @@ impl LoginHandler {
             Ok(page) => page,
             Err(reply) => return reply,
         };
-        if let Some(reply) = self.not_kept(head, &page, false) {
+        // Without the header `User-Agent`, both logins are considered.
+        let not_kept = |handler: &Self| handler.not_kept(head, &page, false);
+        if let Some(reply) = not_kept(self).or_else(|| self.website().and_then(not_kept)) {
             return reply;
         }
         let url = self.0.settings.login_url(Some(&page), scope);
@@ -85,7 +92,7 @@ impl LoginHandler {
     /// Returns a redirect to this path of the application.
     fn redirect_to_own_path(&self, path: String) -> LoginReply {
         match HeaderValue::try_from(path) {
-            Ok(path) => LoginReply::redirect(path),
+            Ok(path) => LoginReply::redirect(path, Vec::new()),
             Err(_) => self.reply_with_failure(LoginFailure::BadRequest, None),
         }
     }
@@ -185,29 +192,26 @@ impl LoginHandler {
     }
 
     /// Returns a redirect to WeChat, for an open login of this browser with this page and scope, or
-    /// else for a new login. Returns a failure if the browser's callbacks seem to get lost. Also
-    /// returns a failure if the login accepts only WeChat's browser and this is another one.
+    /// else for a new login. Returns a failure if the browser's callbacks seem to get lost.
     pub(super) fn begin_or_reuse_attempt(
         &self,
         scope: Scope,
         return_to: ReturnTo,
         headers: &HeaderMap,
     ) -> LoginReply {
-        if self.0.settings.wechat_only && !is_wechat_browser(headers) {
-            return self.reply_with_failure(
-                LoginFailure::NotInWechat,
-                Some(return_to.as_str().to_owned()),
-            );
-        }
+        let scope = self.requestable_scope(scope);
         let mut browser = self.0.login_cookies.read(headers, self.now());
-        let Some(attempt) = browser.reuse_attempt(scope, &return_to) else {
-            return self.begin_attempt(scope, return_to, browser);
+        let reply = match browser.reuse_attempt(scope, &return_to) {
+            None => self.begin_attempt(scope, return_to, browser),
+            Some(attempt)
+                if attempt.repeats >= MAX_MISSED_CALLBACKS
+                    && self.seems_to_miss_callback(&attempt, headers) =>
+            {
+                self.reject_missed_callback(&return_to)
+            }
+            Some(attempt) => self.redirect_for_attempt(&attempt, &browser),
         };
-        if attempt.repeats >= MAX_MISSED_CALLBACKS && self.seems_to_miss_callback(&attempt, headers)
-        {
-            return self.reject_missed_callback(&return_to);
-        }
-        self.redirect_for_attempt(&attempt, &browser)
+        self.marked_as_varying(reply)
     }
 
     /// Returns the page for a user whose page load failed with an error of this kind, or `None` if

@@ -11,6 +11,8 @@ pub(crate) struct LoginReply {
     pub(crate) content: ReplyContent,
     /// Values of the `Set-Cookie` headers of the response.
     pub(crate) set_cookies: Vec<HeaderValue>,
+    /// `true` if the header `User-Agent` of the request has decided about the reply.
+    pub(crate) varies_by_user_agent: bool,
 }
 
 /// The content of a reply.
@@ -25,11 +27,20 @@ pub(crate) enum ReplyContent {
 }
 
 impl LoginReply {
-    /// Returns a redirect to a URL, without cookies.
-    pub(super) fn redirect(url: HeaderValue) -> Self {
+    /// Returns a reply without cookies that does not depend on the `User-Agent`.
+    pub(super) fn new(content: ReplyContent) -> Self {
         Self {
-            content: ReplyContent::Redirect(url),
+            content,
             set_cookies: Vec::new(),
+            varies_by_user_agent: false,
+        }
+    }
+
+    /// Returns a redirect to a URL, with these `Set-Cookie` values.
+    pub(super) fn redirect(url: HeaderValue, set_cookies: Vec<HeaderValue>) -> Self {
+        Self {
+            set_cookies,
+            ..Self::new(ReplyContent::Redirect(url))
         }
     }
 }

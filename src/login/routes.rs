@@ -41,13 +41,13 @@ impl LoginHandler {
             return HandlerReply::Ready(self.reply_with_failure(LoginFailure::BadRequest, None));
         }
         if let Some(file) = self.verification_file(head.original_uri().path()) {
-            return HandlerReply::Ready(LoginReply {
-                content: ReplyContent::File(file.content.clone()),
-                set_cookies: Vec::new(),
-            });
+            let file = ReplyContent::File(file.content.clone());
+            return HandlerReply::Ready(LoginReply::new(file));
         }
         if self.is_callback_path(head.original_uri().path()) {
-            return self.handle_callback(head, bound_user);
+            return self
+                .handler_of_callback(head.uri)
+                .handle_callback(head, bound_user);
         }
         // A callback that a proxy has rewritten to the login path would begin another login.
         match self.reject_misrouted_callback(head) {
@@ -70,9 +70,12 @@ impl LoginHandler {
             self.log_unencoded_return_to(return_to.as_ref());
         }
         let return_to = return_to.unwrap_or_else(|| self.start_page());
-        let scope = self.0.settings.scope;
+        let Some(handler) = self.handler_for_browser(head.headers) else {
+            return HandlerReply::Ready(self.reject_outside_wechat(&return_to));
+        };
+        let scope = handler.0.settings.scope;
         let scope = link.scope.map_or(scope, |wanted| scope.at_least(wanted));
-        self.begin_with_granted_scope(scope, return_to, head, bound_user)
+        handler.begin_with_granted_scope(scope, return_to, head, bound_user)
     }
 
     /// Logs that a link to the login did not encode its `return_to`.

@@ -1,6 +1,6 @@
 //! Scopes of web authorization.
 
-use crate::credential::{SCOPE_BASE, SCOPE_USER_INFO};
+use crate::credential::{SCOPE_BASE, SCOPE_LOGIN, SCOPE_USER_INFO};
 
 /// Scope that WeChat asks a user to grant, as WeChat's guide to web authorization (网页授权) defines
 /// it.
@@ -13,6 +13,8 @@ use crate::credential::{SCOPE_BASE, SCOPE_USER_INFO};
 /// // The profile includes the user's identity.
 /// assert!(Scope::Base.is_granted_by("snsapi_userinfo"));
 /// assert!(!Scope::UserInfo.is_granted_by("snsapi_base"));
+/// // Users of a website app (网站应用) grant `snsapi_login`, which includes the profile.
+/// assert!(Scope::UserInfo.is_granted_by("snsapi_login"));
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
@@ -52,10 +54,15 @@ impl Scope {
     }
 
     /// Returns `true` if a granted scope, comma-separated as WeChat writes it, covers this scope.
+    /// `snsapi_login`, which a website app (网站应用) asks for, covers every scope.
     pub fn is_granted_by(self, granted: &str) -> bool {
         granted.split(',').any(|name| {
             let name = name.trim();
-            name == self.as_str() || (self == Self::Base && name == SCOPE_USER_INFO)
+            let covers_all = [SCOPE_USER_INFO, SCOPE_LOGIN].contains(&name);
+            match self {
+                Self::Base => covers_all || name == SCOPE_BASE,
+                Self::UserInfo => covers_all,
+            }
         })
     }
 }

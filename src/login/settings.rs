@@ -15,6 +15,7 @@ use crate::clock::Clock;
 use crate::credential::AppId;
 use crate::error::Error;
 use crate::identity::{CookieKeys, SessionCookie};
+use crate::users::UserTokens;
 
 const DEFAULT_CALLBACK_PATH: &str = "/wechat/callback";
 const DEFAULT_LOGIN_PATH: &str = "/wechat/login";
@@ -79,6 +80,8 @@ pub(super) struct LoginSettings {
     pub(super) max_retries: usize,
     pub(super) exchange_timeout: Duration,
     pub(super) verification_files: Vec<VerificationFile>,
+    /// The users of the website app (网站应用) beside the account.
+    pub(super) website: Option<UserTokens>,
 }
 
 impl LoginSettings {
@@ -105,11 +108,31 @@ impl LoginSettings {
             max_retries: DEFAULT_MAX_RETRIES,
             exchange_timeout: DEFAULT_EXCHANGE_TIMEOUT,
             verification_files: Vec::new(),
+            website: None,
+        }
+    }
+
+    /// Returns the settings of the login with the website app that stands beside the account.
+    ///
+    /// The scope is the broadest one, because `snsapi_login` covers it. A browser outside WeChat
+    /// keeps its cookies on the way to WeChat and back, so that a login without the state cookie is
+    /// never accepted.
+    pub(super) fn for_website(&self, app: &AppId) -> Self {
+        let cookie_name = self.cookie_name.as_deref();
+        Self {
+            scope: Scope::UserInfo,
+            authorize_options: AuthorizeOptions::default(),
+            allow_missing_state_cookie: false,
+            cookie_name: cookie_name.map(|name| format!("{name}_{}", app.as_str())),
+            verification_files: Vec::new(),
+            website: None,
+            ..self.clone()
         }
     }
 
     /// Returns an error if an attacker's link could store another WeChat account under a user's id
-    /// with these settings, or if two settings choose the user id.
+    /// with these settings, if two settings choose the user id, or if the layer could not find the
+    /// users of a login.
     pub(super) fn check_binding(&self) -> Result<(), Error> {
         if self.allow_missing_state_cookie && self.bind_to_identity {
             return Err(Error::configuration(
@@ -122,6 +145,13 @@ impl LoginSettings {
             return Err(Error::configuration(
                 "on_login and bind_to_identity cannot be combined, because each chooses the user id \
                  under which tokens are stored; set only one of them",
+            ));
+        }
+        if self.website.is_some() && self.bind_to_identity {
+            return Err(Error::configuration(
+                "website and bind_to_identity cannot be combined: the layer's identity returns users \
+                 of the account, for whom a login with the website stores no tokens; set only one \
+                 of them",
             ));
         }
         Ok(())
@@ -149,11 +179,17 @@ impl LoginSettings {
     }
 
     /// Returns the session cookie of one account's users, with the lifetimes and the name that were
-    /// set.
-    pub(super) fn session_cookie(&self, app: &AppId, clock: &Clock) -> SessionCookie {
+    /// set. `website` is the session cookie of the website beside the account.
+    pub(super) fn session_cookie(
+        &self,
+        app: &AppId,
+        clock: &Clock,
+        website: Option<SessionCookie>,
+    ) -> SessionCookie {
         let mut session = SessionCookie::builder(app, &self.cookie_keys)
             .secure(self.is_https())
-            .clock(clock.clone());
+            .clock(clock.clone())
+            .website(website);
         if let Some(lifetime) = self.session_lifetime {
             session = session.lifetime(lifetime);
         }

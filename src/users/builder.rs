@@ -62,6 +62,12 @@ impl UserTokens {
     }
 }
 
+impl From<UserTokensBuilder> for UserTokens {
+    fn from(builder: UserTokensBuilder) -> Self {
+        builder.build()
+    }
+}
+
 impl UserTokensBuilder {
     fn new(wechat: WechatClient, store: Arc<dyn Store>) -> Self {
         let settings = ProviderConfig::new(RENEW_MARGIN, RenewalTiming::Jittered, CACHE_CAPACITY);

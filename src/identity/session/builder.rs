@@ -52,6 +52,7 @@ pub struct SessionCookieBuilder {
     lifetime: Duration,
     max_lifetime: Duration,
     clock: Clock,
+    website: Option<SessionCookie>,
 }
 
 impl SessionCookieBuilder {
@@ -65,6 +66,7 @@ impl SessionCookieBuilder {
             lifetime: DEFAULT_LIFETIME,
             max_lifetime: DEFAULT_MAX_SESSION_LIFETIME,
             clock: Clock::system(),
+            website: None,
         }
     }
 
@@ -109,6 +111,13 @@ impl SessionCookieBuilder {
         self
     }
 
+    /// Sets the session cookie of the website app (网站应用) beside the account. The identity reads
+    /// it if a request has no session of the account.
+    pub(crate) fn website(mut self, cookie: Option<SessionCookie>) -> Self {
+        self.website = cookie;
+        self
+    }
+
     /// Creates the session cookie.
     ///
     /// # Errors
@@ -142,6 +151,7 @@ impl SessionCookieBuilder {
             lifetime: self.lifetime,
             max_lifetime: self.max_lifetime,
             clock: self.clock,
+            website: self.website,
             log_limiter: Arc::default(),
         }))
     }

@@ -69,6 +69,8 @@ struct SessionSettings {
     max_lifetime: Duration,
     clock: Clock,
     macs: Vec<KeyedMac>,
+    /// The session cookie of the website app (网站应用) beside the account.
+    website: Option<SessionCookie>,
     log_limiter: Arc<LogLimiter>,
 }
 
@@ -171,8 +173,19 @@ impl SessionCookie {
     }
 
     /// Returns a `Set-Cookie` header that ends the session of the browser that receives it.
+    ///
+    /// If the login has a [website](crate::login::LoginBuilder::website), a
+    /// [`Logout`](crate::Logout) ends the website's session too, which is in a cookie of its own.
     pub fn clear(&self) -> HeaderValue {
         set_cookie_header(&format!("{}=", self.0.name), "/", 0, self.0.secure)
+    }
+
+    /// Returns the `Set-Cookie` headers that end the sessions of this cookie and of the website's.
+    pub(crate) fn clear_with_website(&self) -> impl Iterator<Item = HeaderValue> + '_ {
+        [Some(self), self.0.website.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(Self::clear)
     }
 }
 

@@ -35,6 +35,9 @@ pub(crate) struct Session {
     /// `true` if the login was within two minutes before the session was verified. The cookie does
     /// not contain this field, which follows from `logged_in_at`.
     pub(crate) recent_login: bool,
+    /// `true` if the user has logged in through the website app (网站应用) beside the account. The
+    /// cookie does not contain this field: the session is in the website's own cookie.
+    pub(crate) website: bool,
     /// Time of the login, which does not change when the session is issued again. For `None`, the
     /// time of the issue is written.
     pub(crate) logged_in_at: Option<Timestamp>,
@@ -168,6 +171,7 @@ mod tests {
                 snapshot,
                 scope_declined,
                 recent_login: false,
+                website: false,
                 logged_in_at: Some(at(login * 1_000)),
                 last_known_logout: Some(at(epoch)),
             };

@@ -56,13 +56,15 @@ impl SessionCookie {
     }
 
     /// Returns the valid session among all cookies with the session cookie's name. If one user has
-    /// several sessions, returns the [most recent](VerifiedSession::recency) one. If there are
-    /// sessions of two users, logs a warning and returns `None`.
+    /// several sessions, returns the [most recent](VerifiedSession::recency) one.
+    ///
+    /// # Errors
+    /// [`UserConflict`], with a warning in the log: there are sessions of two users.
     fn find_session<'a>(
         &self,
         head: &RequestHead<'a>,
         now: Timestamp,
-    ) -> Option<VerifiedSession<'a>> {
+    ) -> Result<Option<VerifiedSession<'a>>, UserConflict> {
         let mut found: Option<VerifiedSession<'a>> = None;
         for value in cookies::values_named(head.headers, &self.0.name) {
             let Some(read) = self.verify(value, now) else {
@@ -71,13 +73,13 @@ impl SessionCookie {
             match &found {
                 Some(other) if !other.is_same_user(&read) => {
                     self.log_user_conflict(now);
-                    return None;
+                    return Err(UserConflict);
                 }
                 Some(other) if other.recency() >= read.recency() => {}
                 Some(_) | None => found = Some(read),
             }
         }
-        found
+        Ok(found)
     }
 
     /// Returns `true` if a request has an unexpired session under this cookie's name that this
@@ -142,12 +144,21 @@ impl VerifiedSession<'_> {
     }
 }
 
-impl Identify for SessionCookie {
-    fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a> {
+/// A request has valid sessions of two users under one name, so that it has no user.
+struct UserConflict;
+
+impl SessionCookie {
+    /// Returns the user of this cookie's session. Ignores the session of the website.
+    pub(crate) fn identify_own<'a>(&self, head: &RequestHead<'a>) -> Identity<'a> {
         let now = self.0.clock.now();
-        let Some(read) = self.find_session(head, now) else {
-            return Identity::Anonymous;
-        };
+        match self.find_session(head, now) {
+            Ok(Some(read)) => Identity::User(self.user_of(read, now)),
+            Ok(None) | Err(UserConflict) => Identity::Anonymous,
+        }
+    }
+
+    /// Returns the user of a session, with the cookie that renews the session if it is due.
+    fn user_of<'a>(&self, read: VerifiedSession<'a>, now: Timestamp) -> IdentifiedUser<'a> {
         // The session is issued again only if that extends the session. Near the end of the maximum
         // lifetime, issuing it again would not.
         let is_past_half =
@@ -156,11 +167,30 @@ impl Identify for SessionCookie {
             is_past_half && self.expiry(now, read.logged_in_at, read.session) > read.expires_at;
         let VerifiedSession { id, session, .. } = read;
         let set_cookie = extends_session.then(|| self.issue_for_id(&id, session));
-        Identity::User(IdentifiedUser {
+        IdentifiedUser {
             id,
             set_cookie,
             session,
-        })
+        }
+    }
+}
+
+impl Identify for SessionCookie {
+    /// Returns the user of the account's session. Only a request that has none, of any user, can
+    /// have the user of the website's session.
+    fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a> {
+        let now = self.0.clock.now();
+        match (self.find_session(head, now), &self.0.website) {
+            (Ok(Some(read)), _) => Identity::User(self.user_of(read, now)),
+            (Ok(None), Some(website)) => match website.identify_own(head) {
+                Identity::User(mut user) => {
+                    user.session.website = true;
+                    Identity::User(user)
+                }
+                other @ (Identity::Anonymous | Identity::Invalid(_)) => other,
+            },
+            (Ok(None), None) | (Err(UserConflict), _) => Identity::Anonymous,
+        }
     }
 
     fn session_cookie(&self) -> Option<&SessionCookie> {

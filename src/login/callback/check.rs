@@ -1,6 +1,6 @@
 //! The checks of a callback before its code is spent.
 
-use crate::identity::{Identify, Identity, RequestHead};
+use crate::identity::{Identity, RequestHead};
 use crate::login::context::CallbackContext;
 use crate::login::cookies::{AttemptStatus, CodeFingerprint, LoginAttempt};
 use crate::login::failure::LoginFailure;
@@ -87,7 +87,7 @@ impl LoginHandler {
             browser_logins,
             has_state_cookie,
             session_user_id: self.session_user_id(head),
-            has_session: matches!(inner.session_cookie.identify(head), Identity::User(_)),
+            has_session: matches!(inner.session_cookie.identify_own(head), Identity::User(_)),
             foreign_session: inner.session_cookie.finds_foreign(head),
         };
         match attempt.status {

@@ -53,6 +53,7 @@ impl LoginHandler {
             snapshot: signed_in.snapshot,
             scope_declined: granted.is_some_and(|granted| !attempt.scope.is_granted_by(granted)),
             recent_login: true,
+            website: false,
             logged_in_at: Some(now),
             last_known_logout: signed_in.epoch.map(Timestamp::from_millis),
         };

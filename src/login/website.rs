@@ -1,0 +1,100 @@
+//! The setter of a login's website, for browsers outside WeChat.
+
+use super::builder::LoginBuilder;
+use super::setup::Login;
+use crate::error::Error;
+use crate::users::UserTokens;
+
+impl LoginBuilder {
+    /// Sets the website app (网站应用) that logs in the users of browsers outside WeChat. Default:
+    /// none, all browsers are redirected to the account's page.
+    ///
+    /// WeChat's browser, on computers too, still logs in with the account. Browsers of computers and
+    /// tablets, and WeCom's browser, are redirected to WeChat's page with a QR code
+    /// (`connect/qrconnect`, scope `snsapi_login`). Other browsers of phones get the page of
+    /// [`wechat_only`](Self::wechat_only), because a phone cannot scan its own screen.
+    ///
+    /// ```
+    /// use tower_wechat::{
+    ///     CookieKeys, Login, MemoryStore, UserTokens, WechatClient, WechatLayer, WechatUser,
+    /// };
+    ///
+    /// async fn me(user: WechatUser) -> String {
+    ///     // The unionid joins the two: each app has its own openid of one person.
+    ///     format!("{} {:?} {:?}", user.app_id(), user.openid(), user.unionid())
+    /// }
+    ///
+    /// # fn main() -> Result<(), tower_wechat::Error> {
+    /// let store = MemoryStore::new();
+    /// let account = WechatClient::new("wx0123456789abcdef", "secret")?;
+    /// let website = WechatClient::new("wxfedcba9876543210", "secret of the website app")?;
+    /// let login = Login::builder("https://h5.example.com", CookieKeys::random()?)
+    ///     .website(UserTokens::new(website, store.clone()))
+    ///     .build()?;
+    /// let layer = WechatLayer::new(UserTokens::new(account, store)).login(login);
+    /// # let _ = (layer, me);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// The host of the public URL must be the website app's 授权回调域, and the account's 网页授权域名.
+    /// Both logins have the same callback.
+    ///
+    /// # Its users
+    ///
+    /// A website app is an app of its own: its users have other openids than the account's, other
+    /// tokens and another session cookie. [`WechatUser::app_id`](crate::WechatUser::app_id) and the
+    /// `app_id` of a hook's [`LoginUser`](super::LoginUser) return its AppID. The unionid of a
+    /// person is the same for both if both apps belong to one Open Platform account (开放平台). This
+    /// crate does not join them; a hook ([`on_login`](Self::on_login)) can return one user id for
+    /// both.
+    ///
+    /// `snsapi_login` covers the profile. Its users meet every
+    /// [`require_scope`](crate::WechatLayer::require_scope), and are never redirected for a scope.
+    ///
+    /// If a browser has sessions of both, the account's user is the user of the request. A
+    /// [`Logout`](crate::Logout) ends both sessions.
+    /// [`WechatUser::revoke`](crate::WechatUser::revoke) ends all sessions of that user, and none of
+    /// the same person's other openid.
+    ///
+    /// The session cookie of the login identifies these users. An identity of the application's own
+    /// ([`WechatLayer::identity`](crate::WechatLayer::identity)) finds them if it wraps that cookie
+    /// ([`WechatLayer::session_cookie`](crate::WechatLayer::session_cookie)).
+    ///
+    /// # Its settings
+    ///
+    /// The website has the settings of the login, with these exceptions:
+    ///
+    /// - If [`cookie_name`](Self::cookie_name) is set, the name of its session cookie is that name,
+    ///   `_` and the website's AppID. The default is `wechat_session_` and that AppID.
+    /// - [`scope`](Self::scope), [`force_popup`](Self::force_popup),
+    ///   [`force_snapshot`](Self::force_snapshot), [`connect_redirect`](Self::connect_redirect) and
+    ///   [`wechat_only`](Self::wechat_only) do not apply.
+    /// - [`dangerous_allow_missing_state_cookie`](Self::dangerous_allow_missing_state_cookie) does
+    ///   not apply: browsers of computers keep their cookies.
+    /// - WeChat has no snapshot pages there, so that [`snapshot_users`](Self::snapshot_users) does
+    ///   not matter.
+    ///
+    /// `build` fails if [`bind_to_identity`](Self::bind_to_identity) is set too. It also fails if
+    /// the website's store would share a Redis hash with the account: the names of the hashes must
+    /// contain `{appid}`. A website with the AppID of the account is ignored, with an error in the
+    /// log.
+    pub fn website(self, users: impl Into<UserTokens>) -> Self {
+        let users = users.into();
+        self.set(|settings| settings.website = Some(users))
+    }
+}
+
+impl Login {
+    /// Returns this login with the users of a website app, as [`LoginBuilder::website`] sets them.
+    /// The caller has checked the website's store.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the login stores tokens under
+    /// the user id of the layer's identity.
+    #[allow(dead_code)]
+    pub(crate) fn with_website(mut self, users: impl Into<UserTokens>) -> Result<Self, Error> {
+        self.0.website = Some(users.into());
+        self.0.check_binding()?;
+        Ok(self)
+    }
+}
