@@ -22,7 +22,23 @@ impl AccountParts {
     /// Returns the tokens of the users to whom the user of this session belongs.
     #[inline]
     pub(super) fn users_for(&self, session: Session) -> &UserTokens {
-        self.users.for_user(session.snapshot)
+        let website = match session.website {
+            true => self.website_users(),
+            false => None,
+        };
+        website.unwrap_or(&self.users).for_user(session.snapshot)
+    }
+
+    /// Returns `true` if the user of this session is the account's, or that of its website. A
+    /// website's user has no meaning for a layer without that website.
+    #[inline]
+    pub(super) fn has_user_of(&self, session: Session) -> bool {
+        !session.website || self.website_users().is_some()
+    }
+
+    /// Returns the users of the website app (网站应用) beside the account.
+    fn website_users(&self) -> Option<&UserTokens> {
+        Some(self.login.as_ref()?.website()?.users())
     }
 }
 

@@ -57,6 +57,9 @@ use crate::login::LoginHandler;
 /// Accept POST requests only, and take the user as an argument. Browsers send the session cookie with
 /// no POST of another site, so another site can then log nobody out.
 ///
+/// If the login has a [website](crate::login::LoginBuilder::website), the browser may have a session
+/// of each app. The layer ends both.
+///
 /// # Several layers
 ///
 /// On a route with layers for two accounts, the innermost layer that has a session cookie ends its
@@ -77,7 +80,7 @@ impl Logout {
 
 impl<I: Identify, R> AccountLayer<I, R> {
     /// Removes the [`Logout`] from a response, and adds the headers that remove this layer's session
-    /// cookies. Returns `false` and leaves the response unchanged if the layer has no session
+    /// cookies, also that of the login's website. Returns `false` and leaves the response unchanged if the layer has no session
     /// cookie.
     ///
     /// The session cookies of the identity and of the login differ if the application has given the
@@ -91,7 +94,9 @@ impl<I: Identify, R> AccountLayer<I, R> {
             response.extensions_mut().remove::<Logout>();
         }
         for cookie in cookies.into_iter().flatten() {
-            add_removal_cookie(response, cookie.clear());
+            for removal in cookie.clear_with_website() {
+                add_removal_cookie(response, removal);
+            }
         }
         has_session_cookie
     }

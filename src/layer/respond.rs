@@ -1,7 +1,7 @@
 //! Responses to requests that do not reach their handler: redirects to the login, and rejections.
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, PRAGMA, SET_COOKIE};
-use http::{Extensions, HeaderValue, Request, Response, StatusCode};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, PRAGMA, SET_COOKIE, VARY};
+use http::{Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode};
 
 use super::account_layer::AccountLayer;
 use super::rejection::{Reject, Rejection};
@@ -191,6 +191,9 @@ impl<I, R> LayerSettings<I, R> {
         for cookie in reply.set_cookies {
             headers.append(SET_COOKIE, cookie);
         }
+        if reply.varies_by_user_agent {
+            add_vary(headers, "user-agent");
+        }
         response
     }
 }
@@ -203,6 +206,19 @@ enum RedirectTarget {
     /// A redirect to the login's own path, which redirects to WeChat. A redirect to WeChat needs
     /// the header `User-Agent`, which a [`RetainedHead`] does not contain.
     LoginPath,
+}
+
+/// Adds the name of a request's header to `Vary`, unless the response already varies by it.
+fn add_vary(headers: &mut HeaderMap, name: &'static str) {
+    let mut names = headers
+        .get_all(VARY)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim);
+    if !names.any(|known| known == "*" || known.eq_ignore_ascii_case(name)) {
+        headers.append(VARY, HeaderValue::from_static(name));
+    }
 }
 
 /// Returns the rendered response with the headers that the handler and the layers inside have set,
@@ -239,11 +255,12 @@ fn merge_handler_headers<B>(
     for (name, value) in std::mem::take(rendered.headers_mut()) {
         match name {
             // The value in the rendered response replaces the handler's value.
-            Some(name) if name != SET_COOKIE => {
+            Some(name) if name != SET_COOKIE && name != VARY => {
                 headers.insert(&name, value);
                 last = Some(name);
             }
-            // Cookies of the rendered response are added to the handler's cookies.
+            // Cookies of the rendered response are added to the handler's cookies, and so are the
+            // headers by which the rendered response varies.
             Some(name) => {
                 headers.append(&name, value);
                 last = Some(name);

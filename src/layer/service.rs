@@ -164,6 +164,9 @@ impl<S, I, R> ServiceCall<'_, S, I, R> {
             return self.respond_without_inner(response);
         }
         match settings.identity.identify(&head) {
+            Identity::User(user) if !parts.has_user_of(user.session) => {
+                self.reject_or_pass(Rejection::unnamed(), request)
+            }
             Identity::User(user) => {
                 let users = parts.users_for(user.session);
                 let Some(token) = users.cached_by_id(&user.id) else {

@@ -350,6 +350,7 @@ impl LoginBuilder {
         let settings = self.0?;
         settings.check_paths()?;
         settings.check_binding()?;
+        settings.check_website_store()?;
         Ok(Login(settings))
     }
 

@@ -157,6 +157,14 @@ impl LoginSettings {
         Ok(())
     }
 
+    /// Returns an error if the website's store would share a record with the account.
+    pub(super) fn check_website_store(&self) -> Result<(), Error> {
+        match &self.website {
+            Some(website) => website.token_store().check_several_accounts(),
+            None => Ok(()),
+        }
+    }
+
     /// Returns an error if the public URL is the address of one of the login's own paths. If a
     /// proxy stripped the path of such a public URL, requests for that path and for the start page
     /// would look the same.
