@@ -1,4 +1,4 @@
-//! The access tokens and tickets of the simulated account, issued and checked by WeChat's rules
+//! The access tokens and tickets of a simulated account, issued and checked by WeChat's rules
 //! (`/cgi-bin`).
 
 use std::{collections::HashMap, time::Duration};
@@ -49,7 +49,7 @@ pub(super) struct AccountTokenResult {
 
 /// The issuer of the account's access tokens and tickets. A token of `cgi-bin/token` and a token of
 /// `cgi-bin/stable_token` are valid independently of each other.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct AccountTokenIssuer {
     plain: Option<ActiveSecret>,
     stable: Option<ActiveSecret>,
@@ -67,6 +67,23 @@ pub(super) struct AccountTokenIssuer {
 }
 
 impl AccountTokenIssuer {
+    pub(super) fn new(app_id: &str) -> Self {
+        Self {
+            plain: None,
+            stable: None,
+            latest: None,
+            issued: HashMap::new(),
+            tickets: HashMap::new(),
+            forced_at: None,
+            forced_refreshes: WindowCounter::default(),
+            plain_calls: WindowCounter::default(),
+            stable_calls: WindowCounter::default(),
+            stable_calls_per_minute: WindowCounter::default(),
+            quota_clears: WindowCounter::default(),
+            issue_log: IssueLog::new(app_id),
+        }
+    }
+
     /// Handles `cgi-bin/token`: issues a new token. The former token remains valid for the time of
     /// the setting `account_token_overlap`.
     pub(super) fn token(
@@ -158,8 +175,8 @@ impl AccountTokenIssuer {
         }
     }
 
-    /// Checks that this access token of the account is valid. A superseded token gets 40001, and an
-    /// expired token 42001.
+    /// Checks that this access token is valid for this account. A superseded token gets 40001, and
+    /// an expired token 42001.
     pub(super) fn check_token(
         &self,
         access_token: &str,

@@ -6,6 +6,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    app::SimulatedApp,
+    apps::AppIndex,
     handle::Simulator,
     http,
     settings::SimulatorSettings,
@@ -66,7 +68,7 @@ impl SimulatorBuilder {
         }
     }
 
-    /// Sets the AppID and the AppSecret of the account. Default: `wx0123456789abcdef` and
+    /// Sets the AppID and the AppSecret of the first account. Default: `wx0123456789abcdef` and
     /// `0123456789abcdef0123456789abcdef`.
     pub fn app(mut self, app_id: impl Into<String>, app_secret: impl Into<String>) -> Self {
         self.app_id = app_id.into();
@@ -95,14 +97,13 @@ impl SimulatorBuilder {
     pub async fn start(self) -> io::Result<Simulator> {
         let listener = TcpListener::bind(&self.listen).await?;
         let address = listener.local_addr()?;
-        let wechat =
-            SimulatedWechat::new(self.app_id.clone(), self.app_secret.clone(), self.settings);
+        let wechat = SimulatedWechat::new(self.app_id, self.app_secret.clone(), self.settings);
         let shared = Arc::new(SharedState::new(wechat));
         let finish = CancellationToken::new();
         let server = http::serve(listener, &shared, finish.clone());
+        let url = format!("http://{address}");
         Ok(Simulator {
-            url: format!("http://{address}"),
-            app_id: self.app_id,
+            first: SimulatedApp::new(&url, AppIndex::FIRST, &shared),
             app_secret: self.app_secret,
             shared,
             graceful_stop: finish,

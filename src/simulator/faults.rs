@@ -41,6 +41,7 @@ use std::{fmt, time::Duration};
 #[must_use = "a fault does nothing until it is injected"]
 pub struct Fault {
     pub(super) path: String,
+    pub(super) app_id: Option<String>,
     pub(super) delay: Duration,
     pub(super) options: FaultOptions,
     pub(super) times: Option<u64>,
@@ -79,10 +80,19 @@ impl Fault {
     pub fn on(path: impl Into<String>) -> Self {
         Self {
             path: path.into(),
+            app_id: None,
             delay: Duration::ZERO,
             options: FaultOptions::default(),
             times: None,
         }
+    }
+
+    /// Limits the fault to calls of the account or website app with this AppID. A call belongs to
+    /// the app that its `appid` or its access token names. Default: the calls of all apps, and those
+    /// that name none.
+    pub fn app(mut self, app_id: impl Into<String>) -> Self {
+        self.app_id = Some(app_id.into());
+        self
     }
 
     /// Sets a delay before the effect. A fault that has only a delay delays the normal reply.
@@ -181,6 +191,7 @@ impl fmt::Debug for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Fault")
             .field("path", &self.path)
+            .field("app_id", &self.app_id)
             .field("delay", &self.delay)
             .field("effect", &self.effect())
             .field("times", &self.times)
@@ -209,13 +220,20 @@ impl FaultList {
         &self.faults
     }
 
-    /// Returns the delay and the effect of the fault that applies to a call of this path. Counts
-    /// the call, and removes the fault after the last of its times.
+    /// Returns the delay and the effect of the fault that applies to a call of this path and app.
+    /// Counts the call, and removes the fault after the last of its times.
     ///
     /// Faults with a number of times apply first, in the order of their addition. Among faults
     /// without a number, the newest applies, so that a new fault replaces an old one.
-    pub(super) fn take_for(&mut self, path: &str) -> Option<(Duration, Effect)> {
-        let matches = |fault: &Fault| fault.path == path || fault.path == "*";
+    pub(super) fn take_for(
+        &mut self,
+        path: &str,
+        app_id: Option<&str>,
+    ) -> Option<(Duration, Effect)> {
+        let matches = |fault: &Fault| {
+            (fault.path == path || fault.path == "*")
+                && (fault.app_id.is_none() || fault.app_id.as_deref() == app_id)
+        };
         let counted = self
             .faults
             .iter()
@@ -238,7 +256,7 @@ mod tests {
     use super::*;
 
     fn next_errcode(faults: &mut FaultList, path: &str) -> Option<i64> {
-        match faults.take_for(path)?.1 {
+        match faults.take_for(path, None)?.1 {
             Effect::Errcode { errcode, .. } => Some(errcode),
             _ => None,
         }

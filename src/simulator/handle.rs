@@ -13,8 +13,8 @@ use crate::error::Error;
 use crate::wechat::WechatClient;
 
 use super::{
-    faults::Fault, issue_log::IssuedCredential, settings::SimulatorSettings, state::SharedState,
-    user_pair::UserPair, users::SimulatedUser,
+    app::SimulatedApp, apps::AppKind, faults::Fault, issue_log::IssuedCredential,
+    settings::SimulatorSettings, state::SharedState, user_pair::UserPair, users::SimulatedUser,
 };
 
 /// Time that [`Simulator::stop`] gives calls in progress: one second. The function then resets all
@@ -80,32 +80,32 @@ const GRACEFUL_STOP_TIMEOUT: Duration = Duration::from_secs(1);
 /// ```
 #[derive(Debug)]
 pub struct Simulator {
-    pub(super) url: String,
-    pub(super) app_id: String,
+    pub(super) first: SimulatedApp,
     pub(super) app_secret: String,
     pub(super) shared: Arc<SharedState>,
     pub(super) graceful_stop: CancellationToken,
     pub(super) server: Option<JoinHandle<()>>,
 }
 
+/// The first account has methods here, with which most tests need no [`SimulatedApp`].
 impl Simulator {
     /// Returns `http://ADDRESS`, without a slash at the end: the base URL of WeChat's API and of its
     /// pages.
     pub fn url(&self) -> &str {
-        &self.url
+        self.first.url()
     }
 
-    /// Returns the account's AppID.
+    /// Returns the AppID of the first account.
     pub fn app_id(&self) -> &str {
-        &self.app_id
+        self.first.app_id()
     }
 
-    /// Returns the account's AppSecret.
+    /// Returns the AppSecret with which the first account started.
     pub fn app_secret(&self) -> &str {
         &self.app_secret
     }
 
-    /// Returns a client of the simulated account, whose calls and login pages lead to this simulator.
+    /// Returns a client of the first account, whose calls and login pages lead to this simulator.
     ///
     /// For other settings, such as timeouts, pass [`url`](Self::url) to
     /// [`api_url`](crate::client::WechatClientBuilder::api_url) and
@@ -115,13 +115,44 @@ impl Simulator {
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the AppID or AppSecret of
     /// [`SimulatorBuilder::app`](super::SimulatorBuilder::app) is invalid.
     pub fn client(&self) -> Result<WechatClient, Error> {
-        WechatClient::builder(self.app_id(), self.app_secret())
-            .api_url(self.url())
-            .open_url(self.url())
-            .build()
+        self.first.client()
     }
 
-    /// Adds a user, or replaces the user with the same openid. At the next request to the authorize
+    /// Adds an account (公众号) beside the first one. If the simulator has an app with this AppID,
+    /// replaces its AppSecret and its kind, and keeps its codes and tokens.
+    pub fn add_account(
+        &self,
+        app_id: impl Into<String>,
+        app_secret: impl Into<String>,
+    ) -> SimulatedApp {
+        self.add_app(app_id.into(), app_secret.into(), AppKind::Account)
+    }
+
+    /// Adds a website app (网站应用), whose users log in by scanning a QR code on the page
+    /// `connect/qrconnect`. If the simulator has an app with this AppID, replaces its AppSecret and
+    /// its kind, and keeps its codes and tokens.
+    pub fn add_website(
+        &self,
+        app_id: impl Into<String>,
+        app_secret: impl Into<String>,
+    ) -> SimulatedApp {
+        self.add_app(app_id.into(), app_secret.into(), AppKind::Website)
+    }
+
+    fn add_app(&self, app_id: String, app_secret: String, kind: AppKind) -> SimulatedApp {
+        let mut wechat = self.shared.lock();
+        let index = wechat.apps.insert_or_replace(app_id, app_secret, kind);
+        drop(wechat);
+        SimulatedApp::new(self.url(), index, &self.shared)
+    }
+
+    /// Returns the account or website app with this AppID.
+    pub fn app(&self, app_id: &str) -> Option<SimulatedApp> {
+        let index = self.shared.lock().apps.find(app_id)?;
+        Some(SimulatedApp::new(self.url(), index, &self.shared))
+    }
+
+    /// Adds a user, or replaces the user with the same openid. At the next request to an authorize
     /// page, this user is logged in to WeChat.
     pub fn add_user(&self, user: SimulatedUser) {
         let mut wechat = self.shared.lock();
@@ -132,75 +163,68 @@ impl Simulator {
     /// Issues a code for this user, as the authorize page does. Adds the user if the simulator has
     /// no user with this openid.
     pub fn authorize(&self, openid: &str, scope: &str) -> String {
-        self.shared.lock().issue_code(openid, scope, false)
+        self.first.authorize(openid, scope)
     }
 
     /// Signs a user in without HTTP: issues an access token and a refresh token, and invalidates
     /// the user's former tokens. Adds the user if the simulator has no user with this openid.
     pub fn sign_in(&self, openid: &str, scope: &str) -> UserPair {
-        let mut wechat = self.shared.lock();
-        let now = wechat.now();
-        UserPair::from_pair(&wechat.sign_in(openid, scope), now)
+        self.first.sign_in(openid, scope)
     }
 
     /// Simulates that a user changes the WeChat password. Calls with the user's access token or
-    /// refresh token then get 42007, as WeChat's list of error codes says.
+    /// refresh token of any app then get 42007, as WeChat's list of error codes says.
     pub fn change_password(&self, openid: &str) {
-        self.shared.lock().user_tokens.change_password(openid);
+        self.shared.lock().change_password(openid);
     }
 
     /// Returns the user's current access token and refresh token, which may have expired. Returns
     /// `None` if the user has no tokens.
     pub fn current_pair(&self, openid: &str) -> Option<UserPair> {
-        let wechat = self.shared.lock();
-        wechat
-            .user_tokens
-            .pair(openid)
-            .map(|pair| UserPair::from_pair(pair, wechat.now()))
+        self.first.current_pair(openid)
     }
 
-    /// Returns the account's access token that `cgi-bin/token` or `cgi-bin/stable_token` returned
-    /// last.
+    /// Returns the first account's access token that `cgi-bin/token` or `cgi-bin/stable_token`
+    /// returned last.
     pub fn account_token(&self) -> Option<String> {
-        self.shared
-            .lock()
-            .account_tokens
-            .latest()
-            .map(str::to_owned)
+        self.first.account_token()
     }
 
-    /// Returns `true` if a call for the account may use this token now.
+    /// Returns `true` if a call for the first account may use this token now.
     pub fn is_account_token_valid(&self, token: &str) -> bool {
-        self.shared.lock().check_account_token(Some(token)).is_ok()
+        self.first.is_account_token_valid(token)
     }
 
-    /// Returns all codes, tokens and tickets issued since the start: first those of users, then
-    /// those of the account. Each group is in the order of issue. Tests look for lost, mixed-up or
-    /// leaked credentials.
+    /// Returns all codes, tokens and tickets of all apps issued since the start: first those of
+    /// users, then those of the accounts. Each group of an app is in the order of issue. Tests look
+    /// for lost, mixed-up or leaked credentials.
     #[doc(hidden)]
     pub fn issued_credentials(&self) -> Vec<IssuedCredential> {
         let wechat = self.shared.lock();
-        let users = wechat.user_tokens.issue_log.entries();
-        let account = wechat.account_tokens.issue_log.entries();
-        users.iter().chain(account).cloned().collect()
+        let users = wechat.apps.iter().map(|app| &app.user_tokens.issue_log);
+        let accounts = wechat.apps.iter().map(|app| &app.account_tokens.issue_log);
+        users
+            .chain(accounts)
+            .flat_map(|log| log.entries().iter().cloned())
+            .collect()
     }
 
     /// Returns the number of calls of each path since the start or the last
-    /// [`reset_calls`](Self::reset_calls). Calls with a fault are counted too. Control routes are
-    /// not counted. At most 4,096 different paths are counted.
+    /// [`reset_calls`](Self::reset_calls), of all apps. Calls with a fault are counted too. Control
+    /// routes are not counted. At most 4,096 different paths are counted.
     pub fn calls(&self) -> BTreeMap<String, u64> {
-        self.shared.lock().calls.clone()
+        self.shared.lock().calls.all().clone()
     }
 
     /// Returns the number of calls of this path since the start or the last
-    /// [`reset_calls`](Self::reset_calls).
+    /// [`reset_calls`](Self::reset_calls), of all apps.
     pub fn calls_to(&self, path: &str) -> u64 {
-        self.shared.lock().calls.get(path).copied().unwrap_or(0)
+        self.shared.lock().calls.of_path(path)
     }
 
-    /// Resets the numbers of calls to zero.
+    /// Resets the numbers of calls of all apps to zero.
     pub fn reset_calls(&self) {
-        self.shared.lock().calls.clear();
+        self.shared.lock().reset_calls();
     }
 
     /// Adds a fault. At most one fault applies to a call. Faults with a number of

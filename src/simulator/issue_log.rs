@@ -29,6 +29,8 @@ pub enum IssuedKind {
 pub struct IssuedCredential {
     /// The kind of the credential, such as a code or a ticket.
     pub kind: IssuedKind,
+    /// The AppID of the account or website app.
+    pub app_id: String,
     /// The user's openid, which is empty for credentials of the account.
     pub openid: String,
     /// The secret texts. A pair has two: the access token and the refresh token.
@@ -41,16 +43,28 @@ impl fmt::Debug for IssuedCredential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IssuedCredential")
             .field("kind", &self.kind)
+            .field("app_id", &self.app_id)
             .field("openid", &self.openid)
             .field("issued_at", &self.issued_at)
             .finish_non_exhaustive()
     }
 }
 
-#[derive(Debug, Default)]
-pub(super) struct IssueLog(Vec<IssuedCredential>);
+/// The credentials of one account or website app.
+#[derive(Debug)]
+pub(super) struct IssueLog {
+    app_id: String,
+    entries: Vec<IssuedCredential>,
+}
 
 impl IssueLog {
+    pub(super) fn new(app_id: &str) -> Self {
+        Self {
+            app_id: app_id.to_owned(),
+            entries: Vec::new(),
+        }
+    }
+
     pub(super) fn record<const N: usize>(
         &mut self,
         kind: IssuedKind,
@@ -58,8 +72,9 @@ impl IssueLog {
         secrets: [&str; N],
         now: Duration,
     ) {
-        self.0.push(IssuedCredential {
+        self.entries.push(IssuedCredential {
             kind,
+            app_id: self.app_id.clone(),
             openid: openid.to_owned(),
             secrets: secrets.map(str::to_owned).into(),
             issued_at: UNIX_EPOCH + now,
@@ -67,6 +82,6 @@ impl IssueLog {
     }
 
     pub(super) fn entries(&self) -> &[IssuedCredential] {
-        &self.0
+        &self.entries
     }
 }

@@ -6,7 +6,8 @@
 //! former tokens. A refresh before the expiry keeps the access token. Errors come with HTTP 200.
 //!
 //! A test can move the clock, set lifetimes, inject faults and count calls. One origin serves the
-//! paths of `api.weixin.qq.com` and those of `open.weixin.qq.com`.
+//! paths of `api.weixin.qq.com`, `open.weixin.qq.com` and `res.wx.qq.com`, for one account or for
+//! several accounts and website apps ([`SimulatedApp`]).
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -30,6 +31,18 @@
 //! # }
 //! ```
 //!
+//! # Website login
+//!
+//! [`Simulator::add_website`] adds a website app (网站应用). Its login page is
+//! `/connect/qrconnect`, which stands for the scan of a QR code: a tester chooses who scans, and
+//! allows or denies. With [`SimulatorSettings::auto_approve`], the page returns at once.
+//!
+//! A page of the application can show this page in a frame, by the script
+//! `/connect/zh_CN/htmledition/js/wxLogin.js`. This script is a small twin of WeChat's script, with
+//! the same parameters. After the scan, a script in the frame navigates the top window, or with
+//! `self_redirect: true` the frame. A client without scripts follows the link with the id
+//! `continue`.
+//!
 //! # Control over HTTP
 //!
 //! Tests in other languages start `cargo run --example simulator` and use these routes. The server
@@ -38,22 +51,26 @@
 //!
 //! | route | body, reply |
 //! |---|---|
-//! | `GET`, `DELETE /_sim/calls` | `{"/sns/oauth2/refresh_token": 3, …}`; `DELETE` resets the numbers |
-//! | `POST /_sim/faults` | `path` (or `"*"`), and any of `delay_ms`, `errcode`, `status`, `body`, `body_base64`, `reset`, `hang`, `lose_reply`, `times`; see [`Fault`] |
+//! | `GET`, `POST /_sim/apps` | `app_id`, `secret`, and optionally `kind` (`"account"` or `"website"`), `returns_unionid`, `redirect_hosts`: adds or replaces an account or website app |
+//! | `GET`, `DELETE /_sim/calls` | `{"/sns/oauth2/refresh_token": 3, …}`, with `?app_id=` those of one app; `DELETE` resets the numbers |
+//! | `POST /_sim/faults` | `path` (or `"*"`), optionally `app_id`, and any of `delay_ms`, `errcode`, `status`, `body`, `body_base64`, `reset`, `hang`, `lose_reply`, `times`; see [`Fault`] |
 //! | `GET`, `DELETE /_sim/faults` | the current faults; `DELETE` removes them |
 //! | `GET`, `POST /_sim/clock` | `{"advance_secs": 60}` → `{"now_secs": …, "advanced_secs": 60}` |
 //! | `GET`, `POST /_sim/settings` | the fields of [`SimulatorSettings`], durations in seconds: `user_token_secs`, `refresh_token_secs`, `code_secs`, `account_token_secs`, `account_token_overlap_secs`, `ticket_secs`, and the others by their names |
-//! | `GET`, `POST /_sim/users` | `openid`, `nickname`, `unionid`, `snapshot`, `subscribed`, all optional: adds the user, who is logged in to WeChat at the next request to the authorize page |
-//! | `POST /_sim/sign_in` | `{"openid", "scope"?}` → the reply of a code exchange |
+//! | `GET`, `POST /_sim/users` | `openid`, `nickname`, `unionid`, `snapshot`, `subscribed`, all optional: adds the user, who is logged in to WeChat at the next request to an authorize page; `GET` with `?app_id=` returns the openids in that app |
+//! | `POST /_sim/sign_in` | `{"openid", "scope"?, "app_id"?}` → the reply of a code exchange |
 //! | `POST /_sim/password_change` | `{"openid"}`: calls with the user's tokens get 42007 from then on |
 //!
 //! # Limits
 //!
-//! The simulator has one account. It does not check the host name of a page that uses the JS-SDK.
+//! All apps share one set of settings; a fault can be limited to one app. The simulator does not check the host name of a page that uses the JS-SDK.
 //! It pushes no messages, and has no third-party platform, no WeCom and no mini program.
 
 mod account_tokens;
+mod app;
+mod apps;
 mod builder;
+mod call_counts;
 mod clock;
 mod error_reply;
 mod faults;
@@ -69,6 +86,7 @@ mod users;
 mod window_counter;
 
 pub use self::{
+    app::SimulatedApp,
     builder::SimulatorBuilder,
     faults::Fault,
     handle::Simulator,

@@ -1,7 +1,10 @@
-//! Random tokens, tickets, codes and ids in WeChat's forms. These texts are unique but not secret,
+//! Random tokens, tickets, codes and ids in WeChat's forms, and ids derived from others. These texts are unique but not secret,
 //! because they give access to nothing real.
 
 use std::time::Duration;
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use sha1::{Digest, Sha1};
 
 pub(super) const URL_SAFE: &[u8] =
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_-";
@@ -31,6 +34,16 @@ pub(super) fn code() -> String {
 /// Returns an openid: `o` and 27 random characters.
 pub(super) fn openid() -> String {
     format!("o{}", random_text(URL_SAFE, 27))
+}
+
+/// Returns an openid or a unionid that depends on `space` and `openid` alone: `o` and 27 characters.
+/// A user thus keeps the openid of an app, even in another simulator.
+pub(super) fn derived_id(space: &str, openid: &str) -> String {
+    let mut hash = Sha1::new();
+    hash.update(space);
+    hash.update([0]);
+    hash.update(openid);
+    format!("o{}", URL_SAFE_NO_PAD.encode(hash.finalize()))
 }
 
 /// Returns the id of a request, which ends an errmsg: `6114eeb9-0032c16a-61fbf7ce`. The first part

@@ -170,7 +170,8 @@ macro_rules! settings {
 }
 
 settings! {
-    /// The settings of the simulated WeChat. The defaults are WeChat's own figures.
+    /// The settings of the simulated WeChat, which apply to all its apps. The defaults are WeChat's
+    /// own figures.
     ///
     /// ```
     /// # #[tokio::main(flavor = "current_thread")]
@@ -222,21 +223,30 @@ settings! {
     /// as developers saw in WeChat's replies. Default: 7,200 s.
     ticket_lifetime: Duration, ticket_secs = Duration::from_secs(7200);
 
-    /// `true`: the authorize page redirects at once, as the active user. `false`: the authorize
-    /// page asks for consent with two buttons, if the scope needs consent. Default: `true`.
+    /// `true`: the authorize page and the page with the QR code return at once, as the active user.
+    /// `false`: the page asks for consent with two buttons, if the scope needs consent. Default:
+    /// `true`.
     auto_approve: bool, auto_approve = true;
 
-    /// `true`: the deny button redirects to the application with `state` and without `code`, as
+    /// `true`: the deny button of the page inside WeChat redirects to the application with `state` and without `code`, as
     /// older documentation says. `false`: WeChat's window closes and the application gets no
     /// request, as newer reports say. Default: `true`.
     deny_redirects: bool, deny_redirects = true;
+
+    /// `true`: the deny button of the page with the QR code (`connect/qrconnect`) redirects to the
+    /// application with `state` and without `code`, as older documentation says. `false`: the page
+    /// offers another scan, and the application gets no request, as WeChat does today. Default:
+    /// `false`.
+    qr_deny_redirects: bool, qr_deny_redirects = false;
 
     /// `true`: the simulator fetches the callback without cookies just before the browser does, as
     /// WeChat's servers were seen to do. Only for `http://` callbacks. Default: `false`.
     callback_twice: bool, callback_twice = false;
 
     /// Allowed host names of a `redirect_uri` (网页授权域名), compared as a whole, in any letter case.
-    /// Other hosts get error page 10003. Default: `None`, which allows any host.
+    /// Other hosts get error page 10003. Apps with their own
+    /// [hosts](super::SimulatedApp::redirect_hosts) ignore this setting. Default: `None`, which
+    /// allows any host.
     redirect_hosts: Option<Vec<String>>, redirect_hosts = None;
 
     /// IP addresses that may fetch the account's token. Other addresses get 40164. Default: `None`,

@@ -1,7 +1,6 @@
 //! The state of the simulated WeChat, behind one lock.
 
 use std::{
-    collections::BTreeMap,
     net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -10,22 +9,20 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    account_tokens::{AccountTokenIssuer, AccountTokenResult},
+    account_tokens::AccountTokenResult,
+    apps::{AppDirectory, AppIndex, AppKind},
+    call_counts::CallCounts,
     clock::SimulatedClock,
     error_reply::WechatErrorReply,
     faults::FaultList,
     settings::SimulatorSettings,
-    user_tokens::{Authorization, TokenPair, UserTokenIssuer},
+    user_tokens::{Authorization, TokenPair},
     users::{SimulatedUser, UserDirectory},
 };
 
-/// The error 40001 for a user's token in a call for the account, or for the account's token in a
-/// call for a user.
+/// The error 40001 for a user's token in a call for an account, or for an account's token in a call
+/// for a user.
 const WRONG_KIND_OF_TOKEN: WechatErrorReply = WechatErrorReply::new(40001);
-
-/// Maximum number of different paths whose calls are counted: 4,096. The limit bounds the memory if
-/// a client requests many paths that do not exist.
-const MAX_COUNTED_PATHS: usize = 4096;
 
 /// The state that the server's tasks and the [`Simulator`](super::Simulator) share.
 #[derive(Debug)]
@@ -53,15 +50,13 @@ impl SharedState {
 
 #[derive(Debug)]
 pub(super) struct SimulatedWechat {
-    pub(super) app_id: String,
-    pub(super) app_secret: String,
+    pub(super) apps: AppDirectory,
     pub(super) clock: SimulatedClock,
     pub(super) settings: SimulatorSettings,
     pub(super) users: UserDirectory,
-    pub(super) user_tokens: UserTokenIssuer,
-    pub(super) account_tokens: AccountTokenIssuer,
     pub(super) faults: FaultList,
-    pub(super) calls: BTreeMap<String, u64>,
+    /// The calls of all apps, and those that name no app.
+    pub(super) calls: CallCounts,
 }
 
 impl SimulatedWechat {
@@ -70,15 +65,12 @@ impl SimulatedWechat {
             .nickname("小明 Ming")
             .unionid("oSimulatedUnion_000000000001");
         Self {
-            app_id,
-            app_secret,
+            apps: AppDirectory::new(app_id, app_secret),
             clock: SimulatedClock::default(),
             settings,
             users: UserDirectory::new(first),
-            user_tokens: UserTokenIssuer::default(),
-            account_tokens: AccountTokenIssuer::default(),
             faults: FaultList::default(),
-            calls: BTreeMap::new(),
+            calls: CallCounts::default(),
         }
     }
 
@@ -86,26 +78,42 @@ impl SimulatedWechat {
         self.clock.now()
     }
 
-    pub(super) fn count_call(&mut self, path: &str) {
-        if let Some(calls) = self.calls.get_mut(path) {
-            *calls += 1;
-        } else if self.calls.len() < MAX_COUNTED_PATHS {
-            self.calls.insert(path.to_owned(), 1);
+    /// Counts a call, also for its app if the call names one.
+    pub(super) fn count_call(&mut self, path: &str, app: Option<AppIndex>) {
+        self.calls.count(path);
+        if let Some(app) = app {
+            self.apps[app].calls.count(path);
         }
     }
 
-    pub(super) fn check_app_id(&self, app_id: Option<&str>) -> Result<(), WechatErrorReply> {
-        match app_id {
-            None => Err(WechatErrorReply::new(41002)),
-            Some(given) if given == self.app_id => Ok(()),
-            Some(_) => Err(WechatErrorReply::new(40013)),
+    pub(super) fn reset_calls(&mut self) {
+        self.calls.clear();
+        for (_, app) in self.apps.iter_mut() {
+            app.calls.clear();
         }
     }
 
-    pub(super) fn check_secret(&self, secret: Option<&str>) -> Result<(), WechatErrorReply> {
+    /// Returns the app with this AppID.
+    pub(super) fn find_app(&self, app_id: Option<&str>) -> Result<AppIndex, WechatErrorReply> {
+        let app_id = app_id.ok_or(WechatErrorReply::new(41002))?;
+        self.apps.find(app_id).ok_or(WechatErrorReply::new(40013))
+    }
+
+    /// Returns the app to which this access token of a user or of an account was issued.
+    pub(super) fn app_of_token(&self, access_token: &str) -> Option<AppIndex> {
+        self.apps.find_by(|app| {
+            app.user_tokens.was_issued(access_token) || app.account_tokens.was_issued(access_token)
+        })
+    }
+
+    pub(super) fn check_secret(
+        &self,
+        app: AppIndex,
+        secret: Option<&str>,
+    ) -> Result<(), WechatErrorReply> {
         match secret {
             None => Err(WechatErrorReply::new(41004)),
-            Some(given) if given != self.app_secret => Err(WechatErrorReply::new(40125)),
+            Some(given) if given != self.apps[app].secret => Err(WechatErrorReply::new(40125)),
             Some(_) if self.settings.secret_frozen => Err(WechatErrorReply::new(40243)),
             Some(_) => Ok(()),
         }
@@ -122,97 +130,159 @@ impl SimulatedWechat {
         }
     }
 
-    /// Checks that a call for the account may use this token.
-    pub(super) fn check_account_token(&self, token: Option<&str>) -> Result<(), WechatErrorReply> {
+    /// Returns the account for which a call may use this token.
+    pub(super) fn check_account_token(
+        &self,
+        token: Option<&str>,
+    ) -> Result<AppIndex, WechatErrorReply> {
         let token = token.ok_or(WechatErrorReply::new(41001))?;
-        if self.user_tokens.was_issued(token) {
+        let app = self
+            .app_of_token(token)
+            .ok_or_else(|| WechatErrorReply::unknown_token(token))?;
+        if self.apps[app].user_tokens.was_issued(token) {
             return Err(WRONG_KIND_OF_TOKEN);
         }
-        self.account_tokens.check_token(token, self.now())
+        self.apps[app]
+            .account_tokens
+            .check_token(token, self.now())?;
+        Ok(app)
     }
 
-    /// Returns the valid pair of this user to which the access token belongs.
+    /// Returns the valid pair of this user to which the access token belongs, with its app.
     pub(super) fn check_user_token(
         &self,
         access_token: &str,
         openid: &str,
         now: Duration,
-    ) -> Result<&TokenPair, WechatErrorReply> {
-        if self.account_tokens.was_issued(access_token) {
+    ) -> Result<(AppIndex, &TokenPair), WechatErrorReply> {
+        let app = self
+            .app_of_token(access_token)
+            .ok_or_else(|| WechatErrorReply::unknown_token(access_token))?;
+        if self.apps[app].account_tokens.was_issued(access_token) {
             return Err(WRONG_KIND_OF_TOKEN);
         }
-        self.user_tokens
-            .check_access_token(access_token, openid, now)
+        let pair = self.apps[app]
+            .user_tokens
+            .check_access_token(access_token, openid, now)?;
+        Ok((app, pair))
     }
 
     pub(super) fn exchange_code(
         &mut self,
+        app: AppIndex,
         code: &str,
         now: Duration,
     ) -> Result<TokenPair, WechatErrorReply> {
-        self.user_tokens.exchange(code, &self.settings, now)
+        self.apps[app]
+            .user_tokens
+            .exchange(code, &self.settings, now)
     }
 
     pub(super) fn refresh_pair(
         &mut self,
+        app: AppIndex,
         refresh_token: &str,
         now: Duration,
     ) -> Result<TokenPair, WechatErrorReply> {
-        self.user_tokens.refresh(refresh_token, &self.settings, now)
+        self.apps[app]
+            .user_tokens
+            .refresh(refresh_token, &self.settings, now)
     }
 
     pub(super) fn issue_account_token(
         &mut self,
+        app: AppIndex,
         now: Duration,
     ) -> Result<AccountTokenResult, WechatErrorReply> {
-        self.account_tokens.token(&self.settings, now)
+        self.apps[app].account_tokens.token(&self.settings, now)
     }
 
     pub(super) fn issue_stable_token(
         &mut self,
+        app: AppIndex,
         force_refresh: bool,
         now: Duration,
     ) -> Result<AccountTokenResult, WechatErrorReply> {
-        self.account_tokens
+        self.apps[app]
+            .account_tokens
             .stable_token(force_refresh, &self.settings, now)
     }
 
-    pub(super) fn ticket(&mut self, kind: &str, now: Duration) -> String {
-        self.account_tokens.ticket(kind, &self.settings, now)
+    pub(super) fn ticket(&mut self, app: AppIndex, kind: &str, now: Duration) -> String {
+        self.apps[app]
+            .account_tokens
+            .ticket(kind, &self.settings, now)
     }
 
-    /// Issues a code, as for a user who agrees at the authorize page. Adds the user if none has
-    /// this openid.
-    pub(super) fn issue_code(&mut self, openid: &str, scope: &str, snapshot: bool) -> String {
-        let authorization = self.authorization(openid, scope, snapshot);
-        let lifetime = self.settings.code_lifetime;
-        let lifetime = if scope == "snsapi_login" {
-            lifetime.saturating_mul(2)
-        } else {
-            lifetime
+    /// Returns the user's openid in this app. `openid` is the user's openid in the first account or
+    /// in this app. Adds the user if none has this openid.
+    pub(super) fn openid_in(&mut self, app: AppIndex, openid: &str) -> String {
+        let first = self.users.first_openid(app, openid);
+        self.users.openid_in(app, &self.apps[app].app_id, &first)
+    }
+
+    /// Returns the user's openid in this app, as [`openid_in`](Self::openid_in) does. Returns `None`
+    /// if no user has this openid.
+    pub(super) fn known_openid_in(&mut self, app: AppIndex, openid: &str) -> Option<String> {
+        self.users
+            .get(openid)
+            .or_else(|| self.users.get_in(app, openid))?;
+        Some(self.openid_in(app, openid))
+    }
+
+    /// Issues a code of this app, as for a user who agrees at the authorize page. Adds the user if
+    /// none has this openid.
+    pub(super) fn issue_code(
+        &mut self,
+        app: AppIndex,
+        openid: &str,
+        scope: &str,
+        snapshot: bool,
+    ) -> String {
+        let authorization = self.authorization(app, openid, scope, snapshot);
+        let lifetime = match self.apps[app].kind {
+            AppKind::Account => self.settings.code_lifetime,
+            AppKind::Website => self.settings.code_lifetime.saturating_mul(2),
         };
         let now = self.now();
-        self.user_tokens.issue_code(authorization, lifetime, now)
+        self.apps[app]
+            .user_tokens
+            .issue_code(authorization, lifetime, now)
     }
 
-    /// Issues a pair of tokens for a user without a code exchange. Adds the user if none has this
-    /// openid.
-    pub(super) fn sign_in(&mut self, openid: &str, scope: &str) -> TokenPair {
-        let authorization = self.authorization(openid, scope, false);
+    /// Issues a pair of tokens of this app for a user without a code exchange. Adds the user if none
+    /// has this openid.
+    pub(super) fn sign_in(&mut self, app: AppIndex, openid: &str, scope: &str) -> TokenPair {
+        let authorization = self.authorization(app, openid, scope, false);
         let now = self.now();
-        self.user_tokens
+        self.apps[app]
+            .user_tokens
             .issue_pair(authorization, &self.settings, now)
     }
 
-    fn authorization(&mut self, openid: &str, scope: &str, snapshot: bool) -> Authorization {
-        self.users.insert_if_missing(openid);
+    /// Invalidates the user's pairs in all apps, because the password is the user's WeChat password.
+    pub(super) fn change_password(&mut self, openid: &str) {
+        for (index, app) in self.apps.iter_mut() {
+            let openid = self.users.openid_in(index, &app.app_id, openid);
+            app.user_tokens.change_password(&openid);
+        }
+    }
+
+    fn authorization(
+        &mut self,
+        app: AppIndex,
+        openid: &str,
+        scope: &str,
+        snapshot: bool,
+    ) -> Authorization {
+        let openid = self.openid_in(app, openid);
         let snapshot = snapshot
             || self
                 .users
-                .get(openid)
+                .get_in(app, &openid)
                 .is_some_and(SimulatedUser::is_snapshot);
         Authorization {
-            openid: openid.to_owned(),
+            openid,
             scope: scope.to_owned(),
             snapshot,
         }

@@ -16,6 +16,7 @@ const CODE_RETENTION: Duration = Duration::from_secs(24 * 3600);
 /// The user and the scope for which a code or a pair of tokens was issued.
 #[derive(Debug, Clone)]
 pub(super) struct Authorization {
+    /// The user's openid in the app that issued the code or the pair.
     pub(super) openid: String,
     pub(super) scope: String,
     pub(super) snapshot: bool,
@@ -58,8 +59,9 @@ struct IssuedUserToken {
     status: UserTokenStatus,
 }
 
-/// The issuer of login codes and of users' tokens. A user has at most one current pair of tokens.
-#[derive(Debug, Default)]
+/// The issuer of login codes and of users' tokens of one app. A user has at most one current pair of
+/// tokens.
+#[derive(Debug)]
 pub(super) struct UserTokenIssuer {
     codes: HashMap<String, AuthorizationCode>,
     pairs: HashMap<String, TokenPair>,
@@ -69,6 +71,16 @@ pub(super) struct UserTokenIssuer {
 }
 
 impl UserTokenIssuer {
+    pub(super) fn new(app_id: &str) -> Self {
+        Self {
+            codes: HashMap::new(),
+            pairs: HashMap::new(),
+            access_tokens: HashMap::new(),
+            refresh_tokens: HashMap::new(),
+            issue_log: IssueLog::new(app_id),
+        }
+    }
+
     pub(super) fn issue_code(
         &mut self,
         authorization: Authorization,
@@ -246,8 +258,8 @@ impl UserTokenIssuer {
         self.pairs.get(openid)
     }
 
-    /// Returns `true` if a user was ever issued this access token. A call for the account with such
-    /// a token gets the errcode for the wrong kind of token.
+    /// Returns `true` if a user was ever issued this access token by this app. A call for an account
+    /// with such a token gets the errcode for the wrong kind of token.
     pub(super) fn was_issued(&self, access_token: &str) -> bool {
         self.access_tokens.contains_key(access_token)
     }

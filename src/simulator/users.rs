@@ -1,10 +1,13 @@
-//! The users of the simulated account.
+//! The users of the simulated WeChat, with one openid for each app.
 
 use std::collections::HashMap;
 
 use serde::Serialize;
 
-use super::random;
+use super::{
+    apps::{App, AppIndex, AppKind},
+    random,
+};
 
 /// A simulated user of WeChat, who can sign in to the application.
 ///
@@ -31,10 +34,12 @@ pub struct SimulatedUser {
 }
 
 impl SimulatedUser {
-    /// Creates a user with this openid, who follows the account and has no unionid.
+    /// Creates a user with this openid, who follows the accounts and has no unionid.
     ///
     /// WeChat issues one openid per account and user, whether or not the user follows the
-    /// account (documentation of `sns/oauth2/access_token`).
+    /// account (documentation of `sns/oauth2/access_token`). This openid is the one in the first
+    /// account. [`SimulatedApp::openid_of`](super::SimulatedApp::openid_of) returns the openid in
+    /// another account or in a website app.
     pub fn new(openid: impl Into<String>) -> Self {
         Self {
             openid: openid.into(),
@@ -60,8 +65,9 @@ impl SimulatedUser {
     }
 
     /// Sets the unionid, the user's id across the applications of one owner. WeChat returns the
-    /// unionid only for `snsapi_userinfo` (documentation of `sns/oauth2/access_token`). Default:
-    /// none.
+    /// unionid only for `snsapi_userinfo` and `snsapi_login` (documentation of
+    /// `sns/oauth2/access_token`). Default: none for accounts, and a unionid derived from the openid
+    /// for website apps, because these always return one.
     #[must_use]
     pub fn unionid(mut self, unionid: impl Into<String>) -> Self {
         self.unionid = Some(unionid.into());
@@ -76,7 +82,7 @@ impl SimulatedUser {
         self
     }
 
-    /// Sets whether the user follows the account. Template messages to users who do not follow the
+    /// Sets whether the user follows the accounts. Template messages to users who do not follow the
     /// account get 43004. Default: `true`.
     #[must_use]
     pub fn subscribed(mut self, subscribed: bool) -> Self {
@@ -84,7 +90,7 @@ impl SimulatedUser {
         self
     }
 
-    /// Returns the user's openid.
+    /// Returns the user's openid in the first account.
     pub fn openid(&self) -> &str {
         &self.openid
     }
@@ -94,8 +100,23 @@ impl SimulatedUser {
         &self.nickname
     }
 
-    pub(super) fn stored_unionid(&self) -> Option<&str> {
-        self.unionid.as_deref()
+    /// Returns this user with another openid, such as the one in another app.
+    pub(super) fn with_openid(mut self, openid: String) -> Self {
+        self.openid = openid;
+        self
+    }
+
+    /// Returns the unionid that this app returns for the user.
+    pub(super) fn unionid_in(&self, app: &App) -> Option<String> {
+        match app.kind {
+            AppKind::Account if app.returns_unionid => self.unionid.clone(),
+            AppKind::Account => None,
+            AppKind::Website => Some(
+                self.unionid
+                    .clone()
+                    .unwrap_or_else(|| random::derived_id("unionid", &self.openid)),
+            ),
+        }
     }
 
     pub(super) fn is_snapshot(&self) -> bool {
@@ -108,11 +129,14 @@ impl SimulatedUser {
 }
 
 /// All users in the order of their addition, and the active user, as whom a browser opens the
-/// authorize page.
+/// authorize page. An openid without an app is the user's openid in the first account.
 #[derive(Debug)]
 pub(super) struct UserDirectory {
     all: Vec<SimulatedUser>,
     positions: HashMap<String, usize>,
+    /// The users by their openid in each app except the first account, once the app has used that
+    /// openid.
+    positions_in: HashMap<AppIndex, HashMap<String, usize>>,
     active_openid: String,
 }
 
@@ -121,6 +145,7 @@ impl UserDirectory {
         let mut users = Self {
             all: Vec::new(),
             positions: HashMap::new(),
+            positions_in: HashMap::new(),
             active_openid: first.openid.clone(),
         };
         users.insert_or_replace(first);
@@ -131,6 +156,42 @@ impl UserDirectory {
         self.positions
             .get(openid)
             .and_then(|&place| self.all.get(place))
+    }
+
+    /// Returns the user who has this openid in this app.
+    pub(super) fn get_in(&self, app: AppIndex, openid: &str) -> Option<&SimulatedUser> {
+        if app == AppIndex::FIRST {
+            return self.get(openid);
+        }
+        let position = *self.positions_in.get(&app)?.get(openid)?;
+        self.all.get(position)
+    }
+
+    /// Returns the openid in the first account of a user who has `openid` there or in this app.
+    /// Adds a user if none has.
+    pub(super) fn first_openid(&mut self, app: AppIndex, openid: &str) -> String {
+        if self.get(openid).is_none()
+            && let Some(user) = self.get_in(app, openid)
+        {
+            return user.openid.clone();
+        }
+        self.insert_if_missing(openid);
+        openid.to_owned()
+    }
+
+    /// Returns the openid in this app of the user who has `openid` in the first account.
+    pub(super) fn openid_in(&mut self, app: AppIndex, app_id: &str, openid: &str) -> String {
+        if app == AppIndex::FIRST {
+            return openid.to_owned();
+        }
+        let derived = random::derived_id(app_id, openid);
+        if let Some(&position) = self.positions.get(openid) {
+            self.positions_in
+                .entry(app)
+                .or_default()
+                .insert(derived.clone(), position);
+        }
+        derived
     }
 
     pub(super) fn all(&self) -> &[SimulatedUser] {
@@ -159,7 +220,7 @@ impl UserDirectory {
     }
 
     /// Adds a user with this openid, unless a user with this openid exists.
-    pub(super) fn insert_if_missing(&mut self, openid: &str) {
+    fn insert_if_missing(&mut self, openid: &str) {
         if self.get(openid).is_none() {
             self.insert_or_replace(SimulatedUser::new(openid));
         }

@@ -1,4 +1,4 @@
-//! The calls for the account (`/cgi-bin`): the calls that return tokens and tickets, and some calls
+//! The calls for an account (`/cgi-bin`): the calls that return tokens and tickets, and some calls
 //! that use tokens.
 
 use axum::{
@@ -15,7 +15,10 @@ use super::{
     route::{SharedSimulator, get, post},
 };
 use crate::simulator::{
-    account_tokens::AccountTokenResult, error_reply::WechatErrorReply, state::SimulatedWechat,
+    account_tokens::AccountTokenResult,
+    apps::{AppIndex, AppKind},
+    error_reply::WechatErrorReply,
+    state::SimulatedWechat,
 };
 
 fn parse_json_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, WechatErrorReply> {
@@ -30,23 +33,23 @@ fn non_empty(value: &str) -> Option<&str> {
     Some(value).filter(|value| !value.is_empty())
 }
 
-/// Checks the grant type, AppID, secret and IP address of a request for an account token, and that
-/// the account is not frozen.
+/// Returns the account of a request for an account token. Checks the grant type, AppID, secret and
+/// IP address, and that the account is not frozen. A website app has no such token.
 fn check_token_request(
     wechat: &SimulatedWechat,
     (app_id, secret, grant_type): (Option<&str>, Option<&str>, Option<&str>),
     peer: &Peer,
-) -> Result<(), WechatErrorReply> {
+) -> Result<AppIndex, WechatErrorReply> {
     if grant_type != Some("client_credential") {
         return Err(WechatErrorReply::new(40002));
     }
-    wechat.check_app_id(app_id)?;
-    wechat.check_secret(secret)?;
+    let app = wechat.find_app(app_id)?;
+    wechat.check_secret(app, secret)?;
     wechat.check_ip(peer.ip())?;
-    if wechat.settings.account_frozen {
-        Err(WechatErrorReply::new(50007))
-    } else {
-        Ok(())
+    match wechat.apps[app].kind {
+        AppKind::Account if wechat.settings.account_frozen => Err(WechatErrorReply::new(50007)),
+        AppKind::Account => Ok(app),
+        AppKind::Website => Err(WechatErrorReply::new(50004)),
     }
 }
 
@@ -79,8 +82,10 @@ pub(super) async fn token(
             params.non_empty("secret"),
             params.non_empty("grant_type"),
         );
-        check_token_request(wechat, caller, &peer)?;
-        wechat.issue_account_token(now).map(AccountTokenReply::from)
+        let app = check_token_request(wechat, caller, &peer)?;
+        wechat
+            .issue_account_token(app, now)
+            .map(AccountTokenReply::from)
     })
 }
 
@@ -110,13 +115,13 @@ pub(super) async fn stable_token(
             secret,
             force_refresh,
         } = &request;
-        check_token_request(
+        let app = check_token_request(
             wechat,
             (non_empty(appid), non_empty(secret), non_empty(grant_type)),
             &peer,
         )?;
         wechat
-            .issue_stable_token(*force_refresh, now)
+            .issue_stable_token(app, *force_refresh, now)
             .map(AccountTokenReply::from)
     })
 }
@@ -133,7 +138,7 @@ struct TicketReply {
 /// type `jsapi` or `wx_card`.
 pub(super) async fn getticket(shared: SharedSimulator, method: Method, uri: Uri) -> Response {
     get(&shared, &method, &uri, |wechat, params, now| {
-        wechat.check_account_token(params.non_empty("access_token"))?;
+        let app = wechat.check_account_token(params.non_empty("access_token"))?;
         let kind = params
             .non_empty("type")
             .filter(|kind| matches!(*kind, "jsapi" | "wx_card"));
@@ -141,7 +146,7 @@ pub(super) async fn getticket(shared: SharedSimulator, method: Method, uri: Uri)
         Ok(TicketReply {
             errcode: 0,
             errmsg: "ok",
-            ticket: wechat.ticket(kind, now),
+            ticket: wechat.ticket(app, kind, now),
             // WeChat's replies contain the full lifetime of the ticket, and not the time that is
             // left.
             expires_in: wechat.settings.ticket_lifetime.as_secs(),
@@ -172,21 +177,21 @@ struct FollowerReply {
 /// the account.
 pub(super) async fn user_info(shared: SharedSimulator, method: Method, uri: Uri) -> Response {
     get(&shared, &method, &uri, |wechat, params, _| {
-        wechat.check_account_token(params.non_empty("access_token"))?;
+        let app = wechat.check_account_token(params.non_empty("access_token"))?;
         let openid = params
             .non_empty("openid")
             .ok_or(WechatErrorReply::new(41009))?;
         let user = wechat
             .users
-            .get(openid)
+            .get_in(app, openid)
             .ok_or(WechatErrorReply::new(40003))?;
         let follows = user.is_subscribed();
         Ok(FollowerReply {
             subscribe: u8::from(follows),
-            openid: user.openid().to_owned(),
+            openid: openid.to_owned(),
             language: follows.then_some("zh_CN"),
             subscribe_time: follows.then_some(SUBSCRIBED_AT),
-            unionid: user.stored_unionid().map(str::to_owned),
+            unionid: user.unionid_in(&wechat.apps[app]),
             subscribe_scene: follows.then_some("ADD_SCENE_SEARCH"),
         })
     })
@@ -215,11 +220,11 @@ pub(super) async fn template_send(
     body: Bytes,
 ) -> Response {
     post(&shared, &method, &uri, |wechat, params, _| {
-        wechat.check_account_token(params.non_empty("access_token"))?;
+        let app = wechat.check_account_token(params.non_empty("access_token"))?;
         let message: TemplateMessage = parse_json_body(&body)?;
         let user = wechat
             .users
-            .get(&message.touser)
+            .get_in(app, &message.touser)
             .ok_or(WechatErrorReply::new(40003))?;
         if message.template_id.is_empty() {
             return Err(WechatErrorReply::new(40037));
@@ -264,7 +269,7 @@ struct ClearQuotaRequest {
 }
 
 /// Handles `POST /cgi-bin/clear_quota?access_token=` with the appid in a JSON body, which resets
-/// the counts of calls.
+/// the counts of calls. The token and the appid must be of the same account.
 pub(super) async fn clear_quota(
     shared: SharedSimulator,
     method: Method,
@@ -272,10 +277,12 @@ pub(super) async fn clear_quota(
     body: Bytes,
 ) -> Response {
     post(&shared, &method, &uri, |wechat, params, now| {
-        wechat.check_account_token(params.non_empty("access_token"))?;
+        let app = wechat.check_account_token(params.non_empty("access_token"))?;
         let request: ClearQuotaRequest = parse_json_body(&body)?;
-        wechat.check_app_id(non_empty(&request.appid))?;
-        wechat
+        if wechat.find_app(non_empty(&request.appid))? != app {
+            return Err(WechatErrorReply::new(40013));
+        }
+        wechat.apps[app]
             .account_tokens
             .clear_quota(now)
             .map(|()| EmptyReply::OK)
@@ -296,13 +303,14 @@ pub(super) async fn clear_quota_v2(
         } else {
             parse_json_body(&body)?
         };
-        wechat.check_app_id(params.non_empty("appid").or(non_empty(&request.appid)))?;
+        let app = wechat.find_app(params.non_empty("appid").or(non_empty(&request.appid)))?;
         wechat.check_secret(
+            app,
             params
                 .non_empty("appsecret")
                 .or(non_empty(&request.appsecret)),
         )?;
-        wechat
+        wechat.apps[app]
             .account_tokens
             .clear_quota(now)
             .map(|()| EmptyReply::OK)

@@ -6,7 +6,7 @@ use axum::{
     Json, Router,
     body::Bytes,
     extract::State,
-    http::StatusCode,
+    http::{StatusCode, Uri},
     response::{IntoResponse, Response},
     routing::{get, post},
 };
@@ -15,16 +15,22 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::json;
 
 use super::{
+    params::Params,
     route::{CONTROL_PREFIX, SharedSimulator},
     sns::UserTokenReply,
 };
 use crate::simulator::{
-    clock::MAX_OFFSET, faults::Fault, settings::SettingsPatch, state::SharedState,
+    apps::{App, AppIndex, AppKind},
+    clock::MAX_OFFSET,
+    faults::Fault,
+    settings::SettingsPatch,
+    state::{SharedState, SimulatedWechat},
     users::SimulatedUser,
 };
 
 pub(super) fn routes() -> Router<std::sync::Arc<SharedState>> {
     Router::new()
+        .route("/_sim/apps", get(apps).post(add_app))
         .route("/_sim/calls", get(calls).delete(reset_calls))
         .route(
             "/_sim/faults",
@@ -63,17 +69,87 @@ fn parse_json_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, ControlError> 
 }
 
 async fn unknown_route() -> Response {
-    let routes = "there is no such control route, or not with this method; there are calls, \
-                  faults, clock, settings, users, sign_in and password_change";
+    let routes = "there is no such control route, or not with this method; there are apps, \
+                  calls, faults, clock, settings, users, sign_in and password_change";
     (StatusCode::NOT_FOUND, Json(json!({ "error": routes }))).into_response()
 }
 
-async fn calls(State(shared): SharedSimulator) -> Response {
-    Json(&shared.lock().calls).into_response()
+/// The JSON form of an account or website app.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AppJson {
+    app_id: String,
+    secret: String,
+    #[serde(default = "account_kind")]
+    kind: AppKind,
+    #[serde(default = "unionid_default")]
+    returns_unionid: bool,
+    #[serde(default)]
+    redirect_hosts: Option<Vec<String>>,
+}
+
+fn account_kind() -> AppKind {
+    AppKind::Account
+}
+
+fn unionid_default() -> bool {
+    true
+}
+
+impl AppJson {
+    fn from_app(app: &App) -> Self {
+        Self {
+            app_id: app.app_id.clone(),
+            secret: app.secret.clone(),
+            kind: app.kind,
+            returns_unionid: app.returns_unionid,
+            redirect_hosts: app.redirect_hosts.clone(),
+        }
+    }
+}
+
+async fn apps(State(shared): SharedSimulator) -> Response {
+    let apps: Vec<_> = shared.lock().apps.iter().map(AppJson::from_app).collect();
+    Json(apps).into_response()
+}
+
+async fn add_app(State(shared): SharedSimulator, body: Bytes) -> Result<Response, ControlError> {
+    let AppJson {
+        app_id,
+        secret,
+        kind,
+        returns_unionid,
+        redirect_hosts,
+    } = parse_json_body(&body)?;
+    if app_id.is_empty() || secret.is_empty() {
+        return Err("`app_id` or `secret` is empty".into());
+    }
+    let mut wechat = shared.lock();
+    let index = wechat.apps.insert_or_replace(app_id, secret, kind);
+    let app = &mut wechat.apps[index];
+    app.returns_unionid = returns_unionid;
+    app.redirect_hosts = redirect_hosts;
+    Ok(Json(AppJson::from_app(app)).into_response())
+}
+
+async fn calls(State(shared): SharedSimulator, uri: Uri) -> Result<Response, ControlError> {
+    let wechat = shared.lock();
+    let calls = match app_in_query(&wechat, &uri)? {
+        Some(app) => &wechat.apps[app].calls,
+        None => &wechat.calls,
+    };
+    Ok(Json(calls.all()).into_response())
+}
+
+/// Returns the app that the parameter `app_id` names, if the query has such a parameter.
+fn app_in_query(wechat: &SimulatedWechat, uri: &Uri) -> Result<Option<AppIndex>, ControlError> {
+    let params = Params::from_query(uri);
+    let app_id = params.raw("app_id");
+    app_id.map(|app_id| find_app(wechat, app_id)).transpose()
 }
 
 async fn reset_calls(State(shared): SharedSimulator) -> StatusCode {
-    shared.lock().calls.clear();
+    shared.lock().reset_calls();
     StatusCode::NO_CONTENT
 }
 
@@ -82,6 +158,8 @@ async fn reset_calls(State(shared): SharedSimulator) -> StatusCode {
 #[serde(deny_unknown_fields)]
 struct FaultJson {
     path: String,
+    #[serde(default)]
+    app_id: Option<String>,
     #[serde(default)]
     delay_ms: Option<u64>,
     #[serde(default)]
@@ -117,6 +195,7 @@ impl FaultJson {
         };
         Self {
             path: fault.path.clone(),
+            app_id: fault.app_id.clone(),
             delay_ms: (!fault.delay.is_zero())
                 .then(|| u64::try_from(fault.delay.as_millis()).unwrap_or(u64::MAX)),
             errcode: effect.errcode,
@@ -175,6 +254,7 @@ impl FaultJson {
             return Err("`times` must be at least 1; leave it out for all calls".into());
         }
         let mut fault = Fault::on(self.path);
+        fault.app_id = self.app_id;
         fault.delay = Duration::from_millis(self.delay_ms.unwrap_or(0));
         if fault.delay > Duration::from_secs(24 * 3600) {
             return Err("`delay_ms` is longer than a day".into());
@@ -251,8 +331,19 @@ async fn change_settings(shared: SharedSimulator, body: Bytes) -> Result<Respons
     Ok(settings(shared).await)
 }
 
-async fn users(State(shared): SharedSimulator) -> Response {
-    Json(shared.lock().users.all()).into_response()
+/// Returns all users. With the parameter `app_id`, their openids are those of that app.
+async fn users(State(shared): SharedSimulator, uri: Uri) -> Result<Response, ControlError> {
+    let mut wechat = shared.lock();
+    let app = app_in_query(&wechat, &uri)?.unwrap_or(AppIndex::FIRST);
+    let users = wechat.users.all().to_vec();
+    let users: Vec<_> = users
+        .into_iter()
+        .map(|user| {
+            let openid = wechat.openid_in(app, user.openid());
+            user.with_openid(openid)
+        })
+        .collect();
+    Ok(Json(users).into_response())
 }
 
 #[derive(Deserialize)]
@@ -286,6 +377,11 @@ async fn add_user(State(shared): SharedSimulator, body: Bytes) -> Result<Respons
     Ok(Json(user).into_response())
 }
 
+fn find_app(wechat: &SimulatedWechat, app_id: &str) -> Result<AppIndex, ControlError> {
+    let unknown = || ControlError(format!("the simulator has no app `{app_id}`"));
+    wechat.apps.find(app_id).ok_or_else(unknown)
+}
+
 fn check_openid(openid: &str) -> Result<(), ControlError> {
     if openid.is_empty() {
         Err("`openid` is empty".into())
@@ -299,15 +395,28 @@ fn check_openid(openid: &str) -> Result<(), ControlError> {
 struct SignInRequest {
     openid: String,
     scope: Option<String>,
+    app_id: Option<String>,
 }
 
 async fn sign_in(State(shared): SharedSimulator, body: Bytes) -> Result<Response, ControlError> {
-    let SignInRequest { openid, scope } = parse_json_body(&body)?;
+    let SignInRequest {
+        openid,
+        scope,
+        app_id,
+    } = parse_json_body(&body)?;
     check_openid(&openid)?;
     let mut wechat = shared.lock();
     let now = wechat.now();
-    let pair = wechat.sign_in(&openid, scope.as_deref().unwrap_or("snsapi_userinfo"));
-    Ok(Json(UserTokenReply::from_code_exchange(pair, &wechat, now)).into_response())
+    let app = match app_id {
+        Some(app_id) => find_app(&wechat, &app_id)?,
+        None => AppIndex::FIRST,
+    };
+    let scope = scope.as_deref().unwrap_or(match wechat.apps[app].kind {
+        AppKind::Account => "snsapi_userinfo",
+        AppKind::Website => "snsapi_login",
+    });
+    let pair = wechat.sign_in(app, &openid, scope);
+    Ok(Json(UserTokenReply::from_code_exchange(app, pair, &wechat, now)).into_response())
 }
 
 #[derive(Deserialize)]
@@ -321,6 +430,6 @@ async fn change_password(
     body: Bytes,
 ) -> Result<StatusCode, ControlError> {
     let PasswordChangeRequest { openid } = parse_json_body(&body)?;
-    shared.lock().user_tokens.change_password(&openid);
+    shared.lock().change_password(&openid);
     Ok(StatusCode::NO_CONTENT)
 }

@@ -2,6 +2,7 @@
 //! faults.
 
 mod authorize;
+mod authorize_request;
 mod callback_prefetch;
 mod cgi_bin;
 mod control;
@@ -16,20 +17,31 @@ use std::{future::IntoFuture, sync::Arc};
 
 use axum::{
     Router,
+    body::{Body, Bytes},
     extract::{ConnectInfo, Request, State},
-    http::StatusCode,
+    http::{Method, StatusCode, Uri},
     middleware::{self, Next},
     response::{IntoResponse, Response},
-    routing::any,
+    routing::{any, get},
 };
+use serde::Deserialize;
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 use self::{
     listener::{BreakableListener, Peer},
+    params::Params,
     route::{CONTROL_PREFIX, SharedSimulator},
 };
-use super::{error_reply::WechatErrorReply, faults::Effect, state::SharedState};
+use super::{
+    apps::AppIndex,
+    error_reply::WechatErrorReply,
+    faults::Effect,
+    state::{SharedState, SimulatedWechat},
+};
+
+/// Maximum size of the body of a POST to `/cgi-bin`: 1 MiB. A larger body gets HTTP 413.
+const MAX_POSTED_BYTES: usize = 1024 * 1024;
 
 /// Starts the task of the server. The server ends when `finish` is cancelled and the calls in
 /// progress are done, or when [`SharedState::force_stop`] is cancelled.
@@ -53,6 +65,10 @@ fn router(shared: Arc<SharedState>) -> Router {
     Router::new()
         .route("/connect/oauth2/authorize", any(authorize::in_wechat))
         .route("/connect/qrconnect", any(authorize::qr_code))
+        .route(
+            "/connect/zh_CN/htmledition/js/wxLogin.js",
+            get(authorize::wx_login_script),
+        )
         .route("/sns/oauth2/access_token", any(sns::access_token))
         .route("/sns/oauth2/refresh_token", any(sns::refresh_token))
         .route("/sns/userinfo", any(sns::userinfo))
@@ -95,10 +111,16 @@ async fn count_and_apply_fault(
     }
     // The lock is released before the delay, so that other calls continue while the delayed call
     // waits.
+    let (request, body) = match read_posted_body(request).await {
+        Ok(read) => read,
+        Err(response) => return response,
+    };
     let fault = {
         let mut wechat = shared.lock();
-        wechat.count_call(&path);
-        wechat.faults.take_for(&path)
+        let app = named_app(&wechat, request.uri(), &body);
+        wechat.count_call(&path, app);
+        let app_id = app.map(|app| wechat.apps[app].app_id.clone());
+        wechat.faults.take_for(&path, app_id.as_deref())
     };
     let Some((delay, effect)) = fault else {
         return next.run(request).await;
@@ -128,6 +150,38 @@ async fn count_and_apply_fault(
             with_status(([content_type], body).into_response(), status)
         }
     }
+}
+
+/// Reads the body of a POST to `/cgi-bin`, which may contain the appid. Returns the request with its
+/// body, and the body. Another request stays unread and has an empty body here.
+async fn read_posted_body(request: Request) -> Result<(Request, Bytes), Response> {
+    if request.method() != Method::POST || !request.uri().path().starts_with("/cgi-bin/") {
+        return Ok((request, Bytes::new()));
+    }
+    let (head, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, MAX_POSTED_BYTES)
+        .await
+        .map_err(|_| StatusCode::PAYLOAD_TOO_LARGE.into_response())?;
+    Ok((Request::from_parts(head, Body::from(body.clone())), body))
+}
+
+/// Returns the app that a call names: by `appid` in the query, by its access token, or by `appid`
+/// in a JSON body.
+fn named_app(wechat: &SimulatedWechat, uri: &Uri, body: &[u8]) -> Option<AppIndex> {
+    #[derive(Deserialize)]
+    struct NamedApp {
+        appid: String,
+    }
+
+    let params = Params::from_query(uri);
+    if let Some(app_id) = params.non_empty("appid") {
+        return wechat.apps.find(app_id);
+    }
+    if let Some(access_token) = params.non_empty("access_token") {
+        return wechat.app_of_token(access_token);
+    }
+    let NamedApp { appid } = serde_json::from_slice(body).ok()?;
+    wechat.apps.find(&appid)
 }
 
 fn with_status(mut response: Response, status: u16) -> Response {

@@ -15,6 +15,15 @@ pub(super) enum AuthorizePage {
     QrCode,
 }
 
+/// The window or frame that leads to the application's callback.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum CallbackWindow {
+    /// The window that contains the page and all frames.
+    Top,
+    /// The window or frame of the page itself.
+    Own,
+}
+
 /// The reason why WeChat shows its error page. That page is HTML with HTTP 200, and never leads
 /// back to the application.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,7 +36,9 @@ pub(super) enum AuthorizeError {
     /// The error 10003: the settings do not allow the host of `redirect_uri`, or `redirect_uri` is
     /// not an http or https URL.
     WrongRedirectUri,
-    /// The error 10005: the authorize page does not accept this scope, as if the account lacked it.
+    /// The error 10005: the authorize page does not accept this scope for this app, as if the
+    /// account lacked it. A website app's AppID at the page inside WeChat, and an account's AppID at
+    /// the page with the QR code, get this error too.
     ScopeNotAllowed,
     MissingScope,
     MissingRedirectUri,
@@ -38,8 +49,12 @@ pub(super) enum AuthorizeError {
 
 impl AuthorizeError {
     /// Returns the number that WeChat's error page shows for this reason, as in the guide to web
-    /// authorization. Returns `None` for a reason without a number.
-    pub(super) fn error_number(self) -> Option<u16> {
+    /// authorization. Returns `None` for a reason without a number. The page with the QR code shows
+    /// no numbers.
+    fn error_number(self, page: AuthorizePage) -> Option<u16> {
+        if page == AuthorizePage::QrCode {
+            return None;
+        }
         match self {
             Self::WrongRedirectUri => Some(10003),
             Self::ScopeNotAllowed => Some(10005),
@@ -54,8 +69,17 @@ impl AuthorizeError {
         }
     }
 
-    pub(super) fn messages(self) -> (&'static str, &'static str) {
+    fn messages(self, page: AuthorizePage) -> (&'static str, &'static str) {
         match self {
+            Self::WrongRedirectUri if page == AuthorizePage::QrCode => (
+                "redirect_uri 参数错误",
+                "The host of redirect_uri is not the one in the website app's settings, or \
+                 redirect_uri is no http or https URL.",
+            ),
+            Self::ScopeNotAllowed if page == AuthorizePage::QrCode => (
+                "Scope 参数错误或没有 Scope 权限",
+                "The scope must be snsapi_login, and the AppID that of a website app.",
+            ),
             Self::WrongParameterOrder => (
                 "链接参数顺序错误",
                 "The parameters must be appid, redirect_uri, response_type, scope, state, in this \
@@ -76,7 +100,7 @@ impl AuthorizeError {
             Self::MissingRedirectUri => ("redirect_uri 不能为空", "redirect_uri is empty."),
             Self::MissingAppId => ("appid 不能为空", "appid is empty."),
             Self::MissingState => ("state 不能为空", "state is empty."),
-            Self::WrongAppId => ("appid 参数错误", "appid is not the one of this account."),
+            Self::WrongAppId => ("appid 参数错误", "No app has this appid."),
         }
     }
 }
@@ -120,26 +144,56 @@ pub(super) fn consent_page(page_kind: AuthorizePage, wechat: &SimulatedWechat) -
             escape(user.name()),
         ));
     }
-    let how = match page_kind {
-        AuthorizePage::InWechat => "获取你的昵称、头像 <small>Get your nickname and avatar</small>",
-        AuthorizePage::QrCode => "扫码登录网站 <small>Log in to a website by QR code</small>",
+    let (title, how, who) = match page_kind {
+        AuthorizePage::InWechat => (
+            "申请使用",
+            "获取你的昵称、头像 <small>Get your nickname and avatar</small>",
+            "以谁的身份 <small>Answer as</small>",
+        ),
+        // The real page shows a QR code, and the user answers on the phone.
+        AuthorizePage::QrCode => (
+            "微信登录",
+            "代替扫码 <small>In place of the scan of a QR code</small>",
+            "谁在扫码 <small>Scanned by</small>",
+        ),
     };
     html_page(
         "微信授权 · Authorize",
         &format!(
-            "<h1>申请使用</h1><p>{how}</p><form method=\"post\"><label>以谁的身份 <small>Answer \
-             as</small><select name=\"openid\">{users}</select></label><button id=\"allow\" \
-             name=\"answer\" value=\"allow\">允许 Allow</button><button id=\"deny\" \
-             name=\"answer\" value=\"deny\">拒绝 Deny</button></form>"
+            "<h1>{title}</h1><p>{how}</p><form method=\"post\"><label>{who}<select \
+             name=\"openid\">{users}</select></label><button id=\"allow\" name=\"answer\" \
+             value=\"allow\">允许 Allow</button><button id=\"deny\" name=\"answer\" \
+             value=\"deny\">拒绝 Deny</button></form>"
         ),
     )
 }
 
-/// Returns WeChat's error page for an invalid link to the authorize page.
-pub(super) fn error_page(mistake: AuthorizeError) -> Response {
-    let (chinese, english) = mistake.messages();
+/// Returns the page that leads to the callback by a script, as the real page with the QR code does
+/// in a frame. A client without scripts follows its link.
+pub(super) fn navigation_page(url: &str, window: CallbackWindow) -> Response {
+    let (script_window, target) = match window {
+        CallbackWindow::Top => ("window.top", "_top"),
+        CallbackWindow::Own => ("window", "_self"),
+    };
+    // `<` could end the script. A JSON string is also a string of JavaScript.
+    let script_url = serde_json::Value::from(url)
+        .to_string()
+        .replace('<', "\\u003c");
+    html_page(
+        "微信登录 · Log in",
+        &format!(
+            "<h1>扫码成功</h1><p><a id=\"continue\" target=\"{target}\" href=\"{}\">继续 \
+             Continue</a></p><script>{script_window}.location.href={script_url}</script>",
+            escape(url),
+        ),
+    )
+}
+
+/// Returns WeChat's error page for an invalid link to an authorize page.
+pub(super) fn error_page(page: AuthorizePage, mistake: AuthorizeError) -> Response {
+    let (chinese, english) = mistake.messages(page);
     let number = mistake
-        .error_number()
+        .error_number(page)
         .map(|number| format!("，错误码:{number}"))
         .unwrap_or_default();
     html_page(
@@ -148,12 +202,16 @@ pub(super) fn error_page(mistake: AuthorizeError) -> Response {
     )
 }
 
-/// Returns the page after a denial without a redirect. The real WeChat closes its window instead.
-pub(super) fn denied_page() -> Response {
-    html_page(
-        "已取消 · Cancelled",
-        "<h1>已取消</h1><p><small>You may close this page.</small></p>",
-    )
+/// Returns the page after a denial without a redirect. Inside WeChat, the real WeChat closes its
+/// window instead. The page with the QR code offers another scan, as the real one does.
+pub(super) fn denied_page(page: AuthorizePage) -> Response {
+    let content = match page {
+        AuthorizePage::InWechat => "<h1>已取消</h1><p><small>You may close this page.</small></p>",
+        AuthorizePage::QrCode => {
+            "<h1>已取消登录</h1><p><a id=\"again\" href=\"\">重新扫码 Scan again</a></p>"
+        }
+    };
+    html_page("已取消 · Cancelled", content)
 }
 
 fn escape(text: &str) -> String {

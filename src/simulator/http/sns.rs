@@ -14,8 +14,7 @@ use super::{
     route::{SharedSimulator, get},
 };
 use crate::simulator::{
-    error_reply::WechatErrorReply, state::SimulatedWechat, user_tokens::TokenPair,
-    users::SimulatedUser,
+    apps::AppIndex, error_reply::WechatErrorReply, state::SimulatedWechat, user_tokens::TokenPair,
 };
 
 /// The reply of a code exchange and of a refresh. A successful reply has no errcode.
@@ -48,15 +47,15 @@ impl UserTokenReply {
     /// Creates the reply of a code exchange. Unlike the reply of a refresh, this reply marks a
     /// snapshot user, and contains the unionid if the scope covers the profile.
     pub(super) fn from_code_exchange(
+        app: AppIndex,
         pair: TokenPair,
         wechat: &SimulatedWechat,
         now: Duration,
     ) -> Self {
-        let user = wechat.users.get(&pair.authorization.openid);
+        let user = wechat.users.get_in(app, &pair.authorization.openid);
         let unionid = user
             .filter(|_| grants_profile(&pair.authorization.scope))
-            .and_then(SimulatedUser::stored_unionid)
-            .map(str::to_owned);
+            .and_then(|user| user.unionid_in(&wechat.apps[app]));
         let is_snapshotuser = pair.authorization.snapshot.then_some(1);
         Self {
             is_snapshotuser,
@@ -74,17 +73,17 @@ fn grants_profile(scope: &str) -> bool {
 }
 
 /// Handles `GET /sns/oauth2/access_token?appid=&secret=&code=&grant_type=authorization_code`, which
-/// exchanges a login code for tokens.
+/// exchanges a login code of this account or website app for tokens.
 pub(super) async fn access_token(shared: SharedSimulator, method: Method, uri: Uri) -> Response {
     get(&shared, &method, &uri, |wechat, params, now| {
-        wechat.check_app_id(params.non_empty("appid"))?;
-        wechat.check_secret(params.non_empty("secret"))?;
+        let app = wechat.find_app(params.non_empty("appid"))?;
+        wechat.check_secret(app, params.non_empty("secret"))?;
         check_grant_type(params, "authorization_code")?;
         let code = params
             .non_empty("code")
             .ok_or(WechatErrorReply::new(41008))?;
-        let pair = wechat.exchange_code(code, now)?;
-        Ok(UserTokenReply::from_code_exchange(pair, wechat, now))
+        let pair = wechat.exchange_code(app, code, now)?;
+        Ok(UserTokenReply::from_code_exchange(app, pair, wechat, now))
     })
 }
 
@@ -92,12 +91,12 @@ pub(super) async fn access_token(shared: SharedSimulator, method: Method, uri: U
 /// refreshes a user's tokens without the AppSecret.
 pub(super) async fn refresh_token(shared: SharedSimulator, method: Method, uri: Uri) -> Response {
     get(&shared, &method, &uri, |wechat, params, now| {
-        wechat.check_app_id(params.non_empty("appid"))?;
+        let app = wechat.find_app(params.non_empty("appid"))?;
         check_grant_type(params, "refresh_token")?;
         let refresh_token = params
             .non_empty("refresh_token")
             .ok_or(WechatErrorReply::new(41003))?;
-        let pair = wechat.refresh_pair(refresh_token, now)?;
+        let pair = wechat.refresh_pair(app, refresh_token, now)?;
         Ok(UserTokenReply::new(pair, now))
     })
 }
@@ -110,13 +109,13 @@ fn check_grant_type(params: &Params, expected: &str) -> Result<(), WechatErrorRe
     }
 }
 
-/// Returns the pair of tokens to which the access token of a call belongs. Returns an error if the
+/// Returns the pair of tokens to which the access token of a call belongs, with its app. Returns an error if the
 /// access token is invalid or the parameter `openid` is another user's.
 fn valid_pair<'a>(
     wechat: &'a SimulatedWechat,
     params: &Params,
     now: Duration,
-) -> Result<&'a TokenPair, WechatErrorReply> {
+) -> Result<(AppIndex, &'a TokenPair), WechatErrorReply> {
     let access_token = params
         .non_empty("access_token")
         .ok_or(WechatErrorReply::new(41001))?;
@@ -146,16 +145,16 @@ struct ProfileReply {
 /// Handles `GET /sns/userinfo?access_token=&openid=&lang=`, which returns the profile of a user.
 pub(super) async fn userinfo(shared: SharedSimulator, method: Method, uri: Uri) -> Response {
     get(&shared, &method, &uri, |wechat, params, now| {
-        let pair = valid_pair(wechat, params, now)?;
+        let (app, pair) = valid_pair(wechat, params, now)?;
         if !grants_profile(&pair.authorization.scope) {
             return Err(WechatErrorReply::new(48001));
         }
         let user = wechat
             .users
-            .get(&pair.authorization.openid)
+            .get_in(app, &pair.authorization.openid)
             .ok_or(WechatErrorReply::new(40003))?;
         Ok(ProfileReply {
-            openid: user.openid().to_owned(),
+            openid: pair.authorization.openid.clone(),
             nickname: user.name().to_owned(),
             sex: 0,
             // The language concerns only the names of places, which are empty here.
@@ -167,20 +166,17 @@ pub(super) async fn userinfo(shared: SharedSimulator, method: Method, uri: Uri) 
             city: "",
             province: "",
             country: "",
-            headimgurl: avatar_url(user),
+            headimgurl: avatar_url(&pair.authorization.openid),
             privilege: [],
-            unionid: user.stored_unionid().map(str::to_owned),
+            unionid: user.unionid_in(&wechat.apps[app]),
         })
     })
 }
 
 /// Returns a URL like that of a real avatar, which ends in the size (132 pixels). No image exists
 /// at this URL.
-fn avatar_url(user: &SimulatedUser) -> String {
-    format!(
-        "https://thirdwx.qlogo.cn/mmopen/vi_32/{}/132",
-        user.openid()
-    )
+fn avatar_url(openid: &str) -> String {
+    format!("https://thirdwx.qlogo.cn/mmopen/vi_32/{openid}/132")
 }
 
 /// Handles `GET /sns/auth?access_token=&openid=`, which checks a user's access token.

@@ -325,30 +325,6 @@ async fn snapshot_mode_hides_the_user_behind_a_virtual_one() {
 }
 
 #[tokio::test]
-async fn a_website_login_goes_by_qr_code() {
-    let harness = Harness::start().await;
-    let id = harness.sim.app_id();
-    let state = "s".repeat(200);
-    let path = format!(
-        "/connect/qrconnect?appid={id}&redirect_uri={REDIRECT_URI}&response_type=code&scope=snsapi_login&state={state}"
-    );
-    let code = harness.get(&path).await.callback("code").unwrap();
-    // The code is valid for ten minutes, and its token for the user's profile.
-    harness.sim.advance(std::time::Duration::from_secs(500));
-    let reply = harness.exchange(&code).await;
-    let profile = harness
-        .userinfo(&reply.field("access_token"), &reply.field("openid"))
-        .await;
-    assert!(profile.json().get("nickname").is_some());
-    is_mistake(
-        &harness
-            .get(&path.replace("snsapi_login", "snsapi_base"))
-            .await,
-        "10005",
-    );
-}
-
-#[tokio::test]
 async fn a_prefetch_requests_the_callback_first() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&seen);

@@ -105,6 +105,7 @@ async fn settings_change_and_are_shown() {
         "rotate_refresh_token": true,
         "auto_approve": false,
         "deny_redirects": false,
+        "qr_deny_redirects": true,
         "callback_twice": true,
         "redirect_hosts": ["h5.example.com"],
         "ip_whitelist": ["10.0.0.1", "::1"],
@@ -245,4 +246,78 @@ async fn invalid_control_requests_get_an_error() {
         7200
     );
     assert_eq!(harness.get("/_sim/nothing").await.status, 404);
+}
+
+#[tokio::test]
+async fn apps_are_added_and_shown() {
+    let harness = Harness::start().await;
+    let site = json!({
+        "app_id": "wx00000000000000bb",
+        "secret": "secret-of-the-site",
+        "kind": "website",
+        "returns_unionid": true,
+        "redirect_hosts": ["www.example.com"],
+    });
+    let reply = harness.post("/_sim/apps", &site.to_string()).await;
+    assert_eq!(reply.json(), site);
+    let account = r#"{"app_id":"wx00000000000000aa","secret":"s"}"#;
+    let account = harness.post("/_sim/apps", account).await.json();
+    assert_eq!(
+        account,
+        json!({
+            "app_id": "wx00000000000000aa", "secret": "s", "kind": "account",
+            "returns_unionid": true, "redirect_hosts": null,
+        })
+    );
+    let apps = harness.get("/_sim/apps").await.json();
+    assert_eq!(apps[0]["app_id"], harness.sim.app_id());
+    assert_eq!((&apps[1], &apps[2]), (&site, &account));
+    for wrong in [
+        r#"{"app_id":"","secret":"s"}"#,
+        r#"{"app_id":"wx0","secret":"s","kind":"mini"}"#,
+    ] {
+        assert_eq!(harness.post("/_sim/apps", wrong).await.status, 400);
+    }
+}
+
+#[tokio::test]
+async fn one_app_is_named_by_its_app_id() {
+    let harness = Harness::start().await;
+    let site = harness
+        .sim
+        .add_website("wx00000000000000bb", "secret-of-the-site");
+    let reply = harness
+        .post(
+            "/_sim/sign_in",
+            r#"{"openid":"oAlice","app_id":"wx00000000000000bb"}"#,
+        )
+        .await;
+    let openid = site.openid_of("oAlice");
+    assert_eq!(reply.field("openid"), openid);
+    assert_eq!(reply.field("scope"), "snsapi_login");
+    assert!(reply.json().get("unionid").is_some());
+
+    let users = harness.get("/_sim/users?app_id=wx00000000000000bb").await;
+    assert_eq!(users.json()[1]["openid"], openid);
+    assert_eq!(
+        harness.get("/_sim/users").await.json()[1]["openid"],
+        "oAlice"
+    );
+
+    let fault =
+        json!({ "path": "/sns/auth", "app_id": "wx00000000000000bb", "errcode": -1, "times": 1 });
+    let fault = harness.post("/_sim/faults", &fault.to_string()).await;
+    assert_eq!(fault.json()["app_id"], "wx00000000000000bb");
+    let token = reply.field("access_token");
+    harness
+        .get(&format!("/sns/auth?access_token={token}&openid={openid}"))
+        .await
+        .refused(-1, "system error");
+    let calls = harness.get("/_sim/calls?app_id=wx00000000000000bb").await;
+    assert_eq!(calls.json(), json!({ "/sns/auth": 1 }));
+    let none = format!("/_sim/calls?app_id={}", harness.sim.app_id());
+    assert_eq!(harness.get(&none).await.json(), json!({}));
+    for unknown in ["/_sim/calls?app_id=wx0", "/_sim/users?app_id="] {
+        assert_eq!(harness.get(unknown).await.status, 400);
+    }
 }

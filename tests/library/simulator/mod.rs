@@ -1,8 +1,10 @@
 //! Tests of the simulator over HTTP: each shows one rule of WeChat.
 
 mod account;
+mod apps;
 mod authorize;
 mod control;
 mod faults;
 mod harness;
 mod user_tokens;
+mod website;
