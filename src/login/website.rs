@@ -27,7 +27,7 @@ impl LoginBuilder {
     /// # fn main() -> Result<(), tower_wechat::Error> {
     /// let store = MemoryStore::new();
     /// let account = WechatClient::new("wx0123456789abcdef", "secret")?;
-    /// let website = WechatClient::new("wxfedcba9876543210", "secret of the website app")?;
+    /// let website = WechatClient::new("wxfedcba9876543210", "secret-of-the-website")?;
     /// let login = Login::builder("https://h5.example.com", CookieKeys::random()?)
     ///     .website(UserTokens::new(website, store.clone()))
     ///     .build()?;

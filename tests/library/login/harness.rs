@@ -9,6 +9,7 @@ use redis::Commands;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tower_wechat::clock::Clock;
+use tower_wechat::credential::AppId;
 use tower_wechat::login::LoginBuilder;
 use tower_wechat::redis::Layout;
 use tower_wechat::simulator::{SimulatedUser, Simulator};
@@ -73,7 +74,12 @@ impl Harness {
 
     /// Returns the session cookie that the servers issue and accept.
     pub fn session(&self, site: &Site) -> SessionCookie {
-        SessionCookie::builder(site.users.app_id(), &self.keys)
+        self.session_of(site.users.app_id())
+    }
+
+    /// Returns the session cookie of an app's users.
+    pub fn session_of(&self, app: &AppId) -> SessionCookie {
+        SessionCookie::builder(app, &self.keys)
             .secure(false)
             .clock(self.clock.clone())
             .build()
@@ -162,21 +168,21 @@ impl Harness {
     }
 
     pub async fn users(&self) -> UserTokens {
+        self.users_of(self.sim.client().unwrap()).await
+    }
+
+    /// Returns the users of this client's app, in the store of the servers.
+    pub async fn users_of(&self, wechat: WechatClient) -> UserTokens {
         match &self.redis {
-            None => self.users_in(self.memory.clone()),
+            None => self.users_in(wechat, self.memory.clone()),
             Some(redis) => {
                 let store = RedisStore::builder(&redis.url()).layout(self.layout);
-                self.users_in(store.connect().await.unwrap())
+                self.users_in(wechat, store.connect().await.unwrap())
             }
         }
     }
 
-    fn users_in(&self, store: impl Store) -> UserTokens {
-        let wechat = WechatClient::builder(self.sim.app_id(), self.sim.app_secret())
-            .api_url(self.sim.url())
-            .open_url(self.sim.url())
-            .build()
-            .unwrap();
+    fn users_in(&self, wechat: WechatClient, store: impl Store) -> UserTokens {
         UserTokens::builder(wechat, store)
             .clock(self.clock.clone())
             .build()

@@ -17,3 +17,4 @@ mod sessions;
 mod shared_phone;
 mod snapshots;
 mod verification;
+mod website;
