@@ -279,3 +279,55 @@ proptest! {
         prop_assert!(identify_cookie(&session(&[1]).0, &text).is_none());
     }
 }
+
+/// Returns the user that a session cookie finds in a request with these cookies, and whether the
+/// session is the website's.
+fn identify_all(session: &SessionCookie, cookies: &[HeaderValue]) -> Option<(String, bool)> {
+    let mut request = http::Request::builder();
+    for cookie in cookies {
+        let pair = cookie.to_str().unwrap().split(';').next().unwrap();
+        request = request.header(COOKIE, pair);
+    }
+    let request = request.body(()).unwrap();
+    match session.identify(&RequestHead::from_request(&request)) {
+        Identity::User(user) => Some((user.id.into_owned(), user.session.website)),
+        _ => None,
+    }
+}
+
+#[test]
+fn the_accounts_session_precedes_the_websites() {
+    let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
+    let website = builder("wx2", &[1], &clock).build().unwrap();
+    let account = builder("wx1", &[1], &clock);
+    let account = account.website(Some(website.clone())).build().unwrap();
+    let issue = |cookie: &SessionCookie, user| cookie.issue(&UserId::new(user).unwrap());
+    let (of_account, of_website) = (issue(&account, "oA"), issue(&website, "oW"));
+    let website_user = Some(("oW".to_owned(), true));
+    let account_user = Some(("oA".to_owned(), false));
+    for (cookies, expected) in [
+        (vec![&of_website], website_user.clone()),
+        (vec![&of_account], account_user.clone()),
+        (vec![&of_website, &of_account], account_user),
+        (vec![], None),
+        // Two users of the account are nobody, with the website's session too.
+        (vec![&of_account, &issue(&account, "oB"), &of_website], None),
+        (vec![&of_website, &issue(&website, "oX")], None),
+    ] {
+        let cookies: Vec<_> = cookies.into_iter().cloned().collect();
+        assert_eq!(identify_all(&account, &cookies), expected, "{cookies:?}");
+    }
+    assert_eq!(
+        identify_all(&website, std::slice::from_ref(&of_account)),
+        None
+    );
+    // A session that has ended is not the account's.
+    clock.advance(DEFAULT_LIFETIME);
+    let of_website = issue(&website, "oW");
+    assert_eq!(
+        identify_all(&account, &[of_account, of_website]),
+        website_user
+    );
+    let removed: Vec<_> = account.clear_with_website().collect();
+    assert_eq!(removed, [account.clear(), website.clear()]);
+}

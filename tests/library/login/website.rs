@@ -515,7 +515,9 @@ async fn callbacks_of_the_website_are_checked_like_the_accounts() {
 #[tokio::test]
 async fn ineffective_logins_with_the_website_end() {
     let apps = TwoApps::start().await;
-    let browser = desktop().with_header("sec-fetch-site", "cross-site");
+    let browser = desktop()
+        .with_header("sec-fetch-mode", "navigate")
+        .with_header("sec-fetch-site", "cross-site");
     let mut reply = browser.open(&apps.url("/me")).await;
     for _ in 0..6 {
         // Another program on this host removes the session.
