@@ -5,9 +5,11 @@
 //!     cargo run --example simulator
 //! ```
 //!
-//! All three variables are optional. The first line on stdout is `listening on http://ADDR`, and the second
-//! line contains the AppID and the AppSecret. The documentation of `tower_wechat::simulator` lists the
-//! requests that add users, advance the clock and inject faults.
+//! All variables are optional. For several accounts, set `WECHAT_ACCOUNTS=APPID:SECRET,APPID:SECRET` instead of
+//! the last two. `WEBSITE_APPID` and `WEBSITE_SECRET` add a website app (网站应用), whose login page shows a QR
+//! code. The first line on stdout is `listening on http://ADDR`. Each further line contains the AppID and the
+//! AppSecret of an app, first those of the first account. The documentation of `tower_wechat::simulator` lists the
+//! requests that add apps and users, advance the clock and inject faults.
 
 use std::{
     env,
@@ -30,30 +32,64 @@ async fn main() -> ExitCode {
 
 async fn run() -> Result<(), String> {
     let listen = read_variable("LISTEN")?.unwrap_or_else(|| "127.0.0.1:8000".to_owned());
+    let mut accounts = read_accounts()?.into_iter();
+    let website = read_app("WEBSITE_APPID", "WEBSITE_SECRET")?;
     let mut builder = Simulator::builder().listen(&listen);
-    match (
-        read_variable("WECHAT_APPID")?,
-        read_variable("WECHAT_SECRET")?,
-    ) {
-        (Some(app_id), Some(secret)) => builder = builder.app(app_id, secret),
-        (None, None) => {}
-        _ => return Err("Set WECHAT_APPID and WECHAT_SECRET both, or neither.".to_owned()),
+    if let Some((app_id, secret)) = accounts.next() {
+        builder = builder.app(app_id, secret);
     }
     let stop = stop_signal().map_err(|error| format!("Cannot wait for signals: {error}."))?;
     let sim = builder
         .start()
         .await
         .map_err(|error| format!("Cannot listen on LISTEN={listen}: {error}."))?;
+    let others: Vec<_> = accounts
+        .map(|(app_id, secret)| sim.add_account(app_id, secret))
+        .collect();
+    let website = website.map(|(app_id, secret)| sim.add_website(app_id, secret));
 
     let mut stdout = io::stdout();
     // Errors are ignored, because the simulator also works if stdout is closed.
     let _ = writeln!(stdout, "listening on {}", sim.url());
     let _ = writeln!(stdout, "appid {} secret {}", sim.app_id(), sim.app_secret());
+    for app in others.iter().chain(&website) {
+        let _ = writeln!(stdout, "appid {} secret {}", app.app_id(), app.app_secret());
+    }
     let _ = stdout.flush();
 
     stop.await;
     sim.stop().await;
     Ok(())
+}
+
+type AppIdAndSecret = (String, String);
+
+/// Returns the accounts that the variables name, in their order.
+fn read_accounts() -> Result<Vec<AppIdAndSecret>, String> {
+    let one = read_app("WECHAT_APPID", "WECHAT_SECRET")?;
+    let several = read_variable("WECHAT_ACCOUNTS")?;
+    match (one, several) {
+        (Some(_), Some(_)) => Err("Set WECHAT_APPID or WECHAT_ACCOUNTS, not both.".to_owned()),
+        (one, None) => Ok(one.into_iter().collect()),
+        (None, Some(list)) => list
+            .split(',')
+            .map(|account| match account.trim().split_once(':') {
+                Some((app_id, secret)) if !app_id.is_empty() && !secret.is_empty() => {
+                    Ok((app_id.to_owned(), secret.to_owned()))
+                }
+                _ => Err("Set WECHAT_ACCOUNTS to APPID:SECRET,APPID:SECRET.".to_owned()),
+            })
+            .collect(),
+    }
+}
+
+/// Returns the AppID and the AppSecret from two variables, or `None` if neither is set.
+fn read_app(app_id: &str, secret: &str) -> Result<Option<AppIdAndSecret>, String> {
+    match (read_variable(app_id)?, read_variable(secret)?) {
+        (Some(app_id), Some(secret)) => Ok(Some((app_id, secret))),
+        (None, None) => Ok(None),
+        _ => Err(format!("Set {app_id} and {secret} both, or neither.")),
+    }
 }
 
 /// Returns the value of a variable without spaces and line breaks around it. Returns `None` if nothing is

@@ -166,6 +166,32 @@ async fn examples_stop_on_sigterm() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_simulator_serves_the_apps_of_its_variables() {
+    let program = DemoProcess::of(
+        "simulator",
+        &variables(&[
+            (
+                "WECHAT_ACCOUNTS",
+                "wx00000000000000aa:one, wx00000000000000bb:t:wo",
+            ),
+            ("WEBSITE_APPID", "wx00000000000000cc"),
+            ("WEBSITE_SECRET", "three"),
+        ]),
+    )
+    .await;
+    let apps = program.ask(Asked::get("/_sim/apps")).await.json();
+    let apps: Vec<_> = apps.as_array().unwrap().iter().collect();
+    let apps = apps
+        .iter()
+        .map(|app| ["app_id", "secret", "kind"].map(|name| app[name].as_str().unwrap()));
+    assert!(apps.eq([
+        ["wx00000000000000aa", "one", "account"],
+        ["wx00000000000000bb", "t:wo", "account"],
+        ["wx00000000000000cc", "three", "website"],
+    ]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_center_and_its_client() {
     let secret = "a-long-random-secret";
     let center = DemoProcess::of("token_center", &variables(&[("CENTER_TOKEN", secret)])).await;
