@@ -15,7 +15,7 @@ use super::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum AppKind {
-    /// An Official Account, with `connect/oauth2/authorize` and tokens of its own.
+    /// An Official Account, with `connect/oauth2/authorize` and account tokens.
     Account,
     /// A website app of the 开放平台, with `connect/qrconnect` and the scope `snsapi_login`.
     Website,
@@ -101,11 +101,6 @@ impl AppDirectory {
     /// Returns the app with this AppID, in exactly this letter case.
     pub(super) fn find(&self, app_id: &str) -> Option<AppIndex> {
         self.positions.get(app_id).copied()
-    }
-
-    /// Returns the first app that satisfies the condition.
-    pub(super) fn find_by(&self, condition: impl Fn(&App) -> bool) -> Option<AppIndex> {
-        self.all.iter().position(condition).map(AppIndex)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &App> {

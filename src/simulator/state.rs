@@ -1,6 +1,7 @@
 //! The state of the simulated WeChat, behind one lock.
 
 use std::{
+    collections::HashMap,
     net::IpAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -51,6 +52,9 @@ impl SharedState {
 #[derive(Debug)]
 pub(super) struct SimulatedWechat {
     pub(super) apps: AppDirectory,
+    /// The app of each access token that was ever issued. Some calls name their app only by the
+    /// token, and a search through thousands of apps would take too long.
+    token_apps: HashMap<String, AppIndex>,
     pub(super) clock: SimulatedClock,
     pub(super) settings: SimulatorSettings,
     pub(super) users: UserDirectory,
@@ -66,6 +70,7 @@ impl SimulatedWechat {
             .unionid("oSimulatedUnion_000000000001");
         Self {
             apps: AppDirectory::new(app_id, app_secret),
+            token_apps: HashMap::new(),
             clock: SimulatedClock::default(),
             settings,
             users: UserDirectory::new(first),
@@ -101,9 +106,14 @@ impl SimulatedWechat {
 
     /// Returns the app to which this access token of a user or of an account was issued.
     pub(super) fn app_of_token(&self, access_token: &str) -> Option<AppIndex> {
-        self.apps.find_by(|app| {
-            app.user_tokens.was_issued(access_token) || app.account_tokens.was_issued(access_token)
-        })
+        self.token_apps.get(access_token).copied()
+    }
+
+    /// Remembers the app of an access token that was just issued.
+    fn record_token(&mut self, app: AppIndex, access_token: &str) {
+        if !self.token_apps.contains_key(access_token) {
+            self.token_apps.insert(access_token.to_owned(), app);
+        }
     }
 
     pub(super) fn check_secret(
@@ -173,9 +183,10 @@ impl SimulatedWechat {
         code: &str,
         now: Duration,
     ) -> Result<TokenPair, WechatErrorReply> {
-        self.apps[app]
-            .user_tokens
-            .exchange(code, &self.settings, now)
+        let issuer = &mut self.apps[app].user_tokens;
+        let pair = issuer.exchange(code, &self.settings, now)?;
+        self.record_token(app, &pair.access_token);
+        Ok(pair)
     }
 
     pub(super) fn refresh_pair(
@@ -184,9 +195,10 @@ impl SimulatedWechat {
         refresh_token: &str,
         now: Duration,
     ) -> Result<TokenPair, WechatErrorReply> {
-        self.apps[app]
-            .user_tokens
-            .refresh(refresh_token, &self.settings, now)
+        let issuer = &mut self.apps[app].user_tokens;
+        let pair = issuer.refresh(refresh_token, &self.settings, now)?;
+        self.record_token(app, &pair.access_token);
+        Ok(pair)
     }
 
     pub(super) fn issue_account_token(
@@ -194,7 +206,10 @@ impl SimulatedWechat {
         app: AppIndex,
         now: Duration,
     ) -> Result<AccountTokenResult, WechatErrorReply> {
-        self.apps[app].account_tokens.token(&self.settings, now)
+        let issuer = &mut self.apps[app].account_tokens;
+        let result = issuer.token(&self.settings, now)?;
+        self.record_token(app, &result.access_token);
+        Ok(result)
     }
 
     pub(super) fn issue_stable_token(
@@ -203,9 +218,10 @@ impl SimulatedWechat {
         force_refresh: bool,
         now: Duration,
     ) -> Result<AccountTokenResult, WechatErrorReply> {
-        self.apps[app]
-            .account_tokens
-            .stable_token(force_refresh, &self.settings, now)
+        let issuer = &mut self.apps[app].account_tokens;
+        let result = issuer.stable_token(force_refresh, &self.settings, now)?;
+        self.record_token(app, &result.access_token);
+        Ok(result)
     }
 
     pub(super) fn ticket(&mut self, app: AppIndex, kind: &str, now: Duration) -> String {
@@ -255,9 +271,10 @@ impl SimulatedWechat {
     pub(super) fn sign_in(&mut self, app: AppIndex, openid: &str, scope: &str) -> TokenPair {
         let authorization = self.authorization(app, openid, scope, false);
         let now = self.now();
-        self.apps[app]
-            .user_tokens
-            .issue_pair(authorization, &self.settings, now)
+        let issuer = &mut self.apps[app].user_tokens;
+        let pair = issuer.issue_pair(authorization, &self.settings, now);
+        self.record_token(app, &pair.access_token);
+        pair
     }
 
     /// Invalidates the user's pairs in all apps, because the password is the user's WeChat password.

@@ -205,6 +205,10 @@ async fn invalid_control_requests_get_an_error() {
         ("faults", "{}"),
         ("faults", "[]"),
         ("faults", r#"{"path":"/sns/auth"}"#),
+        (
+            "faults",
+            r#"{"path":"/sns/auth","app_id":"wx0","errcode":-1}"#,
+        ),
         ("faults", r#"{"path":"sns/auth","reset":true}"#),
         ("faults", r#"{"path":"/sns/auth?a=b","reset":true}"#),
         ("faults", r#"{"path":"/_sim/calls","reset":true}"#),
