@@ -88,6 +88,7 @@ pub struct Browser {
     cookies: Mutex<CookieJar>,
     /// The page that was opened last, after its redirects.
     page: Mutex<Option<Url>>,
+    user_agent: String,
 }
 
 impl Browser {
@@ -164,7 +165,43 @@ impl Browser {
             http,
             cookies: Mutex::default(),
             page: Mutex::default(),
+            user_agent: USER_AGENT_OF_WECHAT.to_owned(),
         }
+    }
+
+    /// Sets the header `User-Agent`, for another browser than WeChat's. Default: that of WeChat on
+    /// Android.
+    ///
+    /// A browser of a computer logs in with the login's
+    /// [website](crate::login::LoginBuilder::website):
+    ///
+    /// ```
+    /// use axum::{Router, routing::get};
+    /// use tower_wechat::simulator::Simulator;
+    /// use tower_wechat::testing::Browser;
+    /// use tower_wechat::{CookieKeys, Login, MemoryStore, UserTokens, WechatLayer, WechatUser};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let simulator = Simulator::start().await?;
+    /// let website = simulator.add_website("wxfedcba9876543210", "secret-of-the-website");
+    /// let users = UserTokens::new(simulator.client()?, MemoryStore::new());
+    /// let login = Login::builder("https://h5.example.com", CookieKeys::random()?)
+    ///     .website(UserTokens::new(website.client()?, MemoryStore::new()))
+    ///     .build()?;
+    /// let app: Router = Router::new()
+    ///     .route("/", get(async |user: WechatUser| user.app_id().to_string()))
+    ///     .layer(WechatLayer::new(users).login(login));
+    ///
+    /// let agent = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) Chrome/130.0.0.0 Safari/537.36";
+    /// let browser = Browser::new("https://h5.example.com", app).user_agent(agent);
+    /// assert_eq!(browser.open("/").await.body(), website.app_id());
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn user_agent(mut self, user_agent: impl Into<String>) -> Self {
+        self.user_agent = user_agent.into();
+        self
     }
 
     /// Loads a page and follows its redirects, also through WeChat's login. Returns the last
@@ -269,7 +306,7 @@ impl Browser {
     /// Sends the request to `url` with the browser's cookies and user agent, and keeps the cookies of the
     /// response.
     async fn exchange(&self, mut request: Request<String>, url: &Url) -> Response<String> {
-        add_missing(&mut request, USER_AGENT, USER_AGENT_OF_WECHAT);
+        add_missing(&mut request, USER_AGENT, &self.user_agent);
         add_missing(&mut request, SEC_FETCH_MODE, "cors");
         let cookies = locked(&self.cookies).header(url);
         if let Some(cookies) = cookies {
