@@ -139,7 +139,10 @@ impl LoginHandler {
         let Some(state) = StateSigner::decode_unverified(state) else {
             return;
         };
-        if inner.login_cookies.finds_foreign(head.headers, state)
+        let is_foreign =
+            |handler: &Self| handler.0.login_cookies.finds_foreign(head.headers, state);
+        if is_foreign(self)
+            && self.website().is_none_or(is_foreign)
             && let Some(more) = inner.log_limiter.allow_line("crossed_callback")
         {
             tracing::warn!(
