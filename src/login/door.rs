@@ -1,7 +1,7 @@
 //! The choice between the login with the account and that with the website beside it.
 //!
-//! A new login goes to the account or to the website by the browser's `User-Agent`. A login that has
-//! begun ends where it began: its state names the handler, whatever the `User-Agent` is by then.
+//! The browser's `User-Agent` decides where a new login begins. A login ends where it began: its
+//! state names the handler, even if the `User-Agent` has changed since.
 
 use http::{HeaderMap, Uri};
 

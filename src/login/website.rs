@@ -41,12 +41,12 @@ impl LoginBuilder {
     ///
     /// # Its users
     ///
-    /// A website app is an app of its own: its users have other openids than the account's, other
-    /// tokens and another session cookie. [`WechatUser::app_id`](crate::WechatUser::app_id) and the
-    /// `app_id` of a hook's [`LoginUser`](super::LoginUser) return its AppID. The unionid of a
-    /// person is the same for both if both apps belong to one Open Platform account (开放平台). This
-    /// crate does not join them; a hook ([`on_login`](Self::on_login)) can return one user id for
-    /// both.
+    /// The website app and the account share nothing: a person has two openids, two pairs of tokens
+    /// and two session cookies. [`WechatUser::app_id`](crate::WechatUser::app_id) and
+    /// [`LoginUser::app_id`](super::LoginUser::app_id) return the AppID of the app with which the
+    /// user has logged in. The unionid of a person is the same in both apps if both belong to one
+    /// Open Platform account (开放平台). This crate does not join the two users. A hook
+    /// ([`on_login`](Self::on_login)) can return one user id for both.
     ///
     /// `snsapi_login` covers the profile. Its users meet every
     /// [`require_scope`](crate::WechatLayer::require_scope), and are never redirected for a scope.

@@ -174,8 +174,9 @@ impl SessionCookie {
 
     /// Returns a `Set-Cookie` header that ends the session of the browser that receives it.
     ///
-    /// If the login has a [website](crate::login::LoginBuilder::website), a
-    /// [`Logout`](crate::Logout) ends the website's session too, which is in a cookie of its own.
+    /// The header does not end the session of a login's
+    /// [website](crate::login::LoginBuilder::website), which has another cookie. A
+    /// [`Logout`](crate::Logout) ends both.
     pub fn clear(&self) -> HeaderValue {
         set_cookie_header(&format!("{}=", self.0.name), "/", 0, self.0.secure)
     }

@@ -310,7 +310,7 @@ fn the_accounts_session_precedes_the_websites() {
         (vec![&of_account], account_user.clone()),
         (vec![&of_website, &of_account], account_user),
         (vec![], None),
-        // Two users of the account are nobody, with the website's session too.
+        // With sessions of two users of the account, the request has no user.
         (vec![&of_account, &issue(&account, "oB"), &of_website], None),
         (vec![&of_website, &issue(&website, "oX")], None),
     ] {

@@ -260,7 +260,7 @@ async fn only_replies_that_depend_on_the_browser_vary() {
     assert!(reply.status == 303 && !varies(&reply));
 }
 
-/// A handler and a renderer that vary by headers of their own.
+/// Both the handler and the renderer set `Vary`.
 #[tokio::test]
 async fn vary_is_added_to_the_applications_own() {
     let app = |layer: WechatLayer, login: Login| {
@@ -322,7 +322,7 @@ async fn one_browser_can_have_a_session_of_each_app() {
     without_account.drop_cookies(|name| name == SESSION);
     let page = without_account.visit(&apps.url("/whoami")).await;
     assert_eq!(page.json()["id"], *apps.alice);
-    // Two sessions of the account's users are nobody, although the website has a user.
+    // With sessions of two users of the account, the request has no user.
     let bob = apps.harness.session(&apps.site);
     let bob = bob.issue(&UserId::new("oBob").unwrap());
     let bob = bob
