@@ -7,10 +7,12 @@
 //! never restore an older token.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
-use tokio::sync::broadcast;
+use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
+use tokio::sync::{mpsc, watch};
 
 use super::CredentialKey;
 use crate::clock::Timestamp;
@@ -21,8 +23,8 @@ use crate::credential::{AccessToken, Lifetime, Record};
 /// subscription no longer delivers messages, the listener notices this within about two intervals.
 pub(crate) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Number of events that a publisher keeps for slow subscribers: 4,096. A subscriber that is
-/// further behind misses the oldest events and receives [`Event::Lagged`]. The number is large,
+/// Number of events that wait for one slow subscriber: 4,096. A subscriber that is further behind
+/// misses the next events and receives [`Event::Lagged`]. The number is large,
 /// because an engine invalidates its whole cache after that event.
 const EVENT_BUFFER: usize = 4_096;
 
@@ -107,57 +109,148 @@ pub enum Event {
 }
 
 /// Sends events to all subscriptions, without waiting for slow subscribers.
-#[derive(Debug, Clone)]
-pub(super) struct Publisher(broadcast::Sender<Event>);
+#[derive(Debug, Default)]
+pub(super) struct Publisher(Vec<Subscriber>);
 
-impl Default for Publisher {
-    fn default() -> Self {
-        Self(broadcast::Sender::new(EVENT_BUFFER))
-    }
+/// The sending side of one subscription. Its buffer grows with the events that wait, so that an
+/// idle subscription takes little memory.
+#[derive(Debug)]
+struct Subscriber {
+    sender: mpsc::Sender<Event>,
+    /// `true` after the subscriber missed an event, until the subscriber has noticed.
+    has_lagged: Arc<AtomicBool>,
 }
 
 impl Publisher {
-    pub(super) fn publish(&self, event: Event) {
-        // `send` fails only if there is no subscriber, and then no event is needed.
-        let _ = self.0.send(event);
+    pub(super) fn publish(&mut self, event: &Event) {
+        self.0.retain(
+            |subscriber| match subscriber.sender.try_send(event.clone()) {
+                Ok(()) => true,
+                Err(TrySendError::Full(_)) => {
+                    // Pairs with the swap in `to_event`. An event that is sent later is received
+                    // after the swap has seen this flag.
+                    subscriber.has_lagged.store(true, Ordering::Release);
+                    true
+                }
+                Err(TrySendError::Closed(_)) => false,
+            },
+        );
     }
 
-    pub(super) fn subscribe(&self) -> broadcast::Receiver<Event> {
-        self.0.subscribe()
+    pub(super) fn subscribe(&mut self) -> EventReceiver {
+        self.0.retain(|subscriber| !subscriber.sender.is_closed());
+        let (sender, receiver) = mpsc::channel(EVENT_BUFFER);
+        let has_lagged = Arc::new(AtomicBool::new(false));
+        self.0.push(Subscriber {
+            sender,
+            has_lagged: Arc::clone(&has_lagged),
+        });
+        EventReceiver {
+            receiver,
+            has_lagged,
+        }
+    }
+
+    /// Returns `true` if a subscription exists.
+    #[cfg(feature = "redis")]
+    pub(super) fn has_subscribers(&self) -> bool {
+        self.0
+            .iter()
+            .any(|subscriber| !subscriber.sender.is_closed())
+    }
+}
+
+/// The receiving side of one subscription.
+#[derive(Debug)]
+pub(super) struct EventReceiver {
+    receiver: mpsc::Receiver<Event>,
+    has_lagged: Arc<AtomicBool>,
+}
+
+impl EventReceiver {
+    /// Waits for the next event. Cancel safe: a dropped future loses no event.
+    async fn next(&mut self) -> Event {
+        let received = self.receiver.recv().await;
+        self.to_event(received)
+    }
+
+    /// Returns an event that has already arrived, or `None` if no event has arrived.
+    fn try_next(&mut self) -> Option<Event> {
+        match self.receiver.try_recv() {
+            Ok(event) => Some(self.to_event(Some(event))),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Event::Closed),
+        }
+    }
+
+    /// Replaces the received event by [`Event::Lagged`] if an earlier event was lost. The caller
+    /// then knows of all losses before this event, because the flag is read after the event.
+    fn to_event(&self, received: Option<Event>) -> Event {
+        match self.has_lagged.swap(false, Ordering::Acquire) {
+            true => Event::Lagged,
+            false => received.unwrap_or(Event::Closed),
+        }
+    }
+
+    /// Discards all events that have arrived.
+    fn clear(&mut self) {
+        // The flag is cleared first. An event that is lost from here on sets the flag again.
+        self.has_lagged.store(false, Ordering::Release);
+        while self.receiver.try_recv().is_ok() {}
     }
 }
 
 /// The receiver of the events for one engine.
 #[derive(Debug)]
 pub struct Subscription {
-    receiver: broadcast::Receiver<Event>,
+    receiver: EventReceiver,
     /// `true` if the subscription was active when it was created. Otherwise [`Event::Subscribed`]
     /// shows when it becomes active.
     pub is_live: bool,
     /// For a publisher in this process: the time from which `next_event` may return
     /// [`Event::Synced`]. `None` for a remote publisher, which sends that event itself.
     next_sync_at: Option<tokio::time::Instant>,
+    /// Counts the changes of the subscriptions to a remote publisher. `None` for a publisher in
+    /// this process.
+    changes: Option<watch::Sender<u64>>,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        if let Some(changes) = &self.changes {
+            // The receiver is closed first, so that the publisher counts the subscribers that are
+            // left.
+            self.receiver.receiver.close();
+            changes.send_modify(|count| *count += 1);
+        }
+    }
 }
 
 impl Subscription {
     /// Creates a subscription to the writes of all processes. The publisher sends
-    /// [`Event::Synced`].
+    /// [`Event::Synced`]. The end of the subscription is a change that `changes` counts.
     #[cfg(feature = "redis")]
-    pub(super) fn from_remote(receiver: broadcast::Receiver<Event>, is_live: bool) -> Self {
+    pub(super) fn from_remote(
+        receiver: EventReceiver,
+        is_live: bool,
+        changes: watch::Sender<u64>,
+    ) -> Self {
         Self {
             receiver,
             is_live,
             next_sync_at: None,
+            changes: Some(changes),
         }
     }
 
     /// Creates a subscription to the writes of this process. The subscription itself creates
     /// [`Event::Synced`], once in each [`HEARTBEAT_INTERVAL`] and only when no other event waits.
-    pub(super) fn from_local(receiver: broadcast::Receiver<Event>) -> Self {
+    pub(super) fn from_local(receiver: EventReceiver) -> Self {
         Self {
             receiver,
             is_live: true,
             next_sync_at: Some(tokio::time::Instant::now()),
+            changes: None,
         }
     }
 
@@ -169,39 +262,25 @@ impl Subscription {
     /// - From `next_sync_at` on: returns an event that has already arrived. If none has arrived,
     ///   returns [`Event::Synced`] and sets the next time.
     pub async fn next_event(&mut self) -> Event {
-        if let Some(at) = self.next_sync_at
-            && let Ok(received) = tokio::time::timeout_at(at, self.receiver.recv()).await
-        {
-            return to_event(received);
-        } else if self.next_sync_at.is_none() {
-            return to_event(self.receiver.recv().await);
+        let Some(at) = self.next_sync_at else {
+            return self.receiver.next().await;
+        };
+        if let Ok(event) = tokio::time::timeout_at(at, self.receiver.next()).await {
+            return event;
         }
-        // The time is taken before `try_recv`, so that events of earlier writes are already in the
+        // The time is taken before `try_next`, so that events of earlier writes are already in the
         // channel.
         let now = Instant::now();
-        match self.receiver.try_recv() {
-            Ok(event) => event,
-            Err(broadcast::error::TryRecvError::Lagged(_)) => Event::Lagged,
-            Err(broadcast::error::TryRecvError::Closed) => Event::Closed,
-            Err(broadcast::error::TryRecvError::Empty) => {
-                self.next_sync_at = Some(tokio::time::Instant::now() + HEARTBEAT_INTERVAL);
-                Event::Synced(now)
-            }
-        }
+        self.receiver.try_next().unwrap_or_else(|| {
+            self.next_sync_at = Some(tokio::time::Instant::now() + HEARTBEAT_INTERVAL);
+            Event::Synced(now)
+        })
     }
 
     /// Discards all events that have arrived and were not returned. The engine calls this function
     /// after [`Event::Lagged`] and then invalidates its whole cache, so it does not need these
     /// events.
     pub fn skip_backlog(&mut self) {
-        self.receiver = self.receiver.resubscribe();
-    }
-}
-
-fn to_event(received: Result<Event, broadcast::error::RecvError>) -> Event {
-    match received {
-        Ok(event) => event,
-        Err(broadcast::error::RecvError::Lagged(_)) => Event::Lagged,
-        Err(broadcast::error::RecvError::Closed) => Event::Closed,
+        self.receiver.clear();
     }
 }

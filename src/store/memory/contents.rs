@@ -68,7 +68,7 @@ impl Contents {
         self.leases.clear();
     }
 
-    pub(super) fn publisher(&mut self) -> &Publisher {
+    pub(super) fn publisher(&mut self) -> &mut Publisher {
         self.publisher.get_or_insert_default()
     }
 
@@ -211,8 +211,8 @@ impl Contents {
         self.tombstones.remove(&slot.key);
         // A subscriber that has received this message cannot read the old record. A read needs the
         // lock, which the caller holds until the record is written.
-        if let Some(publisher) = &self.publisher {
-            publisher.publish(Event::Invalidated(Arc::new(Invalidation {
+        if let Some(publisher) = &mut self.publisher {
+            publisher.publish(&Event::Invalidated(Arc::new(Invalidation {
                 key: slot.key.clone(),
                 version: RecordVersion::of_record(record),
             })));

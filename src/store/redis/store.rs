@@ -224,13 +224,16 @@ impl Store for RedisStore {}
 impl InvalidationSource for RedisStore {
     fn subscribe(&self, app: &AppId) -> Option<Subscription> {
         let inner = &*self.0;
-        inner.channels.open_subscription(app, || ListenerConfig {
-            connection: inner.connection.clone(),
-            command_timeout: inner.command_timeout,
-            address: inner.address.clone(),
-            channel: inner.names.invalidation_channel(app),
-            trusts_heartbeats: inner.exclusive_writer,
-        })
+        let channel = inner.names.invalidation_channel(app);
+        inner
+            .channels
+            .open_subscription(app, channel, || ListenerConfig {
+                connection: inner.connection.clone(),
+                command_timeout: inner.command_timeout,
+                address: inner.address.clone(),
+                trusts_heartbeats: inner.exclusive_writer,
+                rejection_logged: false.into(),
+            })
     }
 }
 
