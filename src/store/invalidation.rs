@@ -284,3 +284,40 @@ impl Subscription {
         self.receiver.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A subscriber that is too slow notices the loss before it receives a later confirmation.
+    #[tokio::test]
+    async fn a_slow_subscriber_notices_lost_events() {
+        let mut publisher = Publisher::default();
+        let mut subscription = Subscription::from_local(publisher.subscribe());
+        subscription.next_sync_at = None;
+        for _ in 0..EVENT_BUFFER {
+            publisher.publish(&Event::Subscribed);
+        }
+        assert!(matches!(subscription.next_event().await, Event::Subscribed));
+        publisher.publish(&Event::Subscribed);
+        publisher.publish(&Event::Synced(Instant::now()));
+        assert!(matches!(subscription.next_event().await, Event::Lagged));
+        subscription.skip_backlog();
+        publisher.publish(&Event::Subscribed);
+        assert!(matches!(subscription.next_event().await, Event::Subscribed));
+        drop(publisher);
+        assert!(matches!(subscription.next_event().await, Event::Closed));
+    }
+
+    #[tokio::test]
+    async fn a_publisher_forgets_dropped_subscriptions() {
+        let mut publisher = Publisher::default();
+        let _stays = publisher.subscribe();
+        for _ in 0..1_000 {
+            drop(publisher.subscribe());
+        }
+        assert!(publisher.0.len() <= 2, "{}", publisher.0.len());
+        publisher.publish(&Event::Subscribed);
+        assert_eq!(publisher.0.len(), 1);
+    }
+}

@@ -21,6 +21,7 @@ mod odd_replies;
 mod outages;
 mod races;
 mod reports;
+mod several_accounts;
 mod shared;
 
 /// Runs each function as a test on each store with a private server, which the test may stop.

@@ -227,9 +227,9 @@ impl RedisStoreBuilder {
     /// Sentinel and Cluster. There, a server that is cut off from the others would still return
     /// heartbeats.
     ///
-    /// An ACL user needs `+subscribe +publish` and a pattern for the channel, such as `&wechat:*`.
-    /// Without these permissions, the store logs one line, and `cache_ttl` applies. Do not use
-    /// `true` if any process lacks the permission to publish.
+    /// An ACL user needs `+subscribe +unsubscribe +publish` and a pattern for the channels, such as
+    /// `&wechat:*`. Without these permissions, the store logs one line, and `cache_ttl` applies. Do
+    /// not use `true` if any process lacks the permission to publish.
     ///
     /// ```no_run
     /// use tower_wechat::redis::Layout;

@@ -65,11 +65,11 @@ impl RedisStore {
         Ok(reply)
     }
 
-    /// Publishes a message by a separate command, unless separate commands are paused. Logs a
-    /// failure.
+    /// Publishes a message by a separate command, unless separate commands on its channel are
+    /// paused. Logs a failure.
     async fn publish(&self, invalidation: &OutgoingInvalidation) {
         let state = &self.0.publish_state;
-        if state.is_paused() {
+        if state.is_paused(&invalidation.channel) {
             return;
         }
         let mut publish = redis::cmd("PUBLISH");
@@ -84,7 +84,7 @@ impl RedisStore {
             Ok(Err(error)) => {
                 // The listener of this channel logs the missing permission.
                 if is_permanent(&error) {
-                    state.pause();
+                    state.pause(&invalidation.channel);
                 }
                 log_unpublished(address, &describe_error(&error));
             }

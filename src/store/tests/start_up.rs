@@ -7,7 +7,7 @@ use crate::error::{Error, ErrorKind};
 #[tokio::test]
 async fn the_documented_acl_commands_are_enough() {
     const COMMANDS: &str = "+get +set +del +incr +pexpire +hget +hset +hdel +hmget +hscan \
-                            +eval +evalsha +subscribe +publish +ping +hello +auth +client";
+                            +eval +evalsha +subscribe +unsubscribe +publish +ping +hello +auth +client";
     let guide = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/redis.md"));
     assert!(guide.unwrap().contains(&format!("`{COMMANDS}`")));
     let server = RedisServer::start();

@@ -323,3 +323,6 @@ impl ChannelTable {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
