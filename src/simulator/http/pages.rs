@@ -118,7 +118,8 @@ const STYLE: &str = "\
     border-radius:8px;background:#fff}\
     button{display:block;width:100%;margin-top:12px;padding:12px;border:0;border-radius:8px;\
     font:inherit;font-weight:600}\
-    #allow{background:#07c160;color:#fff}#deny{background:#f2f2f2;color:#06ae56}";
+    #allow{background:#07c160;color:#fff}#deny{background:#f2f2f2;color:#06ae56}\
+    @media(max-height:440px){body{padding:8px}main{padding:12px 16px}p,label{margin-bottom:8px}}";
 
 fn html_page(title: &str, content: &str) -> Response {
     let html = format!(
