@@ -124,6 +124,7 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 mod accounts;
+mod background_task;
 mod backoff;
 mod base36;
 mod bytes;
@@ -137,6 +138,7 @@ mod extract;
 #[doc(hidden)]
 #[allow(missing_docs, unreachable_pub)]
 pub mod fuzzing;
+mod guarded_call;
 pub mod guide;
 pub mod health;
 pub mod identity;

@@ -5,10 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tracing::Instrument;
-
 use crate::credential::{AccessToken, AppId, UserId};
 use crate::error::Error;
+use crate::guarded_call::{error_chain, run_guarded};
 use crate::store::BoxFuture;
 use crate::wechat::{Language, UserInfo, UserTokenResponse, WechatClient};
 
@@ -126,17 +125,15 @@ impl LoginHook {
             Box::pin(async move {
                 let id = chosen
                     .await
-                    .map_err(|error| HookError::Failed(chain(&*error.into())))?;
+                    .map_err(|error| HookError::Failed(error_chain(&*error.into())))?;
                 let invalid = |error: Id::Error| HookError::InvalidUserId(error.to_string());
                 id.try_into().map_err(invalid)
             })
         }))
     }
 
-    /// Runs the hook for `timeout` at most, and returns the user id that the hook has chosen.
-    ///
-    /// The hook runs in a separate task. A panic therefore ends that task only, and a hook that
-    /// blocks its thread does not delay the timeout. On timeout, the hook's future is dropped.
+    /// Runs the hook for `timeout` at most, and returns the user id that the hook has chosen. A hook
+    /// that panics has failed.
     pub(super) async fn run(
         &self,
         user: LoginUser,
@@ -144,54 +141,10 @@ impl LoginHook {
     ) -> Result<UserId, HookError> {
         let hook = Arc::clone(&self.0);
         let run = async move { hook(user).await };
-        let mut task = AbortOnDrop(tokio::spawn(run.in_current_span()));
-        match tokio::time::timeout(timeout, &mut task.0).await {
-            Ok(Ok(chosen)) => chosen,
-            Ok(Err(error)) => Err(HookError::Failed(panic_text(error))),
-            Err(_) => Err(HookError::Failed(format!(
-                "the hook did not end within {timeout:?}"
-            ))),
+        match run_guarded("hook", timeout, run).await {
+            Ok(chosen) => chosen,
+            Err(reason) => Err(HookError::Failed(reason)),
         }
-    }
-}
-
-/// A task that is aborted when its handle is dropped.
-struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Returns the messages of an error and of its sources, separated by colons.
-fn chain(error: &(dyn StdError + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let message = error.to_string();
-        // Some errors repeat the message of their source.
-        if !text.ends_with(&message) {
-            text.push_str(": ");
-            text.push_str(&message);
-        }
-        source = error.source();
-    }
-    text
-}
-
-/// Returns the message of a panic, or a text without a message for other values.
-fn panic_text(error: tokio::task::JoinError) -> String {
-    let Ok(panic) = error.try_into_panic() else {
-        return "the hook was cancelled, because the runtime shuts down".to_owned();
-    };
-    let message = match panic.downcast_ref::<String>() {
-        Some(message) => Some(message.as_str()),
-        None => panic.downcast_ref::<&str>().copied(),
-    };
-    match message {
-        Some(message) => format!("the hook panicked: {message}"),
-        None => "the hook panicked".to_owned(),
     }
 }
 
@@ -257,24 +210,6 @@ mod tests {
             Ok("late".to_owned())
         });
         assert_eq!(blocked.await, "the hook did not end within 50ms");
-    }
-
-    #[test]
-    fn the_chain_of_an_error_names_its_sources() {
-        #[derive(Debug, thiserror::Error)]
-        #[error("no row")]
-        struct NoRow;
-        #[derive(Debug, thiserror::Error)]
-        #[error("the query failed")]
-        struct Query(#[source] NoRow);
-        #[derive(Debug, thiserror::Error)]
-        #[error("the query failed")]
-        struct Transparent(#[source] Query);
-        assert_eq!(chain(&Query(NoRow)), "the query failed: no row");
-        assert_eq!(
-            chain(&Transparent(Query(NoRow))),
-            "the query failed: no row"
-        );
     }
 
     #[test]

@@ -21,7 +21,6 @@
 //! | R8 | clocks may differ | leases use the store's clock, renewal margins are minutes, and cache entries have a bounded time |
 //! | | caches agree | `invalidation`: processes publish their writes. `cache`: an entry is served for `cache_ttl` after the last confirmation at most |
 
-mod background_task;
 mod cache;
 mod call;
 mod classify;

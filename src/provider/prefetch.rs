@@ -7,8 +7,8 @@
 
 use std::time::Duration;
 
-use super::background_task::BackgroundTask;
 use super::state::CredentialProvider;
+use crate::background_task::BackgroundTask;
 
 /// Interval at which the task checks the cache: one second. The interval is shorter than
 /// [`REFRESH_BEFORE`], so that the credential is read again while its cache entry is still valid.

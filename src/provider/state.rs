@@ -7,13 +7,13 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
-use super::background_task::BackgroundTask;
 use super::cache::Cache;
 use super::config::ProviderConfig;
 use super::entry::CacheEntry;
 use super::failures::FailureTracker;
 use super::single_flight::SingleFlight;
 use super::source::CredentialSource;
+use crate::background_task::BackgroundTask;
 use crate::clock::{Clock, Timestamp};
 use crate::credential::AppId;
 use crate::error::{Error, ErrorKind};

@@ -1,4 +1,4 @@
-//! A background task of the engine, such as the maintenance of the cache. Requests start the task,
+//! A background task, such as the maintenance of the cache of an engine. Requests start the task,
 //! and dropping the handle of the task aborts it.
 //!
 //! # States
@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 /// Handle of a background task, which may not have been started yet. Dropping the handle aborts the
 /// task.
 #[derive(Debug, Default)]
-pub(super) struct BackgroundTask(Mutex<TaskState>);
+pub(crate) struct BackgroundTask(Mutex<TaskState>);
 
 #[derive(Debug, Default)]
 enum TaskState {
@@ -31,7 +31,7 @@ enum TaskState {
 impl BackgroundTask {
     /// Spawns the task that `create` returns, unless the task already runs, is disabled, or there
     /// is no tokio runtime. If `create` returns `None`, the task is disabled.
-    pub(super) fn start<F>(&self, create: impl FnOnce() -> Option<F>)
+    pub(crate) fn start<F>(&self, create: impl FnOnce() -> Option<F>)
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -55,7 +55,7 @@ impl BackgroundTask {
     }
 
     /// Aborts the task if it runs. A later [`start`](Self::start) has no effect.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         let state = std::mem::replace(&mut *self.lock(), TaskState::Disabled);
         if let TaskState::Running(task) = state {
             task.abort();
