@@ -47,6 +47,10 @@ pub enum ErrorKind {
     LoginDenied,
     /// The request contains an invalid value, such as a user id with a control character.
     BadRequest,
+    /// The layer serves no account with the AppID that the request names, or the request names none.
+    UnknownAccount,
+    /// The [`AccountRegistry`](crate::layer::AccountRegistry) fails, or does not answer in time.
+    AccountsUnavailable,
     /// The configuration of the program is wrong. No retry helps.
     Configuration,
     /// The application rejected a request with [`Rejection::new`](crate::Rejection::new). No
@@ -68,6 +72,8 @@ impl ErrorKind {
             Self::InvalidState => "invalid_state",
             Self::LoginDenied => "login_denied",
             Self::BadRequest => "bad_request",
+            Self::UnknownAccount => "unknown_account",
+            Self::AccountsUnavailable => "accounts_unavailable",
             Self::Configuration => "configuration",
             Self::Application => "application",
         }
@@ -80,8 +86,10 @@ impl ErrorKind {
             Self::LoginRequired => StatusCode::UNAUTHORIZED,
             Self::BadRequest | Self::InvalidState => StatusCode::BAD_REQUEST,
             Self::LoginDenied => StatusCode::FORBIDDEN,
+            Self::UnknownAccount => StatusCode::NOT_FOUND,
             Self::Configuration | Self::Application => StatusCode::INTERNAL_SERVER_ERROR,
             Self::WechatRefused
+            | Self::AccountsUnavailable
             | Self::StoreUnavailable
             | Self::WechatUnavailable
             | Self::WechatConfig

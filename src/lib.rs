@@ -272,7 +272,9 @@ pub use identity::{CookieKeys, RequestHead, SessionCookie, TrustedHeader};
 #[doc(inline)]
 pub use jssdk::JsConfig;
 #[doc(inline)]
-pub use layer::{Logout, Policy, Rejection, WechatLayer, WechatUser};
+pub use layer::{
+    Account, AccountSelector, Accounts, Logout, Policy, Rejection, WechatLayer, WechatUser,
+};
 #[doc(inline)]
 pub use login::{Login, Scope};
 #[cfg(feature = "redis")]

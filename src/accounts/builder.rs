@@ -130,12 +130,12 @@ impl AccountTokens {
     /// # Ok(()) }
     /// ```
     pub fn builder(source: impl Into<AccountSource>, store: impl Store) -> AccountTokensBuilder {
-        AccountTokensBuilder::new(source.into(), Arc::new(store))
+        AccountTokensBuilder::with_store(source.into(), Arc::new(store))
     }
 }
 
 impl AccountTokensBuilder {
-    fn new(source: AccountSource, store: Arc<dyn Store>) -> Self {
+    pub(crate) fn with_store(source: AccountSource, store: Arc<dyn Store>) -> Self {
         let settings = ProviderConfig::new(
             STABLE_RENEW_MARGIN,
             RenewalTiming::AtRenewalTime,

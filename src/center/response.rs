@@ -87,6 +87,8 @@ pub(super) fn error(error: &Error) -> CenterResponse {
         | ErrorKind::WechatRefused
         | ErrorKind::InvalidState
         | ErrorKind::LoginDenied
+        | ErrorKind::UnknownAccount
+        | ErrorKind::AccountsUnavailable
         | ErrorKind::Configuration
         | ErrorKind::Application => ErrorKind::WechatUnavailable,
     };

@@ -1,5 +1,6 @@
 //! Identifiers, which are not secret: the account's [`AppId`] and the user's [`UserId`].
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -86,8 +87,21 @@ impl AppId {
         Ok(Self(text.into()))
     }
 
+    /// Returns an AppID that no account has, for code that needs an AppID and has no account.
+    pub(crate) fn of_no_account() -> Self {
+        Self("none".into())
+    }
+
     /// Returns the text.
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Lets maps with AppIDs as keys be searched by a text. The hash and the equality are those of the
+/// text.
+impl Borrow<str> for AppId {
+    fn borrow(&self) -> &str {
         &self.0
     }
 }

@@ -10,17 +10,20 @@ use super::outer::{OfAccount, Outer, find};
 use crate::accounts::AccountTokens;
 use crate::credential::AppId;
 use crate::error::{Error, ErrorKind};
-use crate::identity::RequestHead;
+use crate::identity::{RequestHead, SessionCookie};
 use crate::jssdk::{JsConfig, page_url};
 use crate::login::LoginHandler;
 use crate::login::public_url::PublicUrl;
 use crate::navigation::{header_text, is_navigation};
 use crate::tickets::Tickets;
+use crate::users::UserTokens;
 
 /// The account of a request: a handle to its token and its ticket.
 ///
 /// [`WechatLayer::account`](super::WechatLayer::account) inserts a `WechatAccount` into the
-/// request's extensions. The token and the ticket are fetched when the handler calls for them.
+/// request's extensions. A layer of [several accounts](crate::Accounts) always does: it is the account
+/// that was selected for the request. The token and the ticket are fetched when the handler calls for
+/// them.
 ///
 /// axum handlers take an [`AccountToken`](crate::AccountToken), or the [`JsConfig`] of the page that made
 /// the request, as an argument (feature `axum`). Other handlers read the account from the extensions:
@@ -68,6 +71,10 @@ pub struct WechatAccount {
 struct AccountConfig {
     tokens: AccountTokens,
     tickets: Option<Tickets>,
+    /// The tokens of the account's users. `None` before the account is given to a layer.
+    users: Option<UserTokens>,
+    /// The session cookie of the account's login.
+    session_cookie: Option<SessionCookie>,
     /// The origin that browsers see, without a slash at the end, as the application sets it.
     public_url: Option<String>,
     /// The public URL of the layer's login, which is the default of `public_url`. If both are
@@ -80,6 +87,8 @@ impl From<AccountTokens> for WechatAccount {
         Self::new(AccountConfig {
             tokens: accounts,
             tickets: None,
+            users: None,
+            session_cookie: None,
             public_url: None,
             login_url: None,
         })
@@ -91,6 +100,8 @@ impl From<Tickets> for WechatAccount {
         Self::new(AccountConfig {
             tokens: tickets.accounts().clone(),
             tickets: Some(tickets),
+            users: None,
+            session_cookie: None,
             public_url: None,
             login_url: None,
         })
@@ -120,11 +131,31 @@ impl WechatAccount {
         Self::new(config)
     }
 
-    /// Sets the default of [`public_url`](Self::public_url): the public URL of the layer's login.
+    /// Sets the default of [`public_url`](Self::public_url), and the session cookie: those of the
+    /// layer's login.
     pub(super) fn with_login(self, login: &LoginHandler) -> Self {
         let mut config = Arc::unwrap_or_clone(self.config);
         config.login_url = Some(login.public_url().clone());
+        config.session_cookie = Some(login.session_cookie().clone());
         Self::new(config)
+    }
+
+    /// Sets the tokens of the account's users.
+    pub(super) fn with_users(self, users: &UserTokens) -> Self {
+        let mut config = Arc::unwrap_or_clone(self.config);
+        config.users = Some(users.clone());
+        Self::new(config)
+    }
+
+    /// Returns the handle to the tokens of the account's users. Returns `None` if the layer serves the
+    /// users of another account, or before the value is given to a layer.
+    pub fn users(&self) -> Option<&UserTokens> {
+        self.config.users.as_ref()
+    }
+
+    /// Returns the session cookie of the account's login.
+    pub(super) fn session_cookie(&self) -> Option<&SessionCookie> {
+        self.config.session_cookie.as_ref()
     }
 
     /// Returns the handle to the account's token.

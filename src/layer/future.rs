@@ -3,16 +3,19 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use http::{HeaderValue, Request, Response};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
-use super::account_layer::AccountLayer;
+use super::account_layer::{AccountLayer, AccountParts};
 use super::cache_control;
+use super::registry::FoundAccount;
 use super::rejection::{Reject, Rejection};
 use super::retained_head::ResponseContext;
+use super::settings::LayerSettings;
 use super::{Logout, Policy, WechatUser};
 use crate::credential::Freshness;
 use crate::error::{Error, ErrorKind};
@@ -50,6 +53,16 @@ pin_project! {
 pin_project! {
     /// The state of a [`ResponseFuture`].
     ///
+    /// # `FindingAccount`
+    ///
+    /// The first state of a request whose account the registry is asked for. Next: `WaitingForCall`
+    /// with the account, or `Ready` if there is no such account or the registry has failed.
+    ///
+    /// # `WaitingForCall`
+    ///
+    /// The account is found. The clone of the inner service is polled until it is ready, and then the
+    /// request is handled as one whose account was known. Next: the first state of that request.
+    ///
     /// # `LoadingToken`
     ///
     /// The first state of a request whose token is not in memory. The token is read from the store, and
@@ -77,8 +90,22 @@ pin_project! {
     ///
     /// The first state of a request to which the layer responds at once. The response ends the future.
     #[project = FutureStateProjection]
-    enum FutureState<F, S, I, R, ReqBody, Res> {
+    enum FutureState<F, S, I, R, ReqBody, Res>
+    where
+        S: Service<Request<ReqBody>>,
+    {
         Calling { #[pin] call: F },
+        FindingAccount {
+            search: BoxFuture<'static, FoundAccount>,
+            inner: Option<S>,
+            // Moved out of the state as soon as the account is found.
+            pending: Option<UnselectedRequest<S, I, R, ReqBody>>,
+        },
+        WaitingForCall {
+            inner: S,
+            parts: Arc<AccountParts>,
+            pending: Option<UnselectedRequest<S, I, R, ReqBody>>,
+        },
         LoadingToken {
             token: BoxFuture<'static, Result<UserToken, Error>>,
             // Moved out of the state as soon as the token is loaded.
@@ -93,6 +120,20 @@ pin_project! {
         },
         Ready { response: Option<Res> },
     }
+}
+
+/// A function that handles a request with the layer as it serves the request's account.
+pub(super) type HandleFn<S, I, R, ReqBody> =
+    fn(&mut S, &AccountLayer<I, R>, Request<ReqBody>) -> ResponseFuture<S, I, R, ReqBody>;
+
+/// A request whose account the registry is asked for, and what is needed to continue it.
+pub(super) struct UnselectedRequest<S, I, R, ReqBody>
+where
+    S: Service<Request<ReqBody>>,
+{
+    pub(super) request: Request<ReqBody>,
+    pub(super) settings: Arc<LayerSettings<I, R>>,
+    pub(super) handle: HandleFn<S, I, R, ReqBody>,
 }
 
 /// A request that waits for its token, and what is needed to continue it.
@@ -133,6 +174,22 @@ where
             },
             set_cookie,
             response_context,
+        }
+    }
+
+    pub(super) fn finding_account(
+        search: BoxFuture<'static, FoundAccount>,
+        inner: S,
+        pending: UnselectedRequest<S, I, R, ReqBody>,
+    ) -> Self {
+        Self {
+            state: FutureState::FindingAccount {
+                search,
+                inner: Some(inner),
+                pending: Some(pending),
+            },
+            set_cookie: None,
+            response_context: None,
         }
     }
 
@@ -198,6 +255,51 @@ where
                         cache_control::add_session_cookie(&mut response, cookie);
                     }
                     return Poll::Ready(Ok(response));
+                }
+                FutureStateProjection::FindingAccount {
+                    search,
+                    inner,
+                    pending,
+                } => {
+                    let found = ready!(search.as_mut().poll(cx));
+                    let (Some(inner), Some(pending)) = (inner.take(), pending.take()) else {
+                        return Poll::Pending;
+                    };
+                    let rejection = match found {
+                        Ok(Some(parts)) => Ok(parts),
+                        Ok(None) => Err(Rejection::unknown_account()),
+                        Err(error) => Err(Rejection::from(error)),
+                    };
+                    match rejection {
+                        Ok(parts) => FutureState::WaitingForCall {
+                            inner,
+                            parts,
+                            pending: Some(pending),
+                        },
+                        Err(rejection) => {
+                            let head = RequestHead::from_request(&pending.request);
+                            let response = pending.settings.reject_account(&rejection, &head);
+                            return Poll::Ready(Ok(response));
+                        }
+                    }
+                }
+                FutureStateProjection::WaitingForCall {
+                    inner,
+                    parts,
+                    pending,
+                } => {
+                    ready!(inner.poll_ready(cx))?;
+                    let Some(pending) = pending.take() else {
+                        return Poll::Pending;
+                    };
+                    let layer = AccountLayer {
+                        settings: pending.settings,
+                        parts: Arc::clone(parts),
+                    };
+                    let next = (pending.handle)(inner, &layer, pending.request);
+                    *this.set_cookie = next.set_cookie;
+                    *this.response_context = next.response_context;
+                    next.state
                 }
                 FutureStateProjection::LoadingToken { token, pending } => {
                     let token = ready!(token.as_mut().poll(cx));

@@ -9,10 +9,11 @@ use std::task::{Context, Poll};
 use http::{Request, Response};
 use tower_service::Service;
 
+use super::call::handle_login_paths;
 use super::future::ResponseFuture;
-use super::rejection::{Reject, Rejection};
+use super::rejection::Reject;
 use super::{WechatLayer, WechatService};
-use crate::identity::{Identify, RequestHead};
+use crate::identity::Identify;
 
 /// Service that handles the paths of a [`Login`](crate::Login), and responds to other requests with 404.
 ///
@@ -52,10 +53,12 @@ use crate::identity::{Identify, RequestHead};
 pub struct LoginService<B, I, R>(WechatService<NeverCalled<B>, I, R>);
 
 impl<B, I, R> LoginService<B, I, R> {
-    /// Returns `true` if this path is one of the login's own.
+    /// Returns `true` if this path is one of the login's own. Returns `false` for every path if the layer
+    /// serves several accounts: mount the service as the fallback instead.
     pub fn handles(&self, path: &str) -> bool {
-        let login = &self.0.layer().parts.login;
-        login.as_ref().is_some_and(|login| login.handles_path(path))
+        let parts = self.0.accounts().parts();
+        let login = parts.and_then(|parts| parts.login.as_ref());
+        login.is_some_and(|login| login.handles_path(path))
     }
 }
 
@@ -73,19 +76,7 @@ where
     }
 
     fn call(&mut self, request: Request<ReqBody>) -> Self::Future {
-        let head = RequestHead::from_request(&request);
-        if self.handles(head.original_uri().path()) {
-            return self.0.handle_login(request);
-        }
-        let login = &self.0.layer().parts.login;
-        if let Some(answer) = login
-            .as_ref()
-            .and_then(|login| login.reject_misrouted_callback(&head))
-        {
-            return ResponseFuture::ready(self.0.layer().settings.respond(answer, &head));
-        }
-        let rejection = Rejection::not_found();
-        ResponseFuture::ready(self.0.layer().settings.render(&rejection, &head))
+        self.0.call_with(request, handle_login_paths)
     }
 }
 
@@ -137,7 +128,7 @@ impl<I, R> WechatLayer<I, R> {
     /// receive every request. The service shares the login's state with this layer. [`LoginService`] has an
     /// example.
     pub fn login_service<B>(&self) -> LoginService<B, I, R> {
-        if self.0.parts.login.is_none() {
+        if self.0.parts().is_some_and(|parts| parts.login.is_none()) {
             tracing::error!(
                 target: "tower_wechat::login",
                 "a layer without a login has no paths to mount: call WechatLayer::login first"
@@ -189,13 +180,16 @@ impl<I, R> WechatLayer<I, R> {
         R: Reject<axum::body::Body> + Send + Sync + 'static,
         S: Clone + Send + Sync + 'static,
     {
+        let Some(parts) = self.0.parts() else {
+            tracing::error!(
+                target: "tower_wechat::login",
+                "the paths of several accounts' logins are no routes: mount login_service() as the \
+                 fallback of the outermost router"
+            );
+            return axum::Router::new();
+        };
         let service = self.login_service::<axum::body::Body>();
-        let paths = self
-            .0
-            .parts
-            .login
-            .iter()
-            .flat_map(|login| login.route_paths());
+        let paths = parts.login.iter().flat_map(|login| login.route_paths());
         paths.fold(axum::Router::new(), |router, path| {
             router.route_service(&path, service.clone())
         })

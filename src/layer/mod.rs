@@ -21,13 +21,17 @@
 
 mod account;
 mod account_layer;
+mod account_session;
 mod cache_control;
+mod call;
 mod future;
+mod layer_accounts;
 mod load_token;
 mod login_service;
 mod logout;
 mod outer;
 mod policy;
+mod registry;
 mod rejection;
 mod respond;
 mod retained_head;
@@ -37,10 +41,12 @@ mod user;
 mod wechat_layer;
 
 pub use self::account::WechatAccount;
+pub use self::account_session::AccountSession;
 pub use self::future::ResponseFuture;
 pub use self::login_service::LoginService;
 pub use self::logout::Logout;
 pub use self::policy::Policy;
+pub use self::registry::{Account, AccountRegistry, AccountSelector, Accounts, AccountsBuilder};
 pub use self::rejection::{JsonRejection, Reject, Rejection};
 pub use self::service::WechatService;
 #[cfg(any(feature = "axum", all(feature = "testing", debug_assertions)))]

@@ -139,6 +139,19 @@ impl<I, R> AccountLayer<I, R> {
 }
 
 impl<I, R> LayerSettings<I, R> {
+    /// Counts and renders the rejection of a request that has no account.
+    pub(super) fn reject_account<B>(
+        &self,
+        rejection: &Rejection,
+        head: &RequestHead<'_>,
+    ) -> Response<B>
+    where
+        R: Reject<B>,
+    {
+        self.count_request(rejection.request_outcome(), head.extensions);
+        self.render(rejection, head)
+    }
+
     /// Renders a rejection, and adds headers that the renderer has left out.
     ///
     /// A renderer may use the response of the rejection, which contains the rejection in its

@@ -1,34 +1,33 @@
-//! The middleware service, which decides what happens to a request.
+//! The middleware service: selects the account of a request, and passes the request on.
 
 use std::fmt;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::header::ACCESS_CONTROL_REQUEST_METHOD;
-use http::{Method, Request, Response};
+use http::{Request, Response};
 use tower_service::Service;
 
 use super::account_layer::AccountLayer;
-use super::future::{PendingRequest, ResponseFuture};
+use super::call::{handle_request, release_reservation};
+use super::future::{HandleFn, ResponseFuture, UnselectedRequest};
+use super::layer_accounts::LayerAccounts;
+use super::registry::Selection;
 use super::rejection::{Reject, Rejection};
-use super::{Policy, WechatUser};
-use crate::credential::UserId;
-use crate::identity::{IdentifiedUser, Identify, Identity, RequestHead, Session};
-use crate::login::{HandlerReply, LoginHandler};
-use crate::metrics::RequestOutcome;
+use crate::identity::{Identify, RequestHead};
 
 /// Middleware service that [`WechatLayer`](crate::WechatLayer) puts around a service.
 pub struct WechatService<S, I, R> {
     inner: S,
-    layer: AccountLayer<I, R>,
+    accounts: LayerAccounts<I, R>,
 }
 
 impl<S, I, R> WechatService<S, I, R> {
-    pub(super) fn new(inner: S, layer: AccountLayer<I, R>) -> Self {
-        Self { inner, layer }
+    pub(super) fn new(inner: S, accounts: LayerAccounts<I, R>) -> Self {
+        Self { inner, accounts }
     }
 
-    pub(super) fn layer(&self) -> &AccountLayer<I, R> {
-        &self.layer
+    pub(super) fn accounts(&self) -> &LayerAccounts<I, R> {
+        &self.accounts
     }
 
     /// Returns the inner service.
@@ -77,7 +76,8 @@ impl<S, I, R> WechatService<S, I, R> {
     ///
     /// # Order of the checks
     ///
-    /// 1. The account is inserted first, because every request that reaches the inner service has it.
+    /// 1. The account is selected and inserted first, because every request that reaches the inner
+    ///    service has it.
     /// 2. Preflights come before the login's paths and before the identity: browsers send them without
     ///    cookies, so they contain neither a login nor a user.
     /// 3. The login's paths come before the identity, so that a user with a revoked session or an
@@ -101,274 +101,58 @@ impl<S, I, R> WechatService<S, I, R> {
         I: Identify,
         R: Reject<ResBody>,
     {
-        let call = ServiceCall {
-            inner: &mut self.inner,
-            layer: &self.layer,
-        };
-        call.handle(request)
+        self.call_with(request, handle_request)
     }
 
-    /// Passes a request for one of the login's own paths to the login.
-    pub(super) fn handle_login<ReqBody, ResBody>(
+    /// Selects the account of a request, and handles the request with `handle`.
+    #[inline]
+    pub(super) fn call_with<ReqBody, ResBody>(
         &mut self,
         request: Request<ReqBody>,
+        handle: HandleFn<S, I, R, ReqBody>,
     ) -> ResponseFuture<S, I, R, ReqBody>
     where
         S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
         I: Identify,
         R: Reject<ResBody>,
     {
-        let call = ServiceCall {
-            inner: &mut self.inner,
-            layer: &self.layer,
+        let (settings, accounts) = match &self.accounts {
+            LayerAccounts::One(layer) => return handle(&mut self.inner, layer, request),
+            LayerAccounts::Several { settings, accounts } => (settings, accounts),
         };
-        call.handle_login(request)
-    }
-}
-
-/// The handling of one request: the inner service, and the layer as it serves the request's account.
-struct ServiceCall<'a, S, I, R> {
-    inner: &'a mut S,
-    layer: &'a AccountLayer<I, R>,
-}
-
-impl<S, I, R> ServiceCall<'_, S, I, R> {
-    #[inline]
-    fn handle<ReqBody, ResBody>(
-        self,
-        mut request: Request<ReqBody>,
-    ) -> ResponseFuture<S, I, R, ReqBody>
-    where
-        S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
-        I: Identify,
-        R: Reject<ResBody>,
-    {
-        let AccountLayer { settings, parts } = self.layer;
-        if let Some(account) = &parts.account {
-            account.insert_into(&mut request);
-        }
-        if is_preflight(&request) {
-            return self.handle_preflight(request);
-        }
         let head = RequestHead::from_request(&request);
-        if let Some(login) = &parts.login
-            && login.handles_path(head.original_uri().path())
-        {
-            return self.handle_login(request);
-        }
-        if let Some(login) = &parts.login
-            && let Some(reply) = login.reject_misrouted_callback(&head)
-        {
-            settings.count_request(RequestOutcome::Rejected, head.extensions);
-            let response = settings.respond(reply, &head);
-            return self.respond_without_inner(response);
-        }
-        match settings.identity.identify(&head) {
-            Identity::User(user) if !parts.has_user_of(user.session) => {
-                self.reject_or_pass(Rejection::unnamed(), request)
-            }
-            Identity::User(user) => {
-                let users = parts.users_for(user.session);
-                let Some(token) = users.cached_by_id(&user.id) else {
-                    return self.wait_for_token(user.into_owned(), request);
+        match accounts.select(&head) {
+            Selection::Account(parts) => {
+                let layer = AccountLayer {
+                    settings: Arc::clone(settings),
+                    parts,
                 };
-                if user.session.is_revoked(token.sessions_valid_from()) {
-                    return self.reject_or_pass(Rejection::login_required(), request);
-                }
-                if let Some(scope) = settings.required_scope
-                    && LoginHandler::lacks_scope(&token, scope)
-                {
-                    let rejection = Rejection::missing_scope(scope, user.session);
-                    return self.reject_or_pass(rejection, request);
-                }
-                let set_cookie = user.set_cookie;
-                let context = self
-                    .layer
-                    .response_context::<_, ResBody>(&request, user.session);
-                if WechatUser::insert_into(&mut request, token, users) {
-                    settings.request_counter.count(RequestOutcome::Cache);
-                }
-                ResponseFuture::calling(self.inner.call(request), set_cookie, context)
+                handle(&mut self.inner, &layer, request)
             }
-            Identity::Anonymous => self.reject_or_pass(Rejection::unnamed(), request),
-            Identity::Invalid(invalid) => {
-                let response = self
-                    .layer
-                    .reject(Rejection::invalid_user_id(invalid), &head);
-                self.respond_without_inner(response)
+            Selection::Unknown => {
+                let response = settings.reject_account(&Rejection::unknown_account(), &head);
+                release_reservation(&mut self.inner);
+                ResponseFuture::ready(response)
+            }
+            Selection::Searching(search) => {
+                let pending = UnselectedRequest {
+                    request,
+                    settings: Arc::clone(settings),
+                    handle,
+                };
+                // Other requests may need the reservation while the registry is asked.
+                release_reservation(&mut self.inner);
+                ResponseFuture::finding_account(search, self.inner.clone(), pending)
             }
         }
     }
-
-    /// Returns a response that the layer made itself. The inner service was polled ready and is not
-    /// called, so its reservation is released.
-    fn respond_without_inner<ReqBody>(
-        mut self,
-        response: S::Response,
-    ) -> ResponseFuture<S, I, R, ReqBody>
-    where
-        S: Service<Request<ReqBody>> + Clone,
-    {
-        self.release_inner();
-        ResponseFuture::ready(response)
-    }
-
-    /// Releases what the inner service has reserved in `poll_ready`, such as a permit of a
-    /// concurrency limit. This service may be idle for long after that, as the service of a
-    /// connection is between requests.
-    fn release_inner(&mut self)
-    where
-        S: Clone,
-    {
-        // A clone has no reservation. The instance that has one is dropped.
-        *self.inner = self.inner.clone();
-    }
-
-    /// Lets a CORS preflight pass without a user, or rejects it, by the layer's settings.
-    fn handle_preflight<ReqBody, ResBody>(
-        self,
-        request: Request<ReqBody>,
-    ) -> ResponseFuture<S, I, R, ReqBody>
-    where
-        S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
-        I: Identify,
-        R: Reject<ResBody>,
-    {
-        match self.layer.settings.pass_preflights {
-            true => self.pass_without_user(Rejection::login_required(), request),
-            false => self.reject_or_pass(Rejection::preflight(), request),
-        }
-    }
-
-    /// Passes a request for one of the login's own paths to the login.
-    ///
-    /// The identity is read only if the login stores tokens under the identity's user id.
-    fn handle_login<ReqBody, ResBody>(
-        mut self,
-        request: Request<ReqBody>,
-    ) -> ResponseFuture<S, I, R, ReqBody>
-    where
-        S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
-        I: Identify,
-        R: Reject<ResBody>,
-    {
-        self.release_inner();
-        let layer = self.layer;
-        let head = RequestHead::from_request(&request);
-        let Some(login) = &layer.parts.login else {
-            return ResponseFuture::ready(layer.reject(Rejection::login_required(), &head));
-        };
-        layer.settings.request_counter.count(RequestOutcome::Login);
-        let identified = match login
-            .binds_to_identity()
-            .then(|| layer.settings.identity.identify(&head))
-        {
-            Some(Identity::User(user)) => UserId::new(user.id.into_owned()).ok(),
-            Some(Identity::Invalid(invalid)) => {
-                let rejection = Rejection::invalid_user_id(invalid);
-                return ResponseFuture::ready(layer.reject(rejection, &head));
-            }
-            Some(Identity::Anonymous) | None => None,
-        };
-        match login.handle(&head, identified) {
-            HandlerReply::Ready(reply) => {
-                ResponseFuture::ready(layer.settings.respond(reply, &head))
-            }
-            HandlerReply::Pending(reply) => {
-                ResponseFuture::handling_login(reply, request, layer.clone())
-            }
-        }
-    }
-
-    /// Rejects a request without a usable user, or lets it pass without a user, by the policy.
-    fn reject_or_pass<ReqBody, ResBody>(
-        self,
-        rejection: Rejection,
-        request: Request<ReqBody>,
-    ) -> ResponseFuture<S, I, R, ReqBody>
-    where
-        S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
-        I: Identify,
-        R: Reject<ResBody>,
-    {
-        match self.layer.settings.policy {
-            Policy::Optional => self.pass_without_user(rejection, request),
-            Policy::Required => {
-                let response = self
-                    .layer
-                    .reject(rejection, &RequestHead::from_request(&request));
-                self.respond_without_inner(response)
-            }
-        }
-    }
-
-    /// Inserts the rejection for handlers that require a user, and calls the inner service without
-    /// a user.
-    fn pass_without_user<ReqBody, ResBody>(
-        self,
-        rejection: Rejection,
-        mut request: Request<ReqBody>,
-    ) -> ResponseFuture<S, I, R, ReqBody>
-    where
-        S: Service<Request<ReqBody>, Response = Response<ResBody>>,
-        I: Identify,
-        R: Reject<ResBody>,
-    {
-        self.layer.pass_without_user(rejection, &mut request);
-        let context = self
-            .layer
-            .response_context::<_, ResBody>(&request, Session::default());
-        ResponseFuture::calling(self.inner.call(request), None, context)
-    }
-
-    /// Returns a future that loads the user's token and then calls the inner service.
-    fn wait_for_token<ReqBody, ResBody>(
-        mut self,
-        user: IdentifiedUser<'static>,
-        request: Request<ReqBody>,
-    ) -> ResponseFuture<S, I, R, ReqBody>
-    where
-        S: Service<Request<ReqBody>, Response = Response<ResBody>> + Clone,
-        I: Identify,
-        R: Reject<ResBody>,
-    {
-        // Other requests may need the reservation while this request waits for its token. The
-        // future polls a clone of the inner service once the token is loaded.
-        self.release_inner();
-        let IdentifiedUser {
-            id,
-            set_cookie,
-            session,
-        } = user;
-        let context = self.layer.response_context::<_, ResBody>(&request, session);
-        let pending = PendingRequest {
-            inner: self.inner.clone(),
-            request,
-            layer: self.layer.clone(),
-            session,
-        };
-        ResponseFuture::loading_token(
-            self.layer.load_token(id, session),
-            pending,
-            set_cookie,
-            context,
-        )
-    }
-}
-
-/// Returns `true` for a CORS preflight. Browsers send preflights without cookies.
-fn is_preflight<B>(request: &Request<B>) -> bool {
-    *request.method() == Method::OPTIONS
-        && request
-            .headers()
-            .contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
 impl<S: Clone, I, R> Clone for WechatService<S, I, R> {
     fn clone(&self) -> Self {
         Self {
             inner: self.inner.clone(),
-            layer: self.layer.clone(),
+            accounts: self.accounts.clone(),
         }
     }
 }
@@ -377,7 +161,7 @@ impl<S: fmt::Debug, I, R> fmt::Debug for WechatService<S, I, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WechatService")
             .field("inner", &self.inner)
-            .field("policy", &self.layer.settings.policy)
+            .field("policy", &self.accounts.settings().policy)
             .finish_non_exhaustive()
     }
 }

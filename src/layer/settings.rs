@@ -33,14 +33,14 @@ pub trait IdentityOrSession {
     type Identity: Identify;
 
     #[doc(hidden)]
-    fn or_session(this: Arc<Self>, session: &SessionCookie) -> Arc<Self::Identity>;
+    fn or_session(this: Arc<Self>, session: SessionCookie) -> Arc<Self::Identity>;
 }
 
 impl IdentityOrSession for NoIdentity {
     type Identity = SessionCookie;
 
-    fn or_session(_: Arc<Self>, session: &SessionCookie) -> Arc<SessionCookie> {
-        Arc::new(session.clone())
+    fn or_session(_: Arc<Self>, session: SessionCookie) -> Arc<SessionCookie> {
+        Arc::new(session)
     }
 }
 
@@ -48,7 +48,7 @@ impl IdentityOrSession for NoIdentity {
 impl<I: Identify> IdentityOrSession for I {
     type Identity = I;
 
-    fn or_session(this: Arc<Self>, _: &SessionCookie) -> Arc<I> {
+    fn or_session(this: Arc<Self>, _: SessionCookie) -> Arc<I> {
         this
     }
 }

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use tower_layer::Layer;
 
 use super::account_layer::{AccountLayer, AccountParts};
+use super::layer_accounts::LayerAccounts;
+use super::registry::Accounts;
 use super::settings::{IdentityOrSession, LayerSettings};
-use super::{JsonRejection, Policy, WechatAccount, WechatService};
+use super::{AccountSession, JsonRejection, Policy, WechatAccount, WechatService};
 #[cfg(doc)]
 use super::{Reject, WechatUser};
+use crate::credential::AppId;
 use crate::identity::{NoIdentity, SessionCookie};
 use crate::login::{Login, Scope};
 use crate::users::UserTokens;
@@ -73,19 +76,38 @@ use crate::users::UserTokens;
 /// # let _: Router = app;
 /// # Ok(()) }
 /// ```
-pub struct WechatLayer<I = NoIdentity, R = JsonRejection>(pub(super) AccountLayer<I, R>);
+pub struct WechatLayer<I = NoIdentity, R = JsonRejection>(pub(super) LayerAccounts<I, R>);
 
 impl WechatLayer {
     /// Creates a layer for the users of this account. The layer can be used once it has an
     /// [`identity`](Self::identity) or a [`login`](Self::login).
     pub fn new(users: UserTokens) -> Self {
-        Self(AccountLayer {
+        Self(LayerAccounts::One(AccountLayer {
             settings: Arc::new(LayerSettings::new(NoIdentity, JsonRejection::new())),
             parts: Arc::new(AccountParts {
                 users,
                 account: None,
                 login: None,
             }),
+        }))
+    }
+}
+
+impl WechatLayer<AccountSession> {
+    /// Creates a layer of several accounts. For each request, the layer first selects the account, and
+    /// then serves the request as a layer of that account.
+    ///
+    /// Each account has a login and settings of its own ([`Account`](crate::Account)), so
+    /// [`login`](Self::login) and [`account`](Self::account) have no effect on this layer. All other
+    /// settings are the same for all accounts. By default, the session cookie of the selected account
+    /// identifies the user.
+    ///
+    /// The layer must receive every request, also for unknown paths: put it around the whole router.
+    /// Handlers receive the account as a [`WechatAccount`] in the request's extensions.
+    pub fn for_accounts(accounts: Accounts) -> Self {
+        Self(LayerAccounts::Several {
+            settings: Arc::new(LayerSettings::new(AccountSession, JsonRejection::new())),
+            accounts,
         })
     }
 }
@@ -169,14 +191,20 @@ impl<I, R> WechatLayer<I, R> {
     /// ```
     #[must_use]
     pub fn account(self, account: impl Into<WechatAccount>) -> Self {
-        let account = account.into();
-        self.map_parts(|parts| AccountParts {
-            account: Some(match &parts.login {
-                Some(login) => account.with_login(login),
-                None => account,
-            }),
-            ..parts
-        })
+        Self(self.0.map_parts("account", |parts| {
+            let account = account.into();
+            let account = match parts.users.app_id() == account.app_id() {
+                true => account.with_users(&parts.users),
+                false => account,
+            };
+            AccountParts {
+                account: Some(match &parts.login {
+                    Some(login) => account.with_login(login),
+                    None => account,
+                }),
+                ..parts
+            }
+        }))
     }
 
     /// Adds a login with WeChat. The layer redirects page loads without a user to WeChat, and handles
@@ -193,16 +221,19 @@ impl<I, R> WechatLayer<I, R> {
     where
         I: IdentityOrSession,
     {
-        let login = login.into_handler(&self.0.parts.users);
-        let session = login.session_cookie().clone();
-        let layer = self.map_parts(|parts| AccountParts {
-            account: parts.account.map(|account| account.with_login(&login)),
-            login: Some(login),
-            ..parts
+        let mut session = login.session_cookie_of(&AppId::of_no_account());
+        let accounts = self.0.map_parts("login", |parts| {
+            let login = login.into_handler(&parts.users);
+            session = login.session_cookie().clone();
+            AccountParts {
+                account: parts.account.map(|account| account.with_login(&login)),
+                login: Some(login),
+                ..parts
+            }
         });
-        layer.map_settings(|settings| {
-            settings.with_types(|identity, renderer| (I::or_session(identity, &session), renderer))
-        })
+        WechatLayer(accounts.map_settings(|settings| {
+            settings.with_types(|identity, renderer| (I::or_session(identity, session), renderer))
+        }))
     }
 
     /// Sets the scope that users must have granted. Default: none, every user passes.
@@ -246,26 +277,11 @@ impl<I, R> WechatLayer<I, R> {
         })
     }
 
-    /// Changes the settings, or a copy of them if another clone of the layer shares them.
     fn map_settings<J, Q>(
         self,
         change: impl FnOnce(LayerSettings<I, R>) -> LayerSettings<J, Q>,
     ) -> WechatLayer<J, Q> {
-        let AccountLayer { settings, parts } = self.0;
-        let settings = Arc::try_unwrap(settings).unwrap_or_else(|shared| shared.duplicate());
-        WechatLayer(AccountLayer {
-            settings: Arc::new(change(settings)),
-            parts,
-        })
-    }
-
-    /// Changes the parts of the account, or a copy of them if another clone of the layer shares them.
-    fn map_parts(self, change: impl FnOnce(AccountParts) -> AccountParts) -> Self {
-        let AccountLayer { settings, parts } = self.0;
-        Self(AccountLayer {
-            settings,
-            parts: Arc::new(change(Arc::unwrap_or_clone(parts))),
-        })
+        WechatLayer(self.0.map_settings(change))
     }
 }
 
@@ -307,7 +323,7 @@ impl<R> WechatLayer<SessionCookie, R> {
     /// # Ok(()) }
     /// ```
     pub fn session_cookie(&self) -> &SessionCookie {
-        &self.0.settings.identity
+        &self.0.settings().identity
     }
 }
 
@@ -328,8 +344,8 @@ impl<I, R> Clone for WechatLayer<I, R> {
 impl<I, R> fmt::Debug for WechatLayer<I, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("WechatLayer")
-            .field("users", &self.0.parts.users)
-            .field("policy", &self.0.settings.policy)
+            .field("users", &self.0.parts().map(|parts| &parts.users))
+            .field("policy", &self.0.settings().policy)
             .finish_non_exhaustive()
     }
 }

@@ -99,6 +99,8 @@ impl LoginFailure {
                 | ErrorKind::InvalidState
                 | ErrorKind::LoginDenied
                 | ErrorKind::BadRequest
+                | ErrorKind::UnknownAccount
+                | ErrorKind::AccountsUnavailable
                 | ErrorKind::Application,
                 _,
             ) => Self::CodeRejected,
@@ -117,6 +119,8 @@ impl LoginFailure {
             ErrorKind::LoginRequired
             | ErrorKind::InvalidState
             | ErrorKind::LoginDenied
+            | ErrorKind::UnknownAccount
+            | ErrorKind::AccountsUnavailable
             | ErrorKind::Configuration
             | ErrorKind::Application => return None,
         })

@@ -93,10 +93,10 @@ impl LoginHandler {
         let (keys, lifetime) = (&settings.cookie_keys, settings.state_lifetime);
         let callback = settings.public_url.public_path(&settings.callback_path);
         let states = StateSigner::new(app, keys, &callback, lifetime);
-        let start_page = ReturnTo::start_page(&settings.public_url);
+        let start_page = settings.start_page();
         let secure = settings.is_https();
         let cookies = LoginCookies::new(app, keys, &callback, secure, lifetime, start_page);
-        let redirect_uri = settings.public_url.absolute_url(&callback);
+        let redirect_uri = settings.redirect_uri();
         Self(Arc::new(Inner {
             settings,
             users,
@@ -294,7 +294,7 @@ impl LoginHandler {
 
     /// Returns the application's start page.
     pub(super) fn start_page(&self) -> ReturnTo {
-        ReturnTo::start_page(&self.0.settings.public_url)
+        self.0.settings.start_page()
     }
 
     /// Returns the time of the application's clock.

@@ -37,6 +37,12 @@ impl PublicUrl {
         &self.origin
     }
 
+    /// Returns the host, with its port if it has one.
+    pub(crate) fn host(&self) -> &str {
+        let origin = self.origin.as_str();
+        origin.split_once("://").map_or(origin, |(_, host)| host)
+    }
+
     /// Returns `true` if the scheme of the public URL is `https`.
     pub(super) fn is_https(&self) -> bool {
         self.origin.is_https()

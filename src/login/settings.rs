@@ -82,6 +82,9 @@ pub(super) struct LoginSettings {
     pub(super) verification_files: Vec<VerificationFile>,
     /// The users of the website app (网站应用) beside the account.
     pub(super) website: Option<UserTokens>,
+    /// The parameter that selects the account, such as `appid=wx01`, if a layer of several accounts
+    /// selects by a parameter of the query.
+    pub(super) account_query: Option<String>,
 }
 
 impl LoginSettings {
@@ -109,6 +112,7 @@ impl LoginSettings {
             exchange_timeout: DEFAULT_EXCHANGE_TIMEOUT,
             verification_files: Vec::new(),
             website: None,
+            account_query: None,
         }
     }
 
@@ -229,6 +233,27 @@ impl LoginSettings {
                 || ends_with_segments(path, self.callback_path.trim_matches('/')))
     }
 
+    /// Returns the start page of the application, which a login without a requested page leads to.
+    pub(super) fn start_page(&self) -> ReturnTo {
+        let start_page = ReturnTo::start_page(&self.public_url);
+        let Some(account) = &self.account_query else {
+            return start_page;
+        };
+        let page = format!("{}?{account}", start_page.as_str());
+        self.parse_return_to(page.as_bytes()).unwrap_or(start_page)
+    }
+
+    /// Returns the URL to which WeChat sends users back: the callback path with the parameter that
+    /// selects the account.
+    pub(super) fn redirect_uri(&self) -> String {
+        let callback = self.public_url.public_path(&self.callback_path);
+        let url = self.public_url.absolute_url(&callback);
+        match &self.account_query {
+            Some(account) => format!("{url}?{account}"),
+            None => url,
+        }
+    }
+
     /// Parses a page to which a login may lead.
     pub(super) fn parse_return_to(&self, page: &[u8]) -> Result<ReturnTo, ReturnToError> {
         ReturnTo::parse(page, &self.public_url, &self.return_origins)
@@ -238,13 +263,17 @@ impl LoginSettings {
     /// is a path of the application. For a page of another origin the URL is absolute, because
     /// scripts and links of that origin use it.
     pub(super) fn login_url(&self, page: Option<&ReturnTo>, scope: Option<Scope>) -> String {
-        let start_page = || ReturnTo::start_page(&self.public_url);
-        let page = page.cloned().unwrap_or_else(start_page);
+        let page = page.cloned().unwrap_or_else(|| self.start_page());
         let mut login = self.public_url.public_path(&self.login_path);
         if page.is_absolute() {
             login = self.public_url.absolute_url(&login);
         }
-        let mut url = format!("{login}?return_to={}", encode_query_value(page.as_str()));
+        let account = self.account_query.as_ref();
+        let account = account
+            .map(|account| format!("{account}&"))
+            .unwrap_or_default();
+        let page = encode_query_value(page.as_str());
+        let mut url = format!("{login}?{account}return_to={page}");
         if let Some(scope) = scope {
             url.push_str("&scope=");
             url.push_str(scope.as_str());

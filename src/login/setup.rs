@@ -3,8 +3,12 @@
 use std::fmt;
 
 use super::handler::LoginHandler;
+use super::public_url::PublicUrl;
 use super::scope::Scope;
 use super::settings::LoginSettings;
+use crate::clock::Clock;
+use crate::credential::AppId;
+use crate::identity::SessionCookie;
 use crate::users::UserTokens;
 
 /// A login with WeChat, which the layer serves on its own paths.
@@ -134,6 +138,32 @@ impl Login {
     /// ```
     pub fn public_path(&self, path: &str) -> String {
         self.0.public_url.public_path(path)
+    }
+
+    /// Returns the public URL of the application.
+    pub(crate) fn public_url(&self) -> &PublicUrl {
+        &self.0.public_url
+    }
+
+    /// Returns the host of the public URL, with its port if it has one.
+    pub(crate) fn public_host(&self) -> &str {
+        self.0.public_url.host()
+    }
+
+    /// Returns the name of the session cookie that the application has set.
+    pub(crate) fn cookie_name(&self) -> Option<&str> {
+        self.0.cookie_name.as_deref()
+    }
+
+    /// Returns the session cookie of an account that this login would serve.
+    pub(crate) fn session_cookie_of(&self, app: &AppId) -> SessionCookie {
+        self.0.session_cookie(app, &Clock::system(), None)
+    }
+
+    /// Sets the parameter that the callback and the links of this login have, such as `appid=wx01`.
+    pub(crate) fn with_account_query(mut self, parameter: Option<String>) -> Self {
+        self.0.account_query = parameter;
+        self
     }
 
     /// Creates the handler of this login for the users of one account.

@@ -24,6 +24,8 @@ pub(crate) fn classify(error: Error) -> RenewalFailure {
         | ErrorKind::InvalidState
         | ErrorKind::LoginDenied
         | ErrorKind::BadRequest
+        | ErrorKind::UnknownAccount
+        | ErrorKind::AccountsUnavailable
         | ErrorKind::Configuration
         | ErrorKind::Application => {
             let wait = error.retry_after().unwrap_or_default();

@@ -76,6 +76,11 @@ struct Inner {
 }
 
 impl Tickets {
+    /// Returns the error of [`new`](Self::new) for these hosts, if there is one.
+    pub(crate) fn check_hosts(hosts: impl IntoIterator<Item = String>) -> Result<(), Error> {
+        AllowedHosts::new(hosts).map(drop)
+    }
+
     /// Creates the tickets of an account, with the store and the settings of its tokens.
     ///
     /// Only pages of `hosts` are signed. Name the hosts that mp.weixin.qq.com lists as

@@ -58,7 +58,7 @@ impl UserTokens {
 
     /// Returns a builder with the default settings.
     pub fn builder(wechat: WechatClient, store: impl Store) -> UserTokensBuilder {
-        UserTokensBuilder::new(wechat, Arc::new(store))
+        UserTokensBuilder::with_store(wechat, Arc::new(store))
     }
 }
 
@@ -69,7 +69,7 @@ impl From<UserTokensBuilder> for UserTokens {
 }
 
 impl UserTokensBuilder {
-    fn new(wechat: WechatClient, store: Arc<dyn Store>) -> Self {
+    pub(crate) fn with_store(wechat: WechatClient, store: Arc<dyn Store>) -> Self {
         let settings = ProviderConfig::new(RENEW_MARGIN, RenewalTiming::Jittered, CACHE_CAPACITY);
         Self {
             wechat,

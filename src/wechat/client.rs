@@ -84,6 +84,11 @@ impl WechatClient {
         &self.inner.transport.app_id
     }
 
+    /// Returns `true` if `other` has the same AppSecret. Compares in constant time.
+    pub(crate) fn has_same_secret(&self, other: &Self) -> bool {
+        self.inner.secret == other.inner.secret
+    }
+
     /// Returns the base URL of the authorize pages, without a slash at its end.
     pub fn open_url(&self) -> &str {
         &self.inner.open_url

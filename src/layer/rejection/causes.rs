@@ -53,6 +53,11 @@ impl Rejection {
         Self::misconfigured()
     }
 
+    /// Creates the rejection of a request for an account that the layer does not serve.
+    pub(in crate::layer) fn unknown_account() -> Self {
+        Self::of_kind(ErrorKind::UnknownAccount, None)
+    }
+
     /// Creates the rejection of a request to a `LoginService` whose path is not one of the login's.
     pub(in crate::layer) fn not_found() -> Self {
         Self {
@@ -129,6 +134,10 @@ impl Rejection {
             ErrorKind::Configuration => "The service is set up wrongly.",
             ErrorKind::InvalidState => "This login is not valid. Start again.",
             ErrorKind::LoginDenied => "This user cannot sign in.",
+            ErrorKind::UnknownAccount => "There is no such account here.",
+            ErrorKind::AccountsUnavailable => {
+                "The accounts of this service cannot be read. Try again soon."
+            }
             ErrorKind::Application => "The service does not accept this.",
             ErrorKind::WechatUnavailable | ErrorKind::TokenRefused | ErrorKind::WechatRefused => {
                 "WeChat does not answer. Try again soon."
@@ -190,6 +199,8 @@ impl From<&Error> for Rejection {
             | ErrorKind::WechatRefused
             | ErrorKind::InvalidState
             | ErrorKind::LoginDenied
+            | ErrorKind::UnknownAccount
+            | ErrorKind::AccountsUnavailable
             | ErrorKind::Configuration
             | ErrorKind::Application => rejection,
         }

@@ -302,6 +302,8 @@ impl Rejection {
             | ErrorKind::InvalidState
             | ErrorKind::LoginDenied
             | ErrorKind::BadRequest
+            | ErrorKind::UnknownAccount
+            | ErrorKind::AccountsUnavailable
             | ErrorKind::Configuration
             | ErrorKind::Application => RequestOutcome::Rejected,
         }

@@ -7,7 +7,6 @@ use crate::login::failure::LoginFailure;
 use crate::login::handler::LoginHandler;
 use crate::login::query::parse_code_and_state;
 use crate::login::reply::LoginReply;
-use crate::login::return_to::ReturnTo;
 use crate::login::state::{LoginState, StateError, StateSigner};
 use crate::store::LoginCodeKey;
 
@@ -79,7 +78,7 @@ impl LoginHandler {
         let attempt = known_attempt.unwrap_or_else(|| LoginAttempt {
             state,
             scope: inner.settings.scope,
-            return_to: ReturnTo::start_page(&inner.settings.public_url),
+            return_to: inner.settings.start_page(),
             status: AttemptStatus::Open,
             repeats: 0,
         });

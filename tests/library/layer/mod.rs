@@ -11,6 +11,7 @@ mod optional;
 mod preflights;
 mod readiness;
 mod rejections;
+mod several_accounts;
 
 use std::convert::Infallible;
 use std::time::Duration;

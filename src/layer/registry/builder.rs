@@ -1,0 +1,188 @@
+//! The builder of several accounts.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::account::Account;
+use super::accounts::Accounts;
+use super::made;
+use super::selector::AccountSelector;
+use super::source::{AccountRegistry, AnyRegistry};
+use super::state::{AccountsSettings, AccountsState};
+use crate::credential::AppId;
+use crate::error::Error;
+use crate::store::Store;
+
+/// Default time without requests after which an account is dropped: ten minutes.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+/// Default interval at which the registry is asked again: one minute.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Default maximum time of a search in the registry: two seconds.
+const FIND_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Builder of [`Accounts`].
+///
+/// ```
+/// use std::time::Duration;
+/// use tower_wechat::{Account, AccountSelector, Accounts, MemoryStore, WechatClient};
+///
+/// # fn main() -> Result<(), tower_wechat::Error> {
+/// let shop = WechatClient::new("wx0000000000000001", "secret")?;
+/// let club = shop.for_account("wx0000000000000002", "another-secret")?;
+/// let accounts = Accounts::builder(MemoryStore::new())
+///     .selector(AccountSelector::header("x-account")?)
+///     .account(Account::new(shop))
+///     .account(Account::new(club))
+///     .idle_timeout(Duration::from_secs(3_600))
+///     .refresh_interval(Duration::from_secs(10))
+///     .find_timeout(Duration::from_secs(1))
+///     .build()?;
+/// # Ok(()) }
+/// ```
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct AccountsBuilder {
+    store: Arc<dyn Store>,
+    selector: AccountSelector,
+    listed: Vec<Account>,
+    registry: Option<Arc<dyn AnyRegistry>>,
+    settings: AccountsSettings,
+}
+
+impl AccountsBuilder {
+    pub(super) fn new(store: Arc<dyn Store>) -> Self {
+        Self {
+            store,
+            selector: AccountSelector::default(),
+            listed: Vec::new(),
+            registry: None,
+            settings: AccountsSettings {
+                idle_timeout: IDLE_TIMEOUT,
+                refresh_interval: REFRESH_INTERVAL,
+                find_timeout: FIND_TIMEOUT,
+            },
+        }
+    }
+
+    /// Sets the part of a request that names its account. Default: [`AccountSelector::path`].
+    pub fn selector(mut self, selector: AccountSelector) -> Self {
+        self.selector = selector;
+        self
+    }
+
+    /// Lists an account.
+    pub fn account(mut self, account: Account) -> Self {
+        self.listed.push(account);
+        self
+    }
+
+    /// Lists several accounts.
+    pub fn accounts(mut self, accounts: impl IntoIterator<Item = Account>) -> Self {
+        self.listed.extend(accounts);
+        self
+    }
+
+    /// Sets the registry, which is asked for accounts that are not listed. Default: none.
+    pub fn registry(mut self, registry: impl AccountRegistry) -> Self {
+        self.registry = Some(Arc::new(registry));
+        self
+    }
+
+    /// Sets how long this process keeps an account without requests. Default: 10 minutes.
+    ///
+    /// A dropped account is made again at its next request, and then reads the users' tokens from the
+    /// store. An account is dropped up to one [`refresh_interval`](Self::refresh_interval) later.
+    pub fn idle_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.idle_timeout = timeout;
+        self
+    }
+
+    /// Sets the interval at which the registry is asked again for the accounts that this process
+    /// serves. Default: one minute.
+    pub fn refresh_interval(mut self, interval: Duration) -> Self {
+        self.settings.refresh_interval = interval;
+        self
+    }
+
+    /// Sets the maximum time of a search in the registry. Default: 2 seconds.
+    pub fn find_timeout(mut self, timeout: Duration) -> Self {
+        self.settings.find_timeout = timeout;
+        self
+    }
+
+    /// Creates the [`Accounts`], without a request to the store, the registry or WeChat.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration):
+    ///
+    /// - an AppID is listed twice, or there is neither an account nor a registry;
+    /// - two accounts would share a hash of the store
+    ///   ([`RedisNames`](crate::guide::accounts#names-in-redis));
+    /// - the callback of a listed account would not select the account;
+    /// - two listed accounts have one name of a session cookie;
+    /// - a time is zero.
+    pub fn build(self) -> Result<Accounts, Error> {
+        for (name, time) in [
+            ("idle_timeout", self.settings.idle_timeout),
+            ("refresh_interval", self.settings.refresh_interval),
+            ("find_timeout", self.settings.find_timeout),
+        ] {
+            if time.is_zero() {
+                return Err(Error::configuration(format!(
+                    "{name} of the accounts is zero: set a longer time"
+                )));
+            }
+        }
+        if self.listed.is_empty() && self.registry.is_none() {
+            return Err(Error::configuration(
+                "there is no account to serve: list one with AccountsBuilder::account, or set a registry",
+            ));
+        }
+        if self.listed.len() > 1 || self.registry.is_some() {
+            self.store.check_several_accounts()?;
+        }
+        let mut cookie_names = HashMap::new();
+        let mut listed = HashMap::<AppId, Account>::new();
+        for account in self.listed {
+            made::check(&account, &self.selector)?;
+            let app_id = account.app_id().clone();
+            let login = account.login.as_ref();
+            if let Some(name) = login.and_then(|login| login.cookie_name())
+                && let Some(other) = cookie_names.insert(name.to_owned(), app_id.clone())
+            {
+                return Err(Error::configuration(format!(
+                    "the accounts {} and {} name their session cookies {name}: give each account a \
+                     name of its own, or none",
+                    other.as_str(),
+                    app_id.as_str(),
+                )));
+            }
+            if let Some(account) = listed.insert(app_id, account) {
+                return Err(Error::configuration(format!(
+                    "the account {} is listed twice: list it once",
+                    account.app_id().as_str()
+                )));
+            }
+        }
+        Ok(Accounts(Arc::new(AccountsState::new(
+            self.store,
+            self.selector,
+            self.registry,
+            self.settings,
+            listed,
+        ))))
+    }
+}
+
+impl fmt::Debug for AccountsBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccountsBuilder")
+            .field("selector", &self.selector)
+            .field("listed", &self.listed.len())
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
