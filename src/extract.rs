@@ -97,8 +97,8 @@ fn account_from_parts(parts: &Parts) -> Result<WechatAccount, Rejection> {
     account.cloned().ok_or_else(|| {
         tracing::error!(
             target: "tower_wechat::layer",
-            "a handler took the account's token or a JsConfig outside of a WechatLayer with an \
-             account: call WechatLayer::account"
+            "a handler took a WechatAccount, the account's token or a JsConfig outside of a \
+             WechatLayer with an account: call WechatLayer::account"
         );
         Rejection::misconfigured()
     })
@@ -107,6 +107,15 @@ fn account_from_parts(parts: &Parts) -> Result<WechatAccount, Rejection> {
 /// Returns the rejection of a request whose extractor failed with `error`.
 fn rejection_of(error: &Error, parts: &Parts) -> Rejection {
     Rejection::from(error).retain_head(&RequestHead::from_parts(parts))
+}
+
+/// Extracts the account of the request. Rejects a request without an account with 500.
+impl<S: Sync> FromRequestParts<S> for WechatAccount {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
+        account_from_parts(parts)
+    }
 }
 
 /// Extracts the account's token. Waits for WeChat if this process does not hold a usable token.

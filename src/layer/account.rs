@@ -25,8 +25,8 @@ use crate::users::UserTokens;
 /// that was selected for the request. The token and the ticket are fetched when the handler calls for
 /// them.
 ///
-/// axum handlers take an [`AccountToken`](crate::AccountToken), or the [`JsConfig`] of the page that made
-/// the request, as an argument (feature `axum`). Other handlers read the account from the extensions:
+/// axum handlers take a `WechatAccount`, an [`AccountToken`](crate::AccountToken), or the [`JsConfig`] of
+/// the page that made the request, as an argument (feature `axum`). Other handlers read the account from the extensions:
 ///
 /// ```
 /// use tower_wechat::layer::WechatAccount;

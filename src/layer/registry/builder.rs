@@ -119,8 +119,8 @@ impl AccountsBuilder {
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration):
     ///
     /// - an AppID is listed twice, or there is neither an account nor a registry;
-    /// - two accounts would share a hash of the store
-    ///   ([`RedisNames`](crate::guide::accounts#names-in-redis));
+    /// - two accounts would share a hash of the store, because the names of the hashes do not contain
+    ///   the AppID (`RedisNames::with_appid` adds it);
     /// - the callback of a listed account would not select the account;
     /// - two listed accounts have one name of a session cookie;
     /// - a time is zero.

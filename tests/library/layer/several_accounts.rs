@@ -421,3 +421,24 @@ fn bad_configuration_fails_at_build() {
             .is_err()
     );
 }
+
+/// axum handlers take the selected account as an argument.
+#[tokio::test]
+async fn handlers_take_the_account() {
+    async fn name(account: WechatAccount) -> String {
+        let users = account
+            .users()
+            .map(|users| users.app_id().as_str().to_owned());
+        format!("{} {users:?}", account.app_id().as_str())
+    }
+    let layer = WechatLayer::for_accounts(two_accounts(AccountSelector::path()));
+    let app = axum::Router::new()
+        .route("/{appid}/", axum::routing::get(name))
+        .layer(layer.policy(Policy::Optional));
+    let request = Request::get("/wx2/")
+        .body(axum::body::Body::empty())
+        .unwrap();
+    let body = app.oneshot(request).await.unwrap().into_body();
+    let body = body.collect().await.unwrap().to_bytes();
+    assert_eq!(body, r#"wx2 Some("wx2")"#);
+}
