@@ -27,7 +27,8 @@ pub(super) struct RetainedHead {
     cookie: Option<HeaderValue>,
     /// The values of `Cookie` after the first. HTTP/2 allows several values.
     more_cookies: Vec<HeaderValue>,
-    /// `true` if the user has declined a scope, and for every user of a snapshot page.
+    /// `true` if another login would not grant a scope that the user lacks
+    /// ([`Session::cannot_grant_more`]).
     pub(super) scope_declined: bool,
 }
 
@@ -52,7 +53,7 @@ impl RetainedHead {
             origin: headers.get(ORIGIN).cloned(),
             cookie: cookies.next(),
             more_cookies: cookies.collect(),
-            scope_declined: session.snapshot || session.scope_declined,
+            scope_declined: session.cannot_grant_more(),
         }
     }
 

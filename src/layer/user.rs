@@ -282,7 +282,8 @@ impl WechatUser {
         self.token.user_id()
     }
 
-    /// Returns the AppID of the account whose user this is.
+    /// Returns the AppID of the account whose user this is, or that of the
+    /// [website](crate::login::LoginBuilder::website) with which the user has logged in.
     pub fn app_id(&self) -> &AppId {
         self.users.app_id()
     }
@@ -336,7 +337,7 @@ impl WechatUser {
             .duration_until(self.lifetime().expires_at())
     }
 
-    /// Returns the handle to the tokens of all users of the account.
+    /// Returns the handle to the tokens of all users of the [`app_id`](Self::app_id).
     pub fn users(&self) -> &UserTokens {
         &self.users
     }

@@ -58,6 +58,13 @@ impl Session {
         }
     }
 
+    /// Returns `true` if another login would not grant a scope that the user lacks: the user has
+    /// declined it, is the virtual user of a snapshot page, or has logged in through the website,
+    /// whose one scope covers all others.
+    pub(crate) fn cannot_grant_more(self) -> bool {
+        self.snapshot || self.scope_declined || self.website
+    }
+
     /// Returns a session with the flags in `FLAGS`. Ignores unknown letters.
     fn from_flags(flags: &[u8]) -> Self {
         Self {

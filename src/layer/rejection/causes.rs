@@ -33,12 +33,12 @@ impl Rejection {
         }
     }
 
-    /// Creates the rejection of a user who has not granted this scope. Users of snapshot pages cannot
-    /// grant a scope; they count as users who have declined it.
+    /// Creates the rejection of a user who has not granted this scope. Users who cannot grant it
+    /// ([`Session::cannot_grant_more`]) count as users who have declined it.
     pub(in crate::layer) fn missing_scope(scope: Scope, session: Session) -> Self {
         Self {
             scope: Some(scope),
-            scope_declined: session.snapshot || session.scope_declined,
+            scope_declined: session.cannot_grant_more(),
             ..Self::login_required()
         }
     }

@@ -1,8 +1,9 @@
 //! Login cookies, which bind each login to the browser that began it, and contain the login's
 //! return page and status.
 //!
-//! There is a fixed number of names, and each cookie has a maximum size. All login cookies together
-//! stay below 4 KiB, however many tabs are open. Concurrent requests of several tabs overwrite each
+//! There is a fixed number of names, and each cookie has a maximum size. All login cookies of one app
+//! stay below 4 KiB together, however many tabs are open. A browser has the cookies of one app only,
+//! because its `User-Agent` chooses between the account and the website. Concurrent requests of several tabs overwrite each
 //! other's cookies, and never add new ones.
 //!
 //! | cookie | holds |

@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 use tower_wechat::credential::AppId;
 use tower_wechat::login::{LoginBuilder, LoginUser};
 use tower_wechat::redis::Layout;
-use tower_wechat::simulator::{SimulatedApp, SimulatedUser};
+use tower_wechat::simulator::{Fault, SimulatedApp, SimulatedUser};
 use tower_wechat::{
     CookieKeys, Error, ErrorKind, Login, Policy, RedisStore, Rejection, RequestHead, Scope, UserId,
     UserTokens, WechatLayer, WechatUser,
 };
 
-use super::harness::{ALICE, EXCHANGE, Harness, Site, pages};
+use super::harness::{ALICE, EXCHANGE, Harness, Site, USERINFO, pages};
 use crate::support::browser::{Browser, Reply, SESSION};
 use crate::support::redis_server::RedisServer;
 
@@ -509,6 +509,33 @@ async fn callbacks_of_the_website_are_checked_like_the_accounts() {
     let callback = late.callback_of(&apps.url("/me")).await;
     apps.harness.advance(Duration::from_secs(11 * 60));
     late.visit(&callback).await.is_page(400, "登录已过期");
+}
+
+/// WeChat could still reject a token for the profile. Another scan of the code would not help.
+#[tokio::test]
+async fn no_page_asks_a_user_of_the_website_for_a_scope() {
+    let apps = TwoApps::start().await;
+    let browser = desktop();
+    browser.open(&apps.url("/me")).await;
+    let fault = Fault::on(USERINFO).app(WEBSITE).errcode(48_001);
+    apps.harness.sim.inject(fault);
+    let page = browser.visit(&apps.url("/nickname")).await;
+    page.is_page(403, "需要您的授权");
+    let script = browser.fetch(&apps.url("/nickname")).await;
+    script.is_error(403, "login_denied");
+    apps.has_exchanged(0, 1);
+}
+
+#[tokio::test]
+async fn tokens_of_the_website_are_renewed_by_its_own_client() {
+    let apps = TwoApps::start().await;
+    let browser = desktop();
+    browser.open(&apps.url("/me")).await;
+    let first = apps.website.current_pair(ALICE).unwrap();
+    apps.harness.advance(Duration::from_secs(3 * 3_600));
+    let page = browser.visit(&apps.url("/me")).await.json();
+    assert_ne!(page["token"], first.access_token);
+    assert_eq!(apps.website.calls_to("/sns/oauth2/refresh_token"), 1);
 }
 
 #[tokio::test]
