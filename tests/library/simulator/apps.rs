@@ -255,6 +255,38 @@ async fn account_tokens_and_tickets_are_those_of_one_account() {
 }
 
 #[tokio::test]
+async fn a_token_of_the_wrong_kind_is_refused_in_every_app() {
+    let apps = Apps::start().await;
+    let of_user = apps.shop.sign_in("oAlice", "snsapi_userinfo");
+    let of_account = apps.stable_token(&apps.shop).await.field("access_token");
+    let ticket = format!(
+        "/cgi-bin/ticket/getticket?access_token={}&type=jsapi",
+        of_user.access_token
+    );
+    for reply in [
+        apps.harness.get(&ticket).await,
+        apps.harness.userinfo(&of_account, &of_user.openid).await,
+    ] {
+        let json = reply.json();
+        assert_eq!((reply.status, &json["errcode"]), (200, &40001.into()));
+    }
+}
+
+#[tokio::test]
+async fn a_virtual_user_of_another_account_has_an_openid_there() {
+    let apps = Apps::start().await;
+    let link = format!(
+        "/connect/oauth2/authorize?appid={SHOP}&redirect_uri=http%3A%2F%2Fa%2F&response_type=code&scope=snsapi_userinfo&state=s&forceSnapShot=true"
+    );
+    let code = apps.harness.get(&link).await.callback("code").unwrap();
+    let reply = apps.exchange(&apps.shop, &code).await;
+    assert_eq!(reply.json()["is_snapshotuser"], 1);
+    let (token, openid) = (reply.field("access_token"), reply.field("openid"));
+    let profile = apps.harness.userinfo(&token, &openid).await;
+    assert_eq!(profile.field("openid"), openid);
+}
+
+#[tokio::test]
 async fn quotas_are_counted_by_account() {
     let apps = Apps::start().await;
     apps.harness
@@ -281,6 +313,19 @@ async fn quotas_are_counted_by_account() {
             .get("access_token")
             .is_some()
     );
+    apps.token(&apps.first).await.refused(45009, limit);
+    // The call by appid and secret, too, concerns one account.
+    let clear = |app: &SimulatedApp, secret: &str| {
+        let app_id = app.app_id();
+        format!("/cgi-bin/clear_quota/v2?appid={app_id}&appsecret={secret}")
+    };
+    let secret = apps.shop.app_secret().replace(' ', "%20");
+    apps.harness
+        .post(&clear(&apps.first, &secret), "")
+        .await
+        .refused(40125, "invalid appsecret");
+    let cleared = apps.harness.post(&clear(&apps.shop, &secret), "").await;
+    assert_eq!(cleared.json()["errcode"], 0);
     apps.token(&apps.first).await.refused(45009, limit);
 }
 
