@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::account::Account;
-use super::builder::AccountsBuilder;
 use super::made;
 use super::searches::FoundAccount;
 use super::state::AccountsState;
@@ -16,7 +15,7 @@ use crate::health::{AccountTokenHealth, Health};
 use crate::identity::RequestHead;
 use crate::layer::WechatAccount;
 use crate::layer::account_layer::AccountParts;
-use crate::store::{BoxFuture, CredentialKind, Store};
+use crate::store::{BoxFuture, CredentialKind};
 
 /// The accounts that one [`WechatLayer`](crate::WechatLayer) serves, with one store and one connection
 /// to it.
@@ -70,11 +69,6 @@ pub(in crate::layer) enum Selection {
 }
 
 impl Accounts {
-    /// Returns a builder of accounts that share a store.
-    pub fn builder(store: impl Store) -> AccountsBuilder {
-        AccountsBuilder::new(Arc::new(store))
-    }
-
     /// Adds an account to the list, or replaces the account with this AppID, for example after its
     /// AppSecret has changed. Requests that are under way keep the earlier account.
     ///

@@ -52,8 +52,15 @@ pub struct AccountsBuilder {
     settings: AccountsSettings,
 }
 
+impl Accounts {
+    /// Returns a builder of accounts that share a store.
+    pub fn builder(store: impl Store) -> AccountsBuilder {
+        AccountsBuilder::new(Arc::new(store))
+    }
+}
+
 impl AccountsBuilder {
-    pub(super) fn new(store: Arc<dyn Store>) -> Self {
+    fn new(store: Arc<dyn Store>) -> Self {
         Self {
             store,
             selector: AccountSelector::default(),
