@@ -76,6 +76,10 @@ impl AccountsState {
         if let Some(search) = running.get(&app_id) {
             return Ok(search.outcome.clone());
         }
+        // A search that ended a moment ago may have found the account.
+        if let Some(parts) = self.made(app_id.as_str()) {
+            return Ok(watch::channel(Some(Ok(Some(parts)))).1);
+        }
         let Ok(permit) = Arc::clone(&self.searches.permits).try_acquire_owned() else {
             let message =
                 format!("{MAX_SEARCHES} searches in the registry of accounts are running");
