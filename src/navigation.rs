@@ -209,6 +209,18 @@ pub(crate) fn browser(headers: &HeaderMap) -> Browser {
     }
 }
 
+/// Returns `true` if a browser loads the response in an `iframe` of a page.
+pub(crate) fn is_in_frame(headers: &HeaderMap) -> bool {
+    header_text(headers, "sec-fetch-dest").is_some_and(|dest| dest.eq_ignore_ascii_case("iframe"))
+}
+
+/// Returns `true` if a page of another site caused the request of a browser. Browsers then send no
+/// `SameSite=Lax` cookies, unless the request opens a page in a window.
+pub(crate) fn is_cross_site(headers: &HeaderMap) -> bool {
+    header_text(headers, "sec-fetch-site")
+        .is_some_and(|site| site.eq_ignore_ascii_case("cross-site"))
+}
+
 /// The origin of the page whose link, form or redirect caused a request of a browser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Initiator {

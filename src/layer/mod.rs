@@ -24,6 +24,7 @@ mod account_layer;
 mod account_session;
 mod cache_control;
 mod call;
+mod framing;
 mod future;
 mod layer_accounts;
 mod load_token;

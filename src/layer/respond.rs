@@ -1,16 +1,20 @@
 //! Responses to requests that do not reach their handler: redirects to the login, and rejections.
 
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, PRAGMA, SET_COOKIE, VARY};
+use http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, LOCATION, PRAGMA, REFERRER_POLICY,
+    REFRESH, SET_COOKIE, VARY,
+};
 use http::{Extensions, HeaderMap, HeaderValue, Request, Response, StatusCode};
 
 use super::account_layer::AccountLayer;
+use super::framing::allow_frames_of_own_pages;
 use super::rejection::{Reject, Rejection};
 use super::retained_head::RetainedHead;
 use super::settings::LayerSettings;
 use super::user::{AnonymousRequest, WechatUser, has_passed_layer};
 use crate::error::ErrorKind;
 use crate::identity::RequestHead;
-use crate::login::{LoginReply, ReplyContent};
+use crate::login::{FramePage, LoginReply, ReplyContent};
 use crate::metrics::RequestOutcome;
 use crate::navigation::{is_form_submission, is_navigation};
 
@@ -189,14 +193,17 @@ impl<I, R> LayerSettings<I, R> {
                 self.render(&Rejection::from_failure_page(page), head)
             }
             ReplyContent::File(content) => {
-                let mut response = self.render(&Rejection::verification_file(content), head);
-                *response.status_mut() = StatusCode::OK;
-                let text = HeaderValue::from_static("text/plain; charset=utf-8");
-                response.headers_mut().insert(CONTENT_TYPE, text);
-                response
+                self.render_content(content, "text/plain; charset=utf-8", head)
             }
+            ReplyContent::QrCodeParameters(json) => {
+                self.render_content(json, "application/json", head)
+            }
+            ReplyContent::FramePage(page) => self.render_frame_page(&page, head),
         };
         let headers = response.headers_mut();
+        if reply.in_frame {
+            allow_frames_of_own_pages(headers);
+        }
         // Some web views cache redirects. A cached redirect would start a login with an old
         // `state`, which may have expired.
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -206,6 +213,43 @@ impl<I, R> LayerSettings<I, R> {
         }
         if reply.varies_by_user_agent {
             add_vary(headers, "user-agent");
+        }
+        response
+    }
+}
+
+impl<I, R> LayerSettings<I, R> {
+    /// Renders the content of a successful reply of the login.
+    fn render_content<B>(
+        &self,
+        content: String,
+        content_type: &'static str,
+        head: &RequestHead<'_>,
+    ) -> Response<B>
+    where
+        R: Reject<B>,
+    {
+        let mut response = self.render(&Rejection::content(content), head);
+        *response.status_mut() = StatusCode::OK;
+        let content_type = HeaderValue::from_static(content_type);
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+        response
+    }
+
+    /// Renders the page that loads a callback in a frame again. Its headers replace those of the
+    /// renderer, because the page must load nothing and its URL has a code.
+    fn render_frame_page<B>(&self, page: &FramePage, head: &RequestHead<'_>) -> Response<B>
+    where
+        R: Reject<B>,
+    {
+        let mut response = self.render_content(page.html(), "text/html; charset=utf-8", head);
+        let headers = response.headers_mut();
+        let policy = HeaderValue::from_static(FramePage::CONTENT_SECURITY_POLICY);
+        headers.insert(CONTENT_SECURITY_POLICY, policy);
+        headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+        let refresh = page.refresh_header();
+        if let Some(Ok(refresh)) = refresh.map(HeaderValue::try_from) {
+            headers.insert(REFRESH, refresh);
         }
         response
     }

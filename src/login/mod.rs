@@ -25,6 +25,7 @@ pub(crate) mod cookies;
 mod door;
 pub(crate) mod exchange;
 mod failure;
+mod frame_page;
 mod granted_scope;
 mod handler;
 mod hook;
@@ -49,6 +50,7 @@ mod verification_file;
 mod website;
 
 pub use self::builder::LoginBuilder;
+pub(crate) use self::frame_page::FramePage;
 pub(crate) use self::handler::LoginHandler;
 pub use self::hook::LoginUser;
 pub(crate) use self::page::FailurePage;

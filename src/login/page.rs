@@ -213,7 +213,7 @@ a:focus-visible{outline:3px solid var(--ink);outline-offset:2px}\
 a .en{display:block;font-weight:400;opacity:.9;line-height:1.3}";
 
 /// Escapes a text for use in HTML, as content or as the value of an attribute.
-fn escape_html(text: &str) -> String {
+pub(super) fn escape_html(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {

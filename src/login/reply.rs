@@ -2,6 +2,7 @@
 
 use http::HeaderValue;
 
+use super::frame_page::FramePage;
 use super::page::FailurePage;
 use crate::store::BoxFuture;
 
@@ -13,6 +14,8 @@ pub(crate) struct LoginReply {
     pub(crate) set_cookies: Vec<HeaderValue>,
     /// `true` if the header `User-Agent` of the request has decided about the reply.
     pub(crate) varies_by_user_agent: bool,
+    /// `true` if a browser loads the response in a frame, and pages of the same origin may frame it.
+    pub(crate) in_frame: bool,
 }
 
 /// The content of a reply.
@@ -24,6 +27,10 @@ pub(crate) enum ReplyContent {
     FailurePage(FailurePage),
     /// The content of a verification file.
     File(String),
+    /// A page that loads a callback in a frame again.
+    FramePage(FramePage),
+    /// The parameters of a QR code in a page, as JSON.
+    QrCodeParameters(String),
 }
 
 impl LoginReply {
@@ -33,6 +40,7 @@ impl LoginReply {
             content,
             set_cookies: Vec::new(),
             varies_by_user_agent: false,
+            in_frame: false,
         }
     }
 
@@ -49,4 +57,18 @@ impl LoginReply {
 pub(crate) enum HandlerReply {
     Ready(LoginReply),
     Pending(BoxFuture<'static, LoginReply>),
+}
+
+impl HandlerReply {
+    /// Lets pages of the same origin frame the response.
+    pub(super) fn in_frame(self) -> Self {
+        let framed = |reply| LoginReply {
+            in_frame: true,
+            ..reply
+        };
+        match self {
+            Self::Ready(reply) => Self::Ready(framed(reply)),
+            Self::Pending(reply) => Self::Pending(Box::pin(async move { framed(reply.await) })),
+        }
+    }
 }

@@ -37,6 +37,14 @@ impl LoginHandler {
         head: &RequestHead<'_>,
         bound_user: Option<UserId>,
     ) -> HandlerReply {
+        let reply = self.handle_own_path(head, bound_user);
+        match self.is_callback_in_frame(head) {
+            true => reply.in_frame(),
+            false => reply,
+        }
+    }
+
+    fn handle_own_path(&self, head: &RequestHead<'_>, bound_user: Option<UserId>) -> HandlerReply {
         if *head.method != Method::GET && *head.method != Method::HEAD {
             return HandlerReply::Ready(self.reply_with_failure(LoginFailure::BadRequest, None));
         }
@@ -45,9 +53,12 @@ impl LoginHandler {
             return HandlerReply::Ready(LoginReply::new(file));
         }
         if self.is_callback_path(head.original_uri().path()) {
-            return self
-                .handler_of_callback(head.uri)
-                .handle_callback(head, bound_user);
+            return match self.reload_in_frame(head) {
+                Some(page) => HandlerReply::Ready(page),
+                None => self
+                    .handler_of_callback(head.uri)
+                    .handle_callback(head, bound_user),
+            };
         }
         // A callback that a proxy has rewritten to the login path would begin another login.
         match self.reject_misrouted_callback(head) {

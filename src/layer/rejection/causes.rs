@@ -92,9 +92,9 @@ impl Rejection {
         }
     }
 
-    /// Creates the value that the renderer receives for a verification file. The caller adds the status
-    /// and the content type to the rendered response.
-    pub(in crate::layer) fn verification_file(content: String) -> Self {
+    /// Creates the value that the renderer receives for a successful reply of the login, such as a
+    /// verification file. The caller adds the status and the content type to the rendered response.
+    pub(in crate::layer) fn content(content: String) -> Self {
         Self {
             message: Cow::Owned(content),
             status: Some(StatusCode::OK),

@@ -248,8 +248,7 @@ impl<B, M: MakeBody<B>, J: MakeJson> Reject<B> for JsonRejection<M, J> {
         if rejection.is_redirect_of_login() {
             return Response::new(self.make_body.make(Bytes::new()));
         }
-        let is_page =
-            rejection.is_verification_file() || is_navigation(head) || is_form_submission(head);
+        let is_page = rejection.is_content() || is_navigation(head) || is_form_submission(head);
         let page = rejection.page().filter(|_| is_page);
         let is_page = page.is_some();
         let (body, content_type) = match page {

@@ -206,17 +206,20 @@ impl Rejection {
     /// Returns an HTML page in Chinese and English that describes the failure, if the layer has a
     /// [`Login`](crate::Login). The page is meant for browsers that open a page or send a form.
     ///
-    /// For a [verification file](crate::login::LoginBuilder::verification_file), returns the file's
-    /// content; the response must be exactly this content.
+    /// For a reply of the login with status 200, returns the content, and the response must be exactly
+    /// this content. Such replies are [verification
+    /// files](crate::login::LoginBuilder::verification_file), the parameters of a QR code in a page,
+    /// and the page that loads a callback in a frame again.
     pub fn page(&self) -> Option<String> {
-        match self.is_verification_file() {
+        match self.is_content() {
             true => Some(self.message.clone().into_owned()),
             false => self.failure_page.as_ref().map(|page| page.html()),
         }
     }
 
-    /// Returns `true` if this value contains a verification file and is not a rejection.
-    fn is_verification_file(&self) -> bool {
+    /// Returns `true` if this value has the content of a successful reply of the login, and is not a
+    /// rejection.
+    fn is_content(&self) -> bool {
         self.status == Some(StatusCode::OK) && self.kind != ErrorKind::Application
     }
 

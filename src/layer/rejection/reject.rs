@@ -17,11 +17,13 @@ use crate::identity::RequestHead;
 /// - an [`Error`](crate::Error) or a [`Rejection`] that a handler returns in axum, also inside of an
 ///   error type whose `IntoResponse` calls theirs; without axum [`Rejection::response`];
 /// - if the layer has a [`Login`](crate::Login), the login's redirects, with status 302;
-/// - the login's verification files, with status 200 and the file's content as the
-///   [`page`](Rejection::page).
+/// - the login's verification files, the parameters of a QR code in a page, and the page that loads a
+///   callback in a frame again, with status 200 and the content as the [`page`](Rejection::page).
 ///
-/// For redirects and files the layer adds status and headers to the rendered response. To every
-/// response it adds `Cache-Control: no-store`, and to one with status 503 `Retry-After`, unless the
+/// For redirects and replies with status 200, the layer adds status and headers to the rendered
+/// response. In a frame, the callback of a login with a website has the Content-Security-Policy
+/// `frame-ancestors 'self'` in place of the renderer's, and no `X-Frame-Options`. To every response
+/// the layer adds `Cache-Control: no-store`, and to one with status 503 `Retry-After`, unless the
 /// renderer has set them. Only the renderer can make the [`page`](Rejection::page) that a browser
 /// shows. [`JsonRejection::json`](crate::layer::JsonRejection::json) changes the JSON and keeps the
 /// pages.

@@ -2,6 +2,12 @@
 //!
 //! # States of a callback
 //!
+//! ## In a frame
+//!
+//! The first state of a cross-site request in a frame, if the login has a website. The reply is a
+//! page that loads the callback again, with the browser's cookies. Next: *Checking*, for that second
+//! request.
+//!
 //! ## Checking
 //!
 //! [`check_callback`](LoginHandler::check_callback) verifies the query, the state and the state
@@ -38,6 +44,7 @@
 //! minute, or that has no state cookie to count them, gets a failure page.
 
 mod check;
+mod frame;
 mod replies;
 
 use std::future::Future;

@@ -6,6 +6,7 @@ mod bad_input;
 mod duplicates;
 mod failures;
 mod flow;
+mod frame;
 mod granted_user_info;
 mod harness;
 mod on_login;
