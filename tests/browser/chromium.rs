@@ -15,40 +15,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 
-/// The device that a tab emulates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Screen {
-    /// WeChat on an iPhone.
-    Phone,
-    /// WeChat on Windows, in a window of its browser.
-    Desktop,
-}
-
-impl Screen {
-    const fn agent(self) -> &'static str {
-        match self {
-            Self::Phone => {
-                "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 MicroMessenger/8.0.42(0x18002a2d) NetType/WIFI Language/zh_CN"
-            }
-            Self::Desktop => {
-                "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/107.0.0.0 Safari/537.36 NetType/WIFI MicroMessenger/7.0.20.1781(0x6700143B) WindowsWechat(0x63090a13) XWEB/8555"
-            }
-        }
-    }
-
-    /// Returns parameters of the emulation: the screen's size in CSS pixels, its scale, and whether
-    /// it is a phone.
-    fn metrics(self) -> Value {
-        match self {
-            Self::Phone => {
-                json!({ "width": 390, "height": 844, "deviceScaleFactor": 2, "mobile": true })
-            }
-            Self::Desktop => {
-                json!({ "width": 1280, "height": 800, "deviceScaleFactor": 1, "mobile": false })
-            }
-        }
-    }
-}
+use crate::screen::Screen;
 
 /// Maximum time for a step, 30 s, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -81,6 +48,11 @@ pub struct Tab {
 
 impl Chromium {
     pub fn start() -> Self {
+        Self::start_on(Screen::Phone)
+    }
+
+    /// Starts a browser whose user agent is that of a device, in frames of other sites too.
+    pub fn start_on(screen: Screen) -> Self {
         let profile = std::env::temp_dir().join(format!(
             "tower-wechat-chromium-{}-{:x}",
             std::process::id(),
@@ -117,6 +89,7 @@ impl Chromium {
                 program,
             ])
             .args(flags)
+            .arg(format!("--user-agent={}", screen.agent()))
             .arg(format!("--user-data-dir={}", profile.display()))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -175,6 +148,37 @@ impl Chromium {
         tab.ask("Network.setUserAgentOverride", agent).await;
         tab.ask("Emulation.setDeviceMetricsOverride", screen.metrics())
             .await;
+        tab
+    }
+}
+
+impl Chromium {
+    /// Waits for a frame that shows a page of another site at a URL with `part`, in any tab. Returns
+    /// the frame as a tab.
+    pub async fn frame(&self, part: &str) -> Tab {
+        let give_up = tokio::time::Instant::now() + PATIENCE;
+        let target = loop {
+            let targets = self.link.ask(None, "Target.getTargets", json!({})).await;
+            let targets = targets["targetInfos"].as_array().unwrap();
+            let found = targets.iter().find(|target| {
+                target["type"] == "iframe" && target["url"].as_str().unwrap().contains(part)
+            });
+            if let Some(found) = found {
+                break found["targetId"].clone();
+            }
+            assert!(
+                tokio::time::Instant::now() < give_up,
+                "{part} in no frame: {targets:?}"
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        };
+        let attached = json!({ "targetId": target, "flatten": true });
+        let attached = self.link.ask(None, "Target.attachToTarget", attached).await;
+        let tab = Tab {
+            link: Arc::clone(&self.link),
+            session: attached["sessionId"].as_str().unwrap().to_owned(),
+        };
+        tab.ask("Runtime.enable", json!({})).await;
         tab
     }
 }

@@ -1,7 +1,7 @@
 //! Tests of the look and the accessibility of pages: on a phone and on a desktop, in light and
 //! dark, in Chinese and English.
 
-use crate::chromium::{Chromium, Screen, Tab};
+use crate::chromium::{Chromium, Tab};
 use crate::demo::Demo;
 use crate::sign_in;
 

@@ -8,6 +8,7 @@
 
 mod chromium;
 mod demo;
+mod frames;
 mod looks;
 #[path = "../support/nginx.rs"]
 #[allow(dead_code)]
@@ -15,6 +16,7 @@ mod nginx;
 #[path = "../../examples/recipes/other_origin.rs"]
 mod other_origin;
 mod proxies;
+mod screen;
 #[path = "../../examples/sessions.rs"]
 #[allow(dead_code)]
 mod sessions;
