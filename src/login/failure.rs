@@ -64,6 +64,8 @@ login_failures! {
     ProfileNotGranted = "profile_not_granted", LoginDenied, FORBIDDEN;
     /// The browser is not WeChat's, and the login accepts no other browser.
     NotInWechat = "outside_wechat", LoginDenied, FORBIDDEN;
+    /// A page asks for a QR code, and the login of this browser does not begin with one.
+    NoQrCode = "no_qr_code", BadRequest, BAD_REQUEST;
     /// The browser has logged in or retried too often, has sent too many codes, or returns from
     /// WeChat without a callback.
     RateLimited = "too_often", LoginDenied, TOO_MANY_REQUESTS;

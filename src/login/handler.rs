@@ -181,11 +181,25 @@ impl LoginHandler {
         return_to: ReturnTo,
         mut browser: BrowserLogins,
     ) -> LoginReply {
+        match self.add_attempt(scope, return_to, &mut browser) {
+            Ok(attempt) => self.redirect_for_attempt(&attempt, &browser),
+            Err(reply) => reply,
+        }
+    }
+
+    /// Adds a new login to those of a browser. Returns a failure if the system returns no random
+    /// bytes.
+    pub(super) fn add_attempt(
+        &self,
+        scope: Scope,
+        return_to: ReturnTo,
+        browser: &mut BrowserLogins,
+    ) -> Result<LoginAttempt, LoginReply> {
         let Some(state) = self.0.state_signer.issue(self.now()) else {
             tracing::error!(target: "tower_wechat::login", "a login could not begin because the system returned no random bytes; check its random number generator");
             // No `LoginFailure` describes a lack of random bytes. The page of `StoreUnavailable` is
             // true here too: the service is not available, and another attempt may succeed.
-            return self.reply_with_failure(LoginFailure::StoreUnavailable, None);
+            return Err(self.reply_with_failure(LoginFailure::StoreUnavailable, None));
         };
         let attempt = LoginAttempt {
             state,
@@ -195,7 +209,7 @@ impl LoginHandler {
             repeats: 0,
         };
         browser.add_attempt(attempt.clone());
-        self.redirect_for_attempt(&attempt, &browser)
+        Ok(attempt)
     }
 
     /// Returns a redirect to WeChat's page, with the browser's changed cookies.

@@ -36,6 +36,7 @@ mod on_login;
 mod origin;
 mod page;
 pub(crate) mod public_url;
+mod qr_code;
 pub(crate) mod query;
 mod redirect;
 mod reply;

@@ -132,6 +132,14 @@ fn page_text(failure: LoginFailure) -> PageText {
             ],
             TRY_AGAIN,
         ),
+        LoginFailure::NoQrCode => (
+            ["无需扫码", "There is no QR code"],
+            [
+                "在此浏览器中登录不使用二维码。",
+                "This browser signs in without one. Open the link without format=json.",
+            ],
+            ["去登录", "Sign in"],
+        ),
         LoginFailure::RateLimited => (
             ["登录过于频繁", "Too many sign-ins"],
             [

@@ -28,6 +28,8 @@ pub(super) const URI_COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
 pub(super) struct LoginLink {
     pub(super) return_to: Option<Vec<u8>>,
     pub(super) scope: Option<Scope>,
+    /// `true` for `format=json`: the parameters of a QR code in place of a redirect.
+    pub(super) wants_qr_code: bool,
     /// `true` if `return_to` was not encoded, and parameters behind it were added to the page.
     pub(super) has_unencoded_parameters: bool,
 }
@@ -51,6 +53,7 @@ impl LoginLink {
                     *page = Some(text);
                 }
                 (b"scope", _) if scope().is_some() => link.scope = scope(),
+                (b"format", _) if !is_unencoded => link.wants_qr_code = *text == *b"json",
                 (_, Some(page)) if is_unencoded && !pair.is_empty() => {
                     page.push(b'&');
                     page.extend(pair.bytes());

@@ -6,6 +6,7 @@ use http::header::{HeaderName, ORIGIN, REFERER};
 use http::{HeaderMap, HeaderValue, Uri};
 use percent_encoding::percent_decode_str;
 
+use super::cookies::{BrowserLogins, LoginAttempt};
 use super::failure::LoginFailure;
 use super::handler::LoginHandler;
 use super::misrouted::MAX_MISSED_CALLBACKS;
@@ -199,19 +200,34 @@ impl LoginHandler {
         return_to: ReturnTo,
         headers: &HeaderMap,
     ) -> LoginReply {
+        let reply = match self.open_attempt(scope, return_to, headers) {
+            Ok((attempt, browser)) => self.redirect_for_attempt(&attempt, &browser),
+            Err(reply) => reply,
+        };
+        self.marked_as_varying(reply)
+    }
+
+    /// Returns an open login of this browser with this page and scope, or else a new login, and all
+    /// logins of the browser. Returns a failure if the browser's callbacks seem to get lost.
+    pub(super) fn open_attempt(
+        &self,
+        scope: Scope,
+        return_to: ReturnTo,
+        headers: &HeaderMap,
+    ) -> Result<(LoginAttempt, BrowserLogins), LoginReply> {
         let scope = self.requestable_scope(scope);
         let mut browser = self.0.login_cookies.read(headers, self.now());
-        let reply = match browser.reuse_attempt(scope, &return_to) {
-            None => self.begin_attempt(scope, return_to, browser),
+        let attempt = match browser.reuse_attempt(scope, &return_to) {
+            None => self.add_attempt(scope, return_to, &mut browser)?,
             Some(attempt)
                 if attempt.repeats >= MAX_MISSED_CALLBACKS
                     && self.seems_to_miss_callback(&attempt, headers) =>
             {
-                self.reject_missed_callback(&return_to)
+                return Err(self.reject_missed_callback(&return_to));
             }
-            Some(attempt) => self.redirect_for_attempt(&attempt, &browser),
+            Some(attempt) => attempt,
         };
-        self.marked_as_varying(reply)
+        Ok((attempt, browser))
     }
 
     /// Returns the page for a user whose page load failed with an error of this kind, or `None` if

@@ -69,7 +69,7 @@ impl LoginHandler {
 
     /// Answers a request to the login path, such as `/wechat/login?return_to=PATH&scope=SCOPE`. A
     /// link can widen the login's scope but not reduce it, because any person can create such a
-    /// link.
+    /// link. With `format=json`, the request comes from the script of a page that shows a QR code.
     fn handle_login_link(
         &self,
         head: &RequestHead<'_>,
@@ -84,6 +84,9 @@ impl LoginHandler {
         let Some(handler) = self.handler_for_browser(head.headers) else {
             return HandlerReply::Ready(self.reject_outside_wechat(&return_to));
         };
+        if link.wants_qr_code {
+            return HandlerReply::Ready(handler.begin_qr_code(return_to, head.headers));
+        }
         let scope = handler.0.settings.scope;
         let scope = link.scope.map_or(scope, |wanted| scope.at_least(wanted));
         handler.begin_with_granted_scope(scope, return_to, head, bound_user)

@@ -49,6 +49,8 @@ impl LoginHandler {
         if has_slash && !path.ends_with('/') {
             path.push('/');
         }
-        Some(LoginReply::new(ReplyContent::FramePage(FramePage::new(&path, query))))
+        Some(LoginReply::new(ReplyContent::FramePage(FramePage::new(
+            &path, query,
+        ))))
     }
 }

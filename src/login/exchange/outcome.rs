@@ -202,8 +202,8 @@ mod tests {
         assert_eq!(
             names.join(" "),
             "bad_request misplaced expired unknown denied snapshot_refused barred \
-             profile_not_granted outside_wechat too_often not_kept not_accepted misconfigured \
-             invalid_user_id hook_failed wechat_away store_away"
+             profile_not_granted outside_wechat no_qr_code too_often not_kept not_accepted \
+             misconfigured invalid_user_id hook_failed wechat_away store_away"
         );
     }
 }

@@ -11,7 +11,7 @@ use tower::ServiceExt;
 use tower_wechat::login::LoginBuilder;
 use tower_wechat::simulator::SimulatedApp;
 use tower_wechat::{
-    CookieKeys, Login, MemoryStore, RedisStore, Rejection, RequestHead, Scope, Store, UserTokens,
+    CookieKeys, Login, MemoryStore, RedisStore, Rejection, RequestHead, Store, UserTokens,
     WechatLayer,
 };
 use url::Url;
@@ -19,9 +19,9 @@ use url::Url;
 use super::harness::{ALICE, Harness, Site, pages, router};
 use crate::support::browser::{Browser, Reply};
 
-const DESKTOP: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36";
-const WEBSITE: &str = "wxfedcba9876543210";
-const WEBSITE_SESSION: &str = "wechat_session_wxfedcba9876543210";
+pub const DESKTOP: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36";
+pub const WEBSITE: &str = "wxfedcba9876543210";
+pub const WEBSITE_SESSION: &str = "wechat_session_wxfedcba9876543210";
 
 /// Headers of the first request of a callback in a frame, to which a page of WeChat leads.
 const FIRST: [(&str, &str); 4] = [
@@ -42,7 +42,7 @@ const SECOND: [(&str, &str); 4] = [
 const PAGE_POLICY: &str =
     "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
 
-fn website_app(harness: &Harness) -> SimulatedApp {
+pub fn website_app(harness: &Harness) -> SimulatedApp {
     harness.sim.add_website(WEBSITE, "secret of the website")
 }
 
@@ -53,12 +53,12 @@ fn website_users(harness: &Harness, store: impl Store) -> UserTokens {
 }
 
 /// Adds a website with a store of its own.
-fn with_website(harness: &Harness) -> impl FnOnce(LoginBuilder) -> LoginBuilder {
+pub fn with_website(harness: &Harness) -> impl FnOnce(LoginBuilder) -> LoginBuilder {
     let users = website_users(harness, MemoryStore::with_clock(harness.clock.clone()));
     |login| login.website(users)
 }
 
-fn desktop() -> Browser {
+pub fn desktop() -> Browser {
     Browser::new().with_header("user-agent", DESKTOP)
 }
 

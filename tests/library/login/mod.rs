@@ -11,6 +11,7 @@ mod granted_user_info;
 mod harness;
 mod on_login;
 mod proxies;
+mod qr_code;
 mod return_origins;
 mod return_to;
 mod scopes;
