@@ -3,6 +3,7 @@
 
 use crate::chromium::{Chromium, Tab};
 use crate::demo::Demo;
+use crate::screen::Screen;
 use crate::sign_in;
 
 /// JavaScript that returns the texts with too little contrast: below 4.5, or 3 for large text, as
