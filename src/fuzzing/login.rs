@@ -6,7 +6,6 @@ use http::header::COOKIE;
 use http::{HeaderMap, HeaderValue, Uri};
 
 use super::fixtures::{NOW, alter, fixed_keys, header_map, other_app_id};
-use crate::login::Scope;
 use crate::login::cookies::{AttemptStatus, LoginAttempt, LoginCookies};
 use crate::login::exchange::ExchangeOutcome;
 use crate::login::public_url::PublicUrl;
@@ -14,11 +13,12 @@ use crate::login::query::parse_code_and_state;
 use crate::login::return_origins::ReturnOrigins;
 use crate::login::return_to::ReturnTo;
 use crate::login::state::StateSigner;
+use crate::login::{FramePage, Scope};
 
 const LIFETIME: Duration = Duration::from_secs(600);
 
 /// Checks that a login keeps a return path within the application, and accepts a code of at most
-/// 1,024 printable bytes. A state or cookie that this crate has not signed is rejected.
+/// 1,024 printable bytes. The page of a frame leads to the callback with the same code and state. A state or cookie that this crate has not signed is rejected.
 pub fn login(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     let Ok(ours) = PublicUrl::parse("https://h5.example.com/app") else {
@@ -46,6 +46,7 @@ pub fn login(data: &[u8]) {
         }
         let (page, _) = ReturnTo::from_uri(&uri, &ours);
         assert!(HeaderValue::from_str(page.as_str()).is_ok());
+        frame_page(&uri);
     }
     ExchangeOutcome::from_json(&text);
 
@@ -96,5 +97,31 @@ pub fn login(data: &[u8]) {
             let same = altered.starts_with(cookie.as_bytes());
             assert!(same || browser.is_empty(), "{altered:?} for {cookie}");
         }
+    }
+}
+
+/// Checks that the page of a frame leads to the callback with the code and state of its request, and
+/// that nothing of the query leaves its attribute.
+fn frame_page(uri: &Uri) {
+    let page = FramePage::new("/app/callback", uri.query().unwrap_or_default());
+    let html = page.html();
+    let url = html
+        .split_once("content=\"0;url=")
+        .and_then(|(_, rest)| rest.split_once("\"><title>"));
+    let Some((url, rest)) = url else {
+        panic!("no URL: {html}");
+    };
+    assert!(
+        url.starts_with("/app/callback?") && rest.ends_with("</title></head><body></body></html>")
+    );
+    assert!(
+        !url.contains(['"', '\'', '<', '>', '\\', ' ']) && url.is_ascii(),
+        "{url}"
+    );
+    let again = Uri::try_from(url.replace("&amp;", "&"));
+    let again = again.map(|again| parse_code_and_state(&again));
+    assert_eq!(again.ok(), Some(parse_code_and_state(uri)), "{url}");
+    if let Some(refresh) = page.refresh_header() {
+        assert!(HeaderValue::from_str(&refresh).is_ok() && refresh.is_ascii());
     }
 }

@@ -39,6 +39,18 @@ impl LoginBuilder {
     /// The host of the public URL must be the website app's 授权回调域, and the account's 网页授权域名.
     /// Both logins have the same callback.
     ///
+    /// # A QR code inside a page
+    ///
+    /// A page of the application can show the QR code itself, with WeChat's script `wxLogin.js`.
+    /// `/wechat/login?return_to=/page&format=json` begins the login and returns the parameters of
+    /// `new WxLogin({...})` as JSON. In other browsers, it responds with an error: 400 in WeChat, and
+    /// 403 on phones.
+    ///
+    /// With `self_redirect: true`, the callback arrives in a frame, at first without the login's
+    /// `SameSite=Lax` cookies. The layer answers that request with a page that loads the callback
+    /// again. Pages of the application's own origin may frame the callback, and no other page of the
+    /// login. The [guide](crate::guide::login#a-qr-code-inside-a-page) has the script.
+    ///
     /// # Its users
     ///
     /// The website app and the account share nothing: a person has two openids, two pairs of tokens
