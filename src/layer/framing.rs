@@ -9,8 +9,8 @@ const FRAME_ANCESTORS: &str = "frame-ancestors";
 /// The policy that lets pages of the response's own origin frame it, and no other pages.
 const OWN_PAGES: &str = "frame-ancestors 'self'";
 
-/// Lets pages of the same origin frame a response, and no other pages. Replaces what the headers say
-/// about frames, and keeps the rest of their content security policies.
+/// Lets pages of the same origin frame a response, and no other pages. Replaces the headers'
+/// directives about frames, and keeps the other directives.
 pub(super) fn allow_frames_of_own_pages(headers: &mut HeaderMap) {
     headers.remove(X_FRAME_OPTIONS);
     let policies: Vec<_> = headers

@@ -39,7 +39,7 @@ pub(crate) struct FramePage {
 }
 
 impl FramePage {
-    /// The content security policy of the page: it loads nothing, and only pages of its own origin
+    /// The content security policy of the page: it loads nothing, and only pages of the same origin
     /// may frame it.
     pub(crate) const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; base-uri 'none'; \
                                                       form-action 'none'; frame-ancestors 'self'";
@@ -149,8 +149,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the query is, the page leads to the callback, and the second request has the
-        /// same code and state.
+        /// The page leads to the callback with every query, and the second request has the same
+        /// code and state.
         #[test]
         fn pages_lead_to_the_callback_with_the_same_parameters(query in "\\PC{0,200}") {
             let page = FramePage::new("/callback", &query);

@@ -36,7 +36,7 @@ struct Callback {
     sets_session: bool,
 }
 
-/// What is changed in an application.
+/// The changes to an application.
 #[derive(Debug, Clone, Copy, Default)]
 struct Changes {
     /// The layer does not see that a callback is in a frame.

@@ -53,7 +53,7 @@ fn website_users(harness: &Harness, store: impl Store) -> UserTokens {
         .build()
 }
 
-/// Adds a website with a store of its own.
+/// Adds a website with a separate store.
 pub fn with_website(harness: &Harness) -> impl FnOnce(LoginBuilder) -> LoginBuilder {
     let users = website_users(harness, MemoryStore::with_clock(harness.clock.clone()));
     |login| login.website(users)
@@ -212,7 +212,7 @@ async fn raw(site: &Site, target: &[u8]) -> String {
     String::from_utf8(response).unwrap()
 }
 
-/// Nothing of a query changes the page, whatever bytes a client sends.
+/// No bytes of a query change the page.
 #[tokio::test]
 async fn every_query_is_escaped() {
     let harness = Harness::new().await;
