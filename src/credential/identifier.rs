@@ -92,6 +92,12 @@ impl AppId {
         Self("none".into())
     }
 
+    /// Returns the name of a website app in the states and cookies of the account beside which it
+    /// stands: both AppIDs.
+    pub(crate) fn of_website_beside(website: &Self, account: &Self) -> Self {
+        Self(format!("{}_{}", website.as_str(), account.as_str()).into())
+    }
+
     /// Returns the text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -22,6 +22,7 @@ use super::settings::LoginSettings;
 use super::state::StateSigner;
 use super::verification_file::VerificationFile;
 use crate::clock::Timestamp;
+use crate::credential::AppId;
 use crate::identity::SessionCookie;
 use crate::identity::cookies::set_cookie_header;
 use crate::log_limiter::LogLimiter;
@@ -73,14 +74,17 @@ impl LoginHandler {
         let website = website.filter(|website| is_other_app(website, &users));
         let website = website.map(|website| {
             let settings = settings.for_website(website.app_id());
-            Self::of_app(settings, website, AppKind::Website)
+            // One website may stand beside several accounts. Its states and sessions with one account
+            // must not be valid with another one.
+            let name = AppId::of_website_beside(website.app_id(), users.app_id());
+            Self::of_app(settings, website, &name, AppKind::Website)
         });
-        Self::of_app(settings, users, AppKind::OfficialAccount { website })
+        let name = users.app_id().clone();
+        Self::of_app(settings, users, &name, AppKind::OfficialAccount { website })
     }
 
-    /// Creates the handler of one app, with keys that are derived for this app and this callback.
-    fn of_app(settings: LoginSettings, users: UserTokens, app_kind: AppKind) -> Self {
-        let app = users.app_id();
+    /// Creates the handler of one app, with keys that are derived for this name and this callback.
+    fn of_app(settings: LoginSettings, users: UserTokens, name: &AppId, app_kind: AppKind) -> Self {
         let (website, user_agent_decides) = match &app_kind {
             AppKind::OfficialAccount { website } => {
                 let decides = settings.wechat_only || website.is_some();
@@ -89,13 +93,13 @@ impl LoginHandler {
             AppKind::Website => (None, true),
         };
         let website_session = website.map(|website| website.session_cookie().clone());
-        let session = settings.session_cookie(app, users.clock(), website_session);
+        let session = settings.session_cookie(name, users.clock(), website_session);
         let (keys, lifetime) = (&settings.cookie_keys, settings.state_lifetime);
         let callback = settings.public_url.public_path(&settings.callback_path);
-        let states = StateSigner::new(app, keys, &callback, lifetime);
+        let states = StateSigner::new(name, keys, &callback, lifetime);
         let start_page = settings.start_page();
         let secure = settings.is_https();
-        let cookies = LoginCookies::new(app, keys, &callback, secure, lifetime, start_page);
+        let cookies = LoginCookies::new(name, keys, &callback, secure, lifetime, start_page);
         let redirect_uri = settings.redirect_uri();
         Self(Arc::new(Inner {
             settings,

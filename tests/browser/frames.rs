@@ -24,7 +24,7 @@ use crate::chromium::{Chromium, Tab};
 use crate::screen::Screen;
 
 const WEBSITE: &str = "wxfedcba9876543210";
-const SESSION: &str = "wechat_session_wxfedcba9876543210";
+const SESSION: &str = "wechat_session_wxfedcba9876543210_wx0123456789abcdef";
 
 /// A request for the callback, with what the browser sent and what it got.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -22,7 +22,7 @@ use crate::support::browser::{Browser, Reply};
 
 pub const DESKTOP: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36";
 pub const WEBSITE: &str = "wxfedcba9876543210";
-pub const WEBSITE_SESSION: &str = "wechat_session_wxfedcba9876543210";
+pub const WEBSITE_SESSION: &str = "wechat_session_wxfedcba9876543210_wx0123456789abcdef";
 
 /// Headers of the first request of a callback in a frame, to which a page of WeChat leads.
 const FIRST: [(&str, &str); 4] = [
