@@ -48,10 +48,12 @@ const NEGATIVE_TTL: Duration = Duration::from_secs(1);
 /// with invented ids can take.
 const NEGATIVE_CAPACITY: usize = 10_000;
 
-/// Number of shards: 256. The hash of an id selects the shard of the id, and each shard has a lock
-/// and a history. With 256 shards, requests seldom wait for a lock, and 10,000 concurrent reads fit
-/// into the histories (`TRACKED_READS`).
-const SHARDS: usize = 256;
+/// Minimum and maximum number of shards: 16 and 256. The hash of an id selects the shard of the id,
+/// and each shard has a lock and a history. With 256 shards, requests seldom wait for a lock, and
+/// 10,000 concurrent reads fit into the histories (`TRACKED_READS`). A cache of fewer entries, such
+/// as that of an account's own token, has as many shards as entries and takes less memory.
+const MIN_SHARDS: usize = 16;
+const MAX_SHARDS: usize = 256;
 
 /// Upper bound of the configured capacity: 100 million entries, more than any process needs. The
 /// library allocates memory for a part of the capacity when the cache is created.
@@ -102,7 +104,9 @@ impl Cache {
             ttl,
             synced_at: AtomicI64::new(NEVER_SYNCED),
             epoch: AtomicU16::default(),
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            shards: (0..capacity.clamp(MIN_SHARDS, MAX_SHARDS))
+                .map(|_| Mutex::default())
+                .collect(),
             hasher: DefaultHashBuilder::default(),
         }
     }
@@ -437,7 +441,7 @@ impl Cache {
     }
 
     fn lock_shard(&self, key: EntryKey) -> MutexGuard<'_, ShardHistory> {
-        self.shards[(key.as_u64() % SHARDS as u64) as usize]
+        self.shards[(key.as_u64() % self.shards.len() as u64) as usize]
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }

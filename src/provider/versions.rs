@@ -77,22 +77,26 @@ pub(super) enum WriteEvent {
 pub(super) struct RecentEvents<E, const REMEMBERED: usize> {
     /// Number of all events of the shard since the cache was created.
     pub(super) count: u64,
-    /// Ring buffer of the most recent events, indexed by the number of the event.
-    ring: [Option<(EntryKey, E)>; REMEMBERED],
+    /// Ring buffer of the most recent events, indexed by the number of the event. The first event
+    /// allocates the buffer, because most shards of an account that few users use have no event.
+    ring: Option<Box<[Option<(EntryKey, E)>; REMEMBERED]>>,
 }
 
 impl<E: Copy, const REMEMBERED: usize> Default for RecentEvents<E, REMEMBERED> {
     fn default() -> Self {
         Self {
             count: 0,
-            ring: [None; REMEMBERED],
+            ring: None,
         }
     }
 }
 
 impl<E: Copy, const REMEMBERED: usize> RecentEvents<E, REMEMBERED> {
     pub(super) fn push(&mut self, key: EntryKey, event: E) {
-        self.ring[(self.count % REMEMBERED as u64) as usize] = Some((key, event));
+        let ring = self
+            .ring
+            .get_or_insert_with(|| Box::new([None; REMEMBERED]));
+        ring[(self.count % REMEMBERED as u64) as usize] = Some((key, event));
         self.count += 1;
     }
 
@@ -100,8 +104,9 @@ impl<E: Copy, const REMEMBERED: usize> RecentEvents<E, REMEMBERED> {
     /// `None` if some events since then are no longer recorded.
     pub(super) fn since(&self, count: u64, key: EntryKey) -> Option<impl Iterator<Item = E>> {
         let known = self.count - count <= REMEMBERED as u64;
+        let recorded = |at: u64| self.ring.as_ref()?[(at % REMEMBERED as u64) as usize];
         let events = (count..self.count)
-            .filter_map(|at| self.ring[(at % REMEMBERED as u64) as usize])
+            .filter_map(recorded)
             .filter_map(move |(of, event)| (of == key).then_some(event));
         known.then_some(events)
     }

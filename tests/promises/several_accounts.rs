@@ -206,7 +206,7 @@ async fn a_refused_channel_does_not_affect_the_others() {
             serves(&ours[number], token).await;
         }
     }
-    // The subscription stays, whatever happens to the refused channels.
+    // The subscription of the other channels stays.
     let mut connection = server.connection();
     assert_eq!(connections(&mut connection, "pubsub"), 2);
     // A user of a refused account is served for `cache_ttl`, as without any channel.

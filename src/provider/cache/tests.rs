@@ -66,7 +66,7 @@ fn invalidation_removes_a_negative_entry() {
 
 /// Returns an id whose entry belongs to the same shard as the entry of `oA`.
 fn id_in_same_shard(cache: &Cache) -> String {
-    let shard = |id: &str| cache.key(id).as_u64() % SHARDS as u64;
+    let shard = |id: &str| cache.key(id).as_u64() % cache.shards.len() as u64;
     let mut others = (0..).map(|number| format!("o{number}"));
     others.find(|other| shard(other) == shard("oA")).unwrap()
 }

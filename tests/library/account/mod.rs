@@ -6,6 +6,7 @@ mod config_errors;
 mod daily_quota;
 mod follower;
 mod harness;
+mod idle_memory;
 mod interop;
 mod invalid_reports;
 mod layer;

@@ -53,8 +53,8 @@ enum ChannelState {
     Rejected { until: Instant },
 }
 
-/// Whether the server lets this process publish on a channel. Without this permission, no write is
-/// published, and a heartbeat on another channel proves nothing about this one.
+/// The permission to publish on a channel. Without this permission, no write is published, and a
+/// heartbeat on another channel proves nothing about this one.
 enum Publishing {
     Unknown,
     Permitted,

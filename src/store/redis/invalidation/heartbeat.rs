@@ -1,8 +1,8 @@
 //! Heartbeats: messages of this process to itself, which show that the subscription delivers
 //! messages.
 //!
-//! Redis delivers messages to one connection in the order in which they were published, whatever
-//! their channels. One heartbeat on one channel therefore proves, for all channels of the
+//! Redis delivers messages to one connection in the order in which they were published, on all
+//! channels together. One heartbeat on one channel therefore proves, for all channels of the
 //! connection, that every earlier message has arrived. The channels take turns, so that the number
 //! of heartbeats does not grow with the number of accounts.
 
