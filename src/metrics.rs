@@ -3,12 +3,13 @@
 //! Without the feature `metrics`, these functions record no metrics. `guide/observability.md`
 //! describes each metric and its remedy; tests compare the two.
 
+mod account_gauges;
+
 use std::time::Duration;
 
 use tracing::Span;
 
-use crate::clock::Timestamp;
-use crate::credential::AppId;
+pub(crate) use self::account_gauges::AccountGauges;
 
 /// Maximum number of API paths that have a separate label: 64. Applications may call any path, and
 /// the number of labels must stay small. The calls of this crate have seven paths.
@@ -249,30 +250,6 @@ impl Drop for CachedGauge {
     fn drop(&mut self) {
         self.set(0);
     }
-}
-
-/// Sets the gauge of the time at which a credential of the account expires. The Unix epoch means
-/// that this process has not loaded the credential yet.
-#[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
-pub(crate) fn set_expiry(app: &AppId, kind: &'static str, at: Timestamp) {
-    #[cfg(feature = "metrics")]
-    metrics::gauge!(
-        "wechat_credential_expires_timestamp_seconds",
-        "app" => app.as_str().to_owned(), "kind" => kind
-    )
-    .set(at.as_millis() as f64 / 1_000.0);
-}
-
-/// Sets the gauge of the time until which the circuit of an account is open. The Unix epoch means
-/// that the circuit is closed.
-#[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
-pub(crate) fn set_resting_until(app: &AppId, kind: &'static str, until: Timestamp) {
-    #[cfg(feature = "metrics")]
-    metrics::gauge!(
-        "wechat_resting_until_timestamp_seconds",
-        "app" => app.as_str().to_owned(), "kind" => kind
-    )
-    .set(until.as_millis() as f64 / 1_000.0);
 }
 
 #[cfg(all(test, feature = "metrics"))]

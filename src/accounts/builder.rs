@@ -222,6 +222,12 @@ impl AccountTokensBuilder {
         self
     }
 
+    /// Switches off the gauges with the AppID as a label, for an account of a dynamic registry.
+    pub(crate) fn without_account_gauges(mut self) -> Self {
+        self.settings.has_account_gauges = false;
+        self
+    }
+
     /// Creates the [`AccountTokens`]. The first [`prefetch`](AccountTokens::prefetch) or
     /// [`get`](AccountTokens::get) reads the store, and fetches a token if the store has none.
     pub fn build(mut self) -> AccountTokens {

@@ -46,6 +46,9 @@ pub(crate) struct ProviderConfig {
     pub(crate) lease_duration: Duration,
     /// Maximum duration of a renewal with all its retries.
     pub(crate) renewal_timeout: Duration,
+    /// `true` if the gauges with the AppID as a label are recorded. `false` for the accounts of a
+    /// dynamic registry, whose number is not bounded.
+    pub(crate) has_account_gauges: bool,
 }
 
 impl ProviderConfig {
@@ -59,6 +62,7 @@ impl ProviderConfig {
             load_timeout: DEFAULT_LOAD_TIMEOUT,
             lease_duration: DEFAULT_LEASE_DURATION,
             renewal_timeout: DEFAULT_RENEWAL_TIMEOUT,
+            has_account_gauges: true,
         }
     }
 

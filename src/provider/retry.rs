@@ -91,7 +91,7 @@ impl RenewalTask<'_> {
             Err(RenewalFailure::Operator(error)) => {
                 metrics::record_renewal(kind, "operator");
                 let (was_logged, until) = self.provider.failures.open_circuit(&error, self.now());
-                metrics::set_resting_until(app, kind, until);
+                self.provider.account_gauges.set_resting_until(until);
                 if !was_logged {
                     tracing::error!(target: "tower_wechat::renewal", %app, kind, %error, "WeChat rejected this account; the operator must act");
                 }
@@ -146,8 +146,8 @@ impl RenewalTask<'_> {
 
     fn close_circuit(&self) {
         if self.provider.failures.close_circuit() {
-            let (app, kind) = (&self.provider.app, self.provider.kind.as_str());
-            metrics::set_resting_until(app, kind, Timestamp::from_millis(0));
+            let unix_epoch = Timestamp::from_millis(0);
+            self.provider.account_gauges.set_resting_until(unix_epoch);
             tracing::info!(target: "tower_wechat::renewal", app = %self.provider.app, "WeChat accepted this account again");
         }
     }

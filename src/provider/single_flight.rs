@@ -335,6 +335,7 @@ mod tests {
             load_timeout: 60 * second,
             lease_duration: 10 * second,
             renewal_timeout: 8 * second,
+            has_account_gauges: true,
         };
         let provider = CredentialProvider::new(
             AppId::new("wx1").unwrap(),

@@ -14,7 +14,7 @@ use super::failures::FailureTracker;
 use super::single_flight::SingleFlight;
 use super::source::CredentialSource;
 use crate::background_task::BackgroundTask;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::credential::AppId;
 use crate::error::{Error, ErrorKind};
 use crate::metrics;
@@ -102,6 +102,8 @@ pub(super) struct ProviderState {
     pub(super) maintenance: BackgroundTask,
     /// Gauge of cache entries, to which this engine contributes the entries of its own cache.
     pub(super) cached_gauge: metrics::CachedGauge,
+    /// Gauges of this account's credentials of this kind.
+    pub(super) account_gauges: metrics::AccountGauges,
 }
 
 /// Time after which a caller with an unexpired cached token no longer waits for the store and
@@ -127,12 +129,12 @@ impl ProviderState {
         source: Box<dyn CredentialSource>,
     ) -> Self {
         metrics::describe_metrics();
-        // The gauges get a value at once, because dashboards show a missing series as an error.
-        let unix_epoch = Timestamp::from_millis(0);
-        metrics::set_resting_until(&app, kind.as_str(), unix_epoch);
-        if kind.belongs_to_account() {
-            metrics::set_expiry(&app, kind.as_str(), unix_epoch);
-        }
+        let account_gauges = metrics::AccountGauges::new(
+            &app,
+            kind.as_str(),
+            kind.belongs_to_account(),
+            config.has_account_gauges,
+        );
         let StoreHandles {
             reader,
             writer,
@@ -158,6 +160,7 @@ impl ProviderState {
             invalidation_listener: BackgroundTask::default(),
             maintenance: BackgroundTask::default(),
             cached_gauge: metrics::CachedGauge::new(kind.as_str()),
+            account_gauges,
         }
     }
 
@@ -228,10 +231,8 @@ impl ProviderState {
     /// Sets the gauge of cached credentials and, for a credential of the account, the gauge of its
     /// expiry.
     pub(super) fn record_metrics(&self, entry: &CacheEntry) {
-        let kind = self.kind.as_str();
         self.update_cached_gauge();
-        if self.kind.belongs_to_account() {
-            metrics::set_expiry(&self.app, kind, entry.lifetime().expires_at());
-        }
+        self.account_gauges
+            .set_expiry(entry.lifetime().expires_at());
     }
 }

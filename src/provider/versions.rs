@@ -77,10 +77,13 @@ pub(super) enum WriteEvent {
 pub(super) struct RecentEvents<E, const REMEMBERED: usize> {
     /// Number of all events of the shard since the cache was created.
     pub(super) count: u64,
-    /// Ring buffer of the most recent events, indexed by the number of the event. The first event
-    /// allocates the buffer, because most shards of an account that few users use have no event.
-    ring: Option<Box<[Option<(EntryKey, E)>; REMEMBERED]>>,
+    /// The most recent events. The first event allocates the buffer, because most shards of an
+    /// account that few users use have no event.
+    ring: Option<Box<Ring<E, REMEMBERED>>>,
 }
+
+/// Ring buffer of events with their keys, indexed by the number of the event.
+type Ring<E, const REMEMBERED: usize> = [Option<(EntryKey, E)>; REMEMBERED];
 
 impl<E: Copy, const REMEMBERED: usize> Default for RecentEvents<E, REMEMBERED> {
     fn default() -> Self {

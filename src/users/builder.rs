@@ -137,6 +137,12 @@ impl UserTokensBuilder {
         self
     }
 
+    /// Switches off the gauges with the AppID as a label, for an account of a dynamic registry.
+    pub(crate) fn without_account_gauges(mut self) -> Self {
+        self.settings.has_account_gauges = false;
+        self
+    }
+
     /// Creates the [`UserTokens`], without a connection to the store or to WeChat.
     pub fn build(self) -> UserTokens {
         let Self {

@@ -36,7 +36,7 @@ impl MadeAccount {
         is_from_registry: bool,
     ) -> Result<Self, Error> {
         Ok(Self {
-            parts: Arc::new(make_parts(&description, store, selector)?),
+            parts: Arc::new(make_parts(&description, store, selector, is_from_registry)?),
             description,
             is_from_registry,
             is_used: AtomicBool::new(true),
@@ -79,6 +79,7 @@ fn make_parts(
     description: &Account,
     store: &Arc<dyn Store>,
     selector: &AccountSelector,
+    is_from_registry: bool,
 ) -> Result<AccountParts, Error> {
     check(description, selector)?;
     let wechat = &description.wechat;
@@ -89,6 +90,10 @@ fn make_parts(
     let mut tokens = AccountTokensBuilder::with_store(wechat.clone().into(), Arc::clone(store));
     if let Some(change) = &description.account_tokens {
         tokens = change(tokens);
+    }
+    if is_from_registry {
+        users = users.without_account_gauges();
+        tokens = tokens.without_account_gauges();
     }
     let (users, tokens) = (users.build(), tokens.build());
     description.check_app_id(users.app_id(), "users' tokens")?;

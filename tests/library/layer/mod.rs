@@ -1,5 +1,6 @@
 //! Tests of the layer: policies, rejections, and the inner service.
 
+mod account_gauges;
 mod accounts;
 mod allocations;
 mod counts;
