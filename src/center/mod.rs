@@ -13,9 +13,10 @@ use std::sync::Arc;
 pub(crate) use self::bearers::BearerSecrets;
 use self::rejection_log::RejectionLog;
 use crate::accounts::AccountTokens;
-use crate::clock::Timestamp;
+use crate::clock::{Clock, Timestamp};
 use crate::credential::BearerSecret;
 use crate::error::Error;
+use crate::layer::WechatAccount;
 use crate::tickets::Tickets;
 
 /// A Tower service that returns the account's token, ticket and JS-SDK signatures to clients with a
@@ -68,10 +69,26 @@ pub struct TokenCenter(Arc<Inner>);
 
 #[derive(Clone)]
 struct Inner {
-    accounts: AccountTokens,
-    tickets: Option<Tickets>,
+    /// The account of the center. `None`: each request brings its account, from the layer.
+    account: Option<CenterAccount>,
     secrets: Arc<BearerSecrets>,
     rejection_log: Arc<RejectionLog>,
+}
+
+/// The account whose token a center returns.
+#[derive(Clone)]
+struct CenterAccount {
+    accounts: AccountTokens,
+    tickets: Option<Tickets>,
+}
+
+impl From<&WechatAccount> for CenterAccount {
+    fn from(account: &WechatAccount) -> Self {
+        Self {
+            accounts: account.tokens().clone(),
+            tickets: account.tickets().cloned(),
+        }
+    }
 }
 
 impl TokenCenter {
@@ -87,20 +104,63 @@ impl TokenCenter {
         accounts: AccountTokens,
         secrets: impl IntoIterator<Item = S>,
     ) -> Result<Self, Error> {
-        let secrets = BearerSecrets::new(secrets.into_iter().map(Into::into))?;
-        Ok(Self(Arc::new(Inner {
+        let account = CenterAccount {
             accounts,
             tickets: None,
+        };
+        Self::of(Some(account), secrets)
+    }
+
+    /// Creates a token center for the account of each request: the [`WechatAccount`] that a layer
+    /// around the center has inserted. Each secret gives access to the tokens of all accounts.
+    ///
+    /// A client has no session, so the layer around the center identifies nobody:
+    ///
+    /// ```
+    /// use axum::Router;
+    /// use tower_wechat::account::TokenCenter;
+    /// use tower_wechat::{Accounts, Error, Policy, RequestHead, UserId, WechatLayer};
+    ///
+    /// /// Serves `/wx0123456789abcdef/center/access_token`.
+    /// fn center(accounts: Accounts, secret: &str) -> Result<Router, Error> {
+    ///     let layer = WechatLayer::for_accounts(accounts)
+    ///         .identity(|_: &RequestHead<'_>| -> Option<UserId> { None })
+    ///         .policy(Policy::Optional);
+    ///     let center = TokenCenter::for_accounts([secret])?;
+    ///     Ok(Router::new().nest_service("/{account}/center", center).layer(layer))
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// Returns the errors of [`new`](Self::new).
+    pub fn for_accounts<S: Into<BearerSecret>>(
+        secrets: impl IntoIterator<Item = S>,
+    ) -> Result<Self, Error> {
+        Self::of(None, secrets)
+    }
+
+    fn of<S: Into<BearerSecret>>(
+        account: Option<CenterAccount>,
+        secrets: impl IntoIterator<Item = S>,
+    ) -> Result<Self, Error> {
+        let secrets = BearerSecrets::new(secrets.into_iter().map(Into::into))?;
+        Ok(Self(Arc::new(Inner {
+            account,
             secrets: Arc::new(secrets),
             rejection_log: Arc::default(),
         })))
     }
 
     /// Adds the routes `/jsapi_ticket` and `/jssdk/config`. Default: these routes return 404.
+    ///
+    /// A center [`for_accounts`](Self::for_accounts) has the tickets of each account, and ignores
+    /// these.
     #[must_use]
     pub fn tickets(self, tickets: Tickets) -> Self {
         let mut inner = Arc::unwrap_or_clone(self.0);
-        inner.tickets = Some(tickets);
+        if let Some(account) = &mut inner.account {
+            account.tickets = Some(tickets);
+        }
         Self(Arc::new(inner))
     }
 
@@ -138,16 +198,21 @@ impl TokenCenter {
         secret: impl Into<BearerSecret>,
         until: Timestamp,
     ) -> Result<(), Error> {
-        let now = self.0.accounts.clock().now();
+        let now = match &self.0.account {
+            Some(account) => account.accounts.clock().now(),
+            None => Clock::system().now(),
+        };
         self.0.secrets.accept_until(&secret.into(), until, now)
     }
 }
 
 impl fmt::Debug for TokenCenter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenCenter")
-            .field("accounts", &self.0.accounts)
-            .field("tickets", &self.0.tickets)
-            .finish_non_exhaustive()
+        let mut out = f.debug_struct("TokenCenter");
+        if let Some(account) = &self.0.account {
+            out.field("accounts", &account.accounts)
+                .field("tickets", &account.tickets);
+        }
+        out.finish_non_exhaustive()
     }
 }

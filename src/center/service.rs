@@ -15,10 +15,11 @@ use serde::Deserialize;
 use tower_service::Service;
 
 use super::response::{self, CenterResponse};
-use super::{Inner, TokenCenter};
+use super::{CenterAccount, TokenCenter};
 use crate::credential::AccessToken;
 use crate::error::Error;
 use crate::jssdk::{JsConfig, page_url};
+use crate::layer::WechatAccount;
 use crate::tickets::Tickets;
 
 /// Maximum size of a request body: 8 KiB. The body contains one token, and WeChat recommends
@@ -45,19 +46,32 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let inner = &self.0;
+        let of_request = || {
+            request
+                .extensions()
+                .get::<WechatAccount>()
+                .map(CenterAccount::from)
+        };
+        let Some(account) = inner.account.clone().or_else(of_request) else {
+            let error = Error::configuration(
+                "a token center for several accounts received a request without an account: put a \
+                 WechatLayer::for_accounts around the center",
+            );
+            tracing::error!(target: "tower_wechat::account", %error, "the token center is misconfigured");
+            return Box::pin(std::future::ready(Ok(response::error(&error))));
+        };
         // The secret is checked before the route and the body. A client without a secret must not
         // find out which routes exist, and must not cause work.
-        let now = inner.accounts.clock().now();
+        let now = account.accounts.clock().now();
         if let Err(why) = inner.secrets.authenticate(request.headers(), now) {
-            inner.rejection_log.record(inner.accounts.app_id(), why);
+            inner.rejection_log.record(account.accounts.app_id(), why);
             return Box::pin(std::future::ready(Ok(response::unauthorized())));
         }
-        let inner = inner.clone();
-        Box::pin(async move { Ok(inner.route(request).await) })
+        Box::pin(async move { Ok(account.route(request).await) })
     }
 }
 
-impl Inner {
+impl CenterAccount {
     /// Returns the response to a request with an accepted secret.
     async fn route<B>(&self, request: Request<B>) -> CenterResponse
     where

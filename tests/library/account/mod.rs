@@ -2,6 +2,7 @@
 
 mod cache;
 mod center;
+mod center_of_accounts;
 mod config_errors;
 mod daily_quota;
 mod follower;
