@@ -41,6 +41,7 @@
 //! |---|---|
 //! | [`guide::recipes`] | nine small applications to start from |
 //! | [`guide::login`] | logins with WeChat, from the account's settings to a greeting page |
+//! | [`guide::accounts`] | several accounts behind one layer, a website app for users outside WeChat |
 //! | [`guide::account`] | the account's own token and ticket, JS-SDK signatures, the token center |
 //! | [`guide::redis`] | connections, topologies, layouts and settings of Redis |
 //! | [`guide::failures`] | responses while WeChat, Redis or a process fails, and all timeouts |

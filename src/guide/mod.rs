@@ -24,6 +24,11 @@ guide! {
     #[cfg(feature = "axum")]
     recipes, "recipes.md", "Nine small applications, each for one need, with a program to start from."
 }
+guide! {
+    #[cfg(all(feature = "axum", feature = "redis"))]
+    accounts, "accounts.md",
+    "Several accounts behind one layer, and a website app for users outside WeChat."
+}
 guide! { account, "account.md", "The account's own token and ticket, JS-SDK signatures and the token center." }
 guide! {
     #[cfg(feature = "redis")]
