@@ -64,6 +64,22 @@ async fn hyper_asks_for_a_profile_and_has_one_error_format() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn accounts_greets_the_users_of_both_accounts() {
+    let program = example("accounts").await;
+    let browser = Browser::new();
+    let apps = ["wx0123456789abcdef", "wxfedcba9876543210"];
+    for _ in 0..2 {
+        for app in apps {
+            let page = browser.open(&format!("{}/{app}/", program.url)).await;
+            assert!(page.text.starts_with("hello o"), "{}", page.text);
+            assert!(page.text.ends_with(&format!(" of {app}")), "{}", page.text);
+        }
+    }
+    let unknown = program.ask(Asked::get("/wx1/")).await;
+    unknown.is_rejected(404, "unknown_account");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn gateway_trusts_the_header() {
     let program = example("gateway").await;
     let known = program
