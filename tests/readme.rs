@@ -160,12 +160,15 @@ fn both_languages_have_the_same_commands() {
 fn the_guide_lists_the_demos_variables() {
     const GUIDE: &str = "src/guide/demo.md";
     let settings = [
+        "examples/demo/accounts.rs",
         "examples/demo/settings.rs",
         "examples/demo/redis.rs",
         "examples/demo/wechat.rs",
     ]
     .map(file)
     .concat();
+    let pairs = settings.split("read_pair(\"").skip(1);
+    let pairs = pairs.flat_map(|rest| rest.split('"').step_by(2).take(2));
     let read: Vec<&str> = [
         "read_variable(\"",
         "read_key(\"",
@@ -176,6 +179,7 @@ fn the_guide_lists_the_demos_variables() {
     .iter()
     .flat_map(|call| settings.split(call).skip(1))
     .filter_map(|rest| rest.split('"').next())
+    .chain(pairs)
     .collect();
     assert!(read.len() >= 10, "{read:?}");
     let guide = file(GUIDE);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::rejection::QueryRejection;
-use axum::extract::{self, Query};
+use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
@@ -13,16 +13,16 @@ use serde_json::json;
 use tower_wechat::client::{Language, UserInfo};
 use tower_wechat::health::Health;
 use tower_wechat::simulator::Simulator;
-use tower_wechat::{
-    Error, ErrorKind, Login, Logout, Tickets, UserToken, UserTokens, WechatUser, health,
-};
+use tower_wechat::{Error, ErrorKind, Logout, UserToken, WechatUser};
 
-/// The tokens, the login and the simulator that the routes share.
+use crate::addresses::Addresses;
+use crate::parts::Tokens;
+
+/// The tokens, the addresses and the simulator that the routes share.
 #[derive(Clone)]
 pub struct AppState {
-    pub users: UserTokens,
-    pub tickets: Tickets,
-    pub login: Login,
+    pub tokens: Tokens,
+    pub addresses: Arc<Addresses>,
     /// The simulator of WeChat. `None` if a real account is configured.
     pub simulator: Option<Arc<Simulator>>,
 }
@@ -31,6 +31,10 @@ pub struct AppState {
 /// itself.
 #[derive(Serialize)]
 pub struct Me {
+    /// The AppID of the account or of the website app to which the user belongs. Left out if the
+    /// demo serves one account without a website app.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    app_id: Option<String>,
     user_id: String,
     openid: Option<String>,
     scope: Option<String>,
@@ -42,8 +46,10 @@ pub struct Me {
 }
 
 /// `GET /api/me`: returns the user that the layer has inserted into the request.
-pub async fn me(user: WechatUser) -> Json<Me> {
+pub async fn me(user: WechatUser, State(state): State<AppState>) -> Json<Me> {
+    let names_apps = state.addresses.names_apps;
     Json(Me {
+        app_id: names_apps.then(|| user.app_id().as_str().to_owned()),
         user_id: user.id().to_owned(),
         openid: user.openid().map(str::to_owned),
         scope: user.scope().map(str::to_owned),
@@ -99,10 +105,8 @@ pub async fn logout(
 /// `GET /healthz`: returns 503 if the store is unavailable, because users without a cached token
 /// cannot be served then. A missing token of the account appears only in the body, because users
 /// can be served without that token.
-pub async fn healthz(
-    extract::State(state): extract::State<AppState>,
-) -> (StatusCode, Json<Health>) {
-    let health = health(&state.users, Some(state.tickets.accounts())).await;
+pub async fn healthz(State(state): State<AppState>) -> (StatusCode, Json<Health>) {
+    let health = state.tokens.health().await;
     let status = match health.is_ready() {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,

@@ -8,11 +8,16 @@
 #![allow(unreachable_pub)]
 
 mod account;
+mod accounts;
+mod addresses;
 mod api;
+mod one_account;
 mod page;
 mod parts;
 mod redis;
+mod routes;
 mod settings;
+mod several_accounts;
 mod variables;
 mod warnings;
 mod wechat;
@@ -21,16 +26,13 @@ use std::future::IntoFuture;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
-use axum::extract::Request;
-use axum::http::StatusCode;
-use axum::routing::{any, get, post};
+use axum::routing::get;
 use axum::{Router, ServiceExt};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tower::Layer;
 use tower::util::MapRequestLayer;
-use tower_wechat::{Scope, WechatLayer};
 
 use settings::Settings;
 
@@ -76,50 +78,14 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
         .await
         .map_err(|error| listen_error(&settings.listen, &error))?;
     let address = listener.local_addr()?;
-    let parts = parts::connect(&settings, address).await?;
-
-    let layer = WechatLayer::new(parts.users.clone())
-        .identity(parts.identity)
-        .login(parts.login.clone())
-        .account(parts.tickets.clone());
-    // A page load of a user who has granted a smaller scope is redirected to WeChat once, for the
-    // larger scope.
-    let userinfo = get(api::userinfo).layer(layer.clone().require_scope(Scope::UserInfo));
-    let routes = Router::new()
-        .route("/", get(page::show))
-        .route("/page/life", get(page::token_life))
-        .route("/page/renew", post(page::renew))
-        .route("/page/refuse", post(page::call_with_expired_token))
-        .route("/api/me", get(api::me))
-        .route("/api/userinfo", userinfo)
-        .route("/logout", post(api::logout))
-        // The layer answers the login's paths before a route is called. This route exists so that
-        // requests to the login's paths pass through the layer.
-        .route("/wechat/{*path}", any(not_found));
-    let lost_callbacks = layer.login_service::<axum::body::Body>();
-    // The layer answers the paths of WeChat's verification files too.
-    let with_user = settings
-        .verification_paths()
-        .fold(routes, |routes, path| routes.route(&path, any(not_found)))
-        .layer(layer);
-    let prefix = parts
-        .login
-        .public_path("/")
-        .trim_end_matches('/')
-        .to_owned();
+    let demo = parts::connect(&settings, address).await?;
+    let tokens = demo.state.tokens.clone();
+    let prefix = demo.state.addresses.prefix.clone();
     let app = Router::new()
         .route("/healthz", get(api::healthz))
         .route("/metrics", get(async move || metrics.render()))
-        .merge(with_user)
-        .with_state(api::AppState {
-            users: parts.users.clone(),
-            tickets: parts.tickets.clone(),
-            login: parts.login,
-            simulator: parts.simulator,
-        })
-        .merge(account::routes(parts.tickets.clone(), parts.center))
-        // A callback on a path that a proxy has changed gets an explanation. Other paths get a 404.
-        .fallback_service(lost_callbacks);
+        .merge(demo.routes)
+        .with_state(demo.state);
     // The CORS layer stands outside of the `WechatLayer`, because preflights have no cookie.
     let app = match settings.cors()? {
         Some(cors) => app.layer(cors),
@@ -128,11 +94,9 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
 
     // The prefetch runs in a separate task, so that the demo also starts while WeChat is
     // unreachable.
-    let tickets = parts.tickets.clone();
-    let prefetching = tokio::spawn(async move {
-        if let Err(error) = tickets.prefetch().await {
-            tracing::warn!(%error, "could not fetch a token or a ticket at start-up; the demo retries in the background");
-        }
+    let prefetching = tokio::spawn({
+        let tokens = tokens.clone();
+        async move { tokens.prefetch().await }
     });
 
     // The signal handlers exist before the line below is printed, because a script may send a
@@ -145,7 +109,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     std::io::stdout().flush()?;
 
     let (stop, stopping) = tokio::sync::oneshot::channel();
-    let app = MapRequestLayer::new(strip_prefix(prefix)).layer(app);
+    let app = MapRequestLayer::new(routes::strip_prefix(prefix)).layer(app);
     let server = axum::serve(listener, app.into_make_service()).with_graceful_shutdown(async {
         let _ = stopping.await;
     });
@@ -158,35 +122,8 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
     prefetching.abort();
     upkeep.abort();
     let _ = tokio::time::timeout(SHUTDOWN_TIMEOUT, server).await;
-    tokio::join!(
-        parts.users.shutdown(SHUTDOWN_TIMEOUT),
-        parts.tickets.shutdown(SHUTDOWN_TIMEOUT),
-        parts.tickets.accounts().shutdown(SHUTDOWN_TIMEOUT),
-    );
+    tokens.shutdown(SHUTDOWN_TIMEOUT).await;
     Ok(())
-}
-
-/// Returns a function that removes the path prefix of `PUBLIC_URL` from a request. A request
-/// without the prefix, which some proxies remove, is returned unchanged.
-fn strip_prefix(prefix: String) -> impl Fn(Request) -> Request + Clone {
-    move |mut request| {
-        let requested = request
-            .uri()
-            .path_and_query()
-            .map_or("/", |target| target.as_str());
-        let rest = requested
-            .strip_prefix(&prefix)
-            .filter(|_| !prefix.is_empty());
-        let rest = match rest {
-            Some(rest) if rest.starts_with('/') => rest.to_owned(),
-            Some(rest) if rest.is_empty() || rest.starts_with('?') => format!("/{rest}"),
-            _ => return request,
-        };
-        if let Ok(uri) = rest.parse() {
-            *request.uri_mut() = uri;
-        }
-        request
-    }
 }
 
 /// Returns the text of an error about the listen address, with a remedy.
@@ -199,9 +136,4 @@ fn listen_error(address: &str, error: &std::io::Error) -> String {
         _ => "it looks like 127.0.0.1:3000",
     };
     format!("cannot listen on LISTEN={address}: {error}; {remedy}")
-}
-
-/// Returns 404 for paths that the layer has not answered.
-async fn not_found() -> StatusCode {
-    StatusCode::NOT_FOUND
 }

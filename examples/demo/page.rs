@@ -3,15 +3,17 @@
 use std::time::Duration;
 
 use askama::Template;
-use axum::Json;
-use axum::extract;
+use axum::extract::State;
 use axum::http::header::CACHE_CONTROL;
 use axum::response::{Html, IntoResponse, Response};
+use axum::{Extension, Json};
 use serde::Serialize;
 use tower_wechat::client::Language;
 use tower_wechat::credential::Freshness;
+use tower_wechat::layer::WechatAccount;
 use tower_wechat::{Error, ErrorKind, Scope, UserToken, WechatUser};
 
+use crate::addresses::AccountLink;
 use crate::api::AppState;
 
 /// Lifetime of a new access token: 7,200 seconds, as at WeChat. The clock on the page shows it, and
@@ -21,7 +23,14 @@ const TOKEN_LIFE: u64 = 7_200;
 #[derive(Template)]
 #[template(path = "page.html", config = "examples/demo/askama.toml")]
 struct Page<'a> {
+    /// The AppID of the account.
+    account: &'a str,
+    /// The AppID of the website app, if the user has logged in with it.
+    website: Option<&'a str>,
+    /// Links to the pages of the other accounts.
+    other_accounts: Vec<AccountLink>,
     user_id: &'a str,
+    openid: Option<&'a str>,
     nickname: Option<&'a str>,
     avatar: Option<&'a str>,
     scope: Option<&'a str>,
@@ -33,7 +42,7 @@ struct Page<'a> {
     life: TokenLife,
     /// Lifetime of a new access token in seconds, which is a full turn of the clock on the page.
     whole: u64,
-    /// Path prefix of `PUBLIC_URL`, without a slash at the end.
+    /// Path below which browsers see the account's pages, without a slash at the end.
     base: String,
 }
 
@@ -67,7 +76,8 @@ impl TokenLife {
 /// `GET /`: renders the page of the logged-in user.
 pub async fn show(
     user: WechatUser,
-    extract::State(state): extract::State<AppState>,
+    Extension(account): Extension<WechatAccount>,
+    State(state): State<AppState>,
 ) -> Result<Response, Error> {
     let profile = match user.profile().await {
         Ok(profile) => Some(profile),
@@ -79,8 +89,14 @@ pub async fn show(
     };
     let is_set = |text: &'_ &str| !text.is_empty();
     let lacks_scope = user.has_granted(Scope::UserInfo) == Some(false) && !user.is_snapshot();
+    let account = account.app_id();
+    let base = state.addresses.base(account);
     let page = Page {
+        account: account.as_str(),
+        website: (user.app_id() != account).then(|| user.app_id().as_str()),
+        other_accounts: state.addresses.other_accounts(account),
         user_id: user.id(),
+        openid: user.openid(),
         nickname: profile
             .as_ref()
             .map(|profile| &*profile.nickname)
@@ -92,14 +108,13 @@ pub async fn show(
         scope: user.scope(),
         unionid: user.unionid(),
         snapshot: user.is_snapshot(),
-        grant_url: lacks_scope.then(|| state.login.login_url("/", Some(Scope::UserInfo))),
+        grant_url: lacks_scope.then(|| {
+            let scope = Scope::UserInfo.as_str();
+            format!("{base}/wechat/login?return_to={base}/&scope={scope}")
+        }),
         life: TokenLife::from_token(user.token(), &user),
         whole: TOKEN_LIFE,
-        base: state
-            .login
-            .public_path("/")
-            .trim_end_matches('/')
-            .to_owned(),
+        base,
     };
     let html = page.render().unwrap_or_else(|error| error.to_string());
     Ok(([(CACHE_CONTROL, "no-store")], Html(html)).into_response())
@@ -120,7 +135,7 @@ pub struct RenewalReport {
 /// `POST /page/renew`: renews the token early, as after a call that WeChat rejected.
 pub async fn renew(
     user: WechatUser,
-    extract::State(state): extract::State<AppState>,
+    State(state): State<AppState>,
 ) -> Result<Json<RenewalReport>, Error> {
     state.expire_at_wechat();
     let before = user.access_token().fingerprint();
@@ -142,7 +157,7 @@ impl AppState {
 /// the call.
 pub async fn call_with_expired_token(
     user: WechatUser,
-    extract::State(state): extract::State<AppState>,
+    State(state): State<AppState>,
 ) -> Result<Json<RenewalReport>, Error> {
     state.expire_at_wechat();
     let before = user.access_token().fingerprint();

@@ -1,161 +1,229 @@
-//! Builds the parts of the demo, such as the tokens and the login, from the settings.
+//! Builds what the demo serves from the settings: one account, or several behind one layer.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tower_wechat::account::TokenCenter;
-use tower_wechat::identity::{Identify, Identity};
+use axum::Router;
+use tower_wechat::health::Health;
 use tower_wechat::login::LoginBuilder;
-use tower_wechat::simulator::Simulator;
 use tower_wechat::{
-    AccountTokens, CookieKeys, Login, MemoryStore, RequestHead, SessionCookie, Store, Tickets,
-    TrustedHeader, UserTokens, WechatClient,
+    Accounts, CookieKeys, Login, MemoryStore, Store, Tickets, TrustedHeader, UserTokens, health,
 };
 
-use crate::redis::build_redis;
+use crate::addresses::Addresses;
+use crate::api::AppState;
 use crate::settings::Settings;
 use crate::variables::BoxError;
 use crate::warnings::log_warnings;
+use crate::wechat::Clients;
+use crate::{one_account, several_accounts};
 
-/// The parts of the demo that serve requests: tokens, login, identity, tickets, token center and
-/// simulator.
-pub struct DemoParts {
-    pub users: UserTokens,
-    pub login: Login,
-    pub identity: DemoIdentity,
-    /// The JS-SDK tickets of the account, with the access tokens to which they belong.
-    pub tickets: Tickets,
-    pub center: Option<TokenCenter>,
-    /// The simulator of WeChat, which stops when it is dropped. `None` if a real account is
-    /// configured.
-    pub simulator: Option<Arc<Simulator>>,
+/// What the demo serves.
+pub struct Demo {
+    /// The routes of the account, or of all accounts.
+    pub routes: Router<AppState>,
+    pub state: AppState,
 }
 
-/// The source of the user's id: the header of a gateway, or the session cookie.
+/// All tokens of the demo.
 #[derive(Clone)]
-pub enum DemoIdentity {
-    Header(TrustedHeader),
-    Cookie(SessionCookie),
+pub struct Tokens {
+    accounts: TokensOfAccounts,
+    /// The users of the website app.
+    website: Option<UserTokens>,
 }
 
-impl Identify for DemoIdentity {
-    fn identify<'a>(&self, head: &RequestHead<'a>) -> Identity<'a> {
-        match self {
-            Self::Header(header) => header.identify(head),
-            Self::Cookie(cookie) => cookie.identify(head),
+/// The tokens of the account, or of all accounts.
+#[derive(Clone)]
+pub enum TokensOfAccounts {
+    One {
+        users: UserTokens,
+        /// The JS-SDK tickets of the account, with the access tokens to which they belong.
+        tickets: Tickets,
+    },
+    Several(Accounts),
+}
+
+impl Tokens {
+    pub async fn health(&self) -> Health {
+        match &self.accounts {
+            TokensOfAccounts::One { users, tickets } => {
+                health(users, Some(tickets.accounts())).await
+            }
+            TokensOfAccounts::Several(accounts) => accounts.health().await,
+        }
+    }
+
+    /// Fetches the token and the ticket of one account. Those of several accounts are fetched when
+    /// a request needs them.
+    pub async fn prefetch(&self) {
+        if let TokensOfAccounts::One { tickets, .. } = &self.accounts
+            && let Err(error) = tickets.prefetch().await
+        {
+            tracing::warn!(%error, "could not fetch a token or a ticket at start-up; the demo retries in the background");
+        }
+    }
+
+    /// Waits for renewals in progress.
+    pub async fn shutdown(&self, timeout: Duration) {
+        let of_website = async {
+            if let Some(users) = &self.website {
+                users.shutdown(timeout).await;
+            }
+        };
+        match &self.accounts {
+            TokensOfAccounts::One { users, tickets } => {
+                tokio::join!(
+                    of_website,
+                    users.shutdown(timeout),
+                    tickets.shutdown(timeout),
+                    tickets.accounts().shutdown(timeout),
+                );
+            }
+            TokensOfAccounts::Several(accounts) => {
+                tokio::join!(of_website, accounts.shutdown(timeout));
+            }
         }
     }
 }
 
-/// Builds the parts of the demo. Connects to Redis if it is configured, and starts the simulator if
-/// no account is configured. `address` is the address that the demo listens on.
-pub async fn connect(settings: &Settings, address: SocketAddr) -> Result<DemoParts, BoxError> {
-    let (wechat, simulator) = settings.wechat.connect().await?;
-    let app = wechat.app_id().clone();
-    let (users, accounts) = match &settings.redis_url {
-        None => build_tokens(settings, &wechat, &MemoryStore::new()),
-        Some(url) => {
-            let mut builder = build_redis(url)?.layout(settings.layouts.read);
-            if let Some(copy) = settings.layouts.copy {
-                builder = builder.dual_write(copy);
-            }
-            if let Some(keys) = &settings.sealing {
-                builder = builder.sealing(keys.clone());
-            }
-            let store = builder.connect().await?;
-            build_tokens(settings, &wechat, &store)
-        }
+/// Builds the demo. Connects to Redis if it is configured, and starts the simulator if no account is
+/// configured. `address` is the address that the demo listens on.
+pub async fn connect(settings: &Settings, address: SocketAddr) -> Result<Demo, BoxError> {
+    let clients = settings.wechat.connect(&settings.accounts).await?;
+    match settings.connect_redis().await? {
+        None => build(settings, clients, &MemoryStore::new(), address),
+        Some(store) => build(settings, clients, &store, address),
+    }
+}
+
+fn build<S: Store + Clone>(
+    settings: &Settings,
+    clients: Clients,
+    store: &S,
+    address: SocketAddr,
+) -> Result<Demo, BoxError> {
+    let website = clients.website.as_ref().map(|website| {
+        let users = UserTokens::builder(website.clone(), store.clone());
+        settings.times.of_users(users).build()
+    });
+    let shared = Shared::new(settings, address, website)?;
+    let (routes, accounts) = match &settings.accounts.by {
+        None => one_account::build(&shared, &clients, store)?,
+        Some(by) => several_accounts::build(&shared, &clients, store, by)?,
     };
-    let keys = match &settings.cookie_key {
-        Some(keys) => {
-            CookieKeys::from_base64(keys).map_err(|error| format!("COOKIE_KEY: {error}"))?
-        }
-        None => CookieKeys::random()?,
-    };
-    let public_url = match &settings.public_url {
-        Some(url) => url.clone(),
-        None => format!("http://{address}"),
-    };
-    // The login is built after each setting, so that an error names the variable of that setting.
-    let check = |login: LoginBuilder, variable| match login.clone().build() {
-        Ok(_) => Ok(login),
-        Err(error) => Err(format!("{variable}: {error}")),
-    };
-    let login = check(Login::builder(&public_url, keys.clone()), "PUBLIC_URL")?
-        .scope(settings.scope)
-        // A gateway names users by ids of its application, so tokens are stored under those ids.
-        .bind_to_identity(settings.trusted_header.is_some());
-    let login = settings
-        .verification
-        .iter()
-        .try_fold(login, |login, (name, content)| {
-            check(login.verification_file(name, content), "VERIFICATION_FILE")
-        })?;
-    let login = check(
-        login.return_origins(&settings.return_origins),
-        "RETURN_ORIGINS",
-    )?;
-    let session = SessionCookie::builder(&app, &keys);
-    let session = session.secure(public_url.starts_with("https:"));
-    let (login, session) = match &settings.session_name {
-        Some(name) => {
-            let login = check(login.cookie_name(name), "SESSION_NAME")?;
-            (login, session.name(name))
-        }
-        None => (login, session),
-    };
-    let (login, session) = (login.build()?, session.build()?);
-    let identity = match &settings.trusted_header {
-        Some(name) => DemoIdentity::Header(
-            TrustedHeader::new(name).map_err(|error| format!("TRUSTED_USER_HEADER: {error}"))?,
-        ),
-        None => DemoIdentity::Cookie(session),
-    };
-    let tickets = Tickets::new(&accounts, page_hosts(&public_url, settings, address))
-        .map_err(|error| format!("PUBLIC_URL or RETURN_ORIGINS: {error}"))?;
-    let center = match &settings.center_secrets {
-        Some(secrets) => {
-            let secrets = secrets.split(',').map(str::trim);
-            let center = TokenCenter::new(accounts, secrets)
-                .map_err(|error| format!("CENTER_TOKEN: {error}"))?;
-            Some(center.tickets(tickets.clone()))
-        }
-        None => None,
-    };
-    log_warnings(settings, simulator.as_ref(), &public_url, address);
-    Ok(DemoParts {
-        users,
-        tickets,
-        center,
-        login,
-        identity,
-        simulator: simulator.map(Arc::new),
+    log_warnings(
+        settings,
+        clients.simulator.as_ref(),
+        &shared.addresses,
+        address,
+    );
+    Ok(Demo {
+        routes,
+        state: AppState {
+            tokens: Tokens {
+                accounts,
+                website: shared.website,
+            },
+            addresses: Arc::new(shared.addresses),
+            simulator: clients.simulator.map(Arc::new),
+        },
     })
 }
 
-/// Returns the users' tokens and the account's tokens, which share one store.
-fn build_tokens(
-    settings: &Settings,
-    wechat: &WechatClient,
-    store: &(impl Store + Clone),
-) -> (UserTokens, AccountTokens) {
-    let users = UserTokens::builder(wechat.clone(), store.clone())
-        .renew_margin(settings.renew_margin)
-        .cache_ttl(settings.cache_ttl)
-        .build();
-    let accounts = AccountTokens::builder(wechat.clone(), store.clone())
-        .cache_ttl(settings.cache_ttl)
-        .build();
-    (users, accounts)
+/// What all accounts of the demo have in common.
+pub struct Shared<'a> {
+    pub settings: &'a Settings,
+    pub addresses: Addresses,
+    /// The users of the website app, which stands beside each account.
+    website: Option<UserTokens>,
+    keys: CookieKeys,
+    /// The address that the demo listens on.
+    address: SocketAddr,
 }
 
-/// Returns the hosts whose pages may be signed for the JS-SDK: the hosts of the public URL and of the
-/// front ends, and the address that the demo listens on.
-fn page_hosts(public_url: &str, settings: &Settings, address: SocketAddr) -> Vec<String> {
-    let urls = settings.return_origins.iter().map(String::as_str);
-    let hosts = urls.chain([public_url]).map(|url| {
-        let host = url.split_once("://").map_or(url, |(_, rest)| rest);
-        host.split('/').next().unwrap_or_default().to_owned()
-    });
-    hosts.chain([address.to_string()]).collect()
+impl<'a> Shared<'a> {
+    fn new(
+        settings: &'a Settings,
+        address: SocketAddr,
+        website: Option<UserTokens>,
+    ) -> Result<Self, BoxError> {
+        let keys = match &settings.cookie_key {
+            Some(keys) => {
+                CookieKeys::from_base64(keys).map_err(|error| format!("COOKIE_KEY: {error}"))?
+            }
+            None => CookieKeys::random()?,
+        };
+        let public_url = match &settings.public_url {
+            Some(url) => url.clone(),
+            None => format!("http://{address}"),
+        };
+        let login = Login::new(&public_url, keys.clone());
+        let prefix = login
+            .map_err(|error| format!("PUBLIC_URL: {error}"))?
+            .public_path("/");
+        Ok(Self {
+            settings,
+            addresses: Addresses::new(
+                &public_url,
+                prefix.trim_end_matches('/'),
+                &settings.accounts,
+            ),
+            website,
+            keys,
+            address,
+        })
+    }
+
+    /// Returns a login whose paths lie below `public_url`. The login is built after each setting, so
+    /// that an error names the variable of that setting.
+    pub fn login(&self, public_url: &str, session_name: Option<&str>) -> Result<Login, BoxError> {
+        let settings = self.settings;
+        let check = |login: LoginBuilder, variable| match login.clone().build() {
+            Ok(_) => Ok(login),
+            Err(error) => Err(format!("{variable}: {error}")),
+        };
+        let login = check(Login::builder(public_url, self.keys.clone()), "PUBLIC_URL")?
+            .scope(settings.scope)
+            // A gateway names users by ids of its application, so tokens are stored under those ids.
+            .bind_to_identity(settings.trusted_header.is_some());
+        let login = settings
+            .verification
+            .iter()
+            .try_fold(login, |login, (name, content)| {
+                check(login.verification_file(name, content), "VERIFICATION_FILE")
+            })?;
+        let login = check(
+            login.return_origins(&settings.return_origins),
+            "RETURN_ORIGINS",
+        )?;
+        let login = match session_name {
+            Some(name) => check(login.cookie_name(name), "SESSION_NAME")?,
+            None => login,
+        };
+        let login = match &self.website {
+            Some(users) => check(login.website(users.clone()), "WEBSITE_APPID")?,
+            None => login,
+        };
+        Ok(login.build()?)
+    }
+
+    /// Returns the header that names the user, or `None` if the session cookie does.
+    pub fn trusted_header(&self) -> Result<Option<TrustedHeader>, BoxError> {
+        let header = self.settings.trusted_header.as_deref();
+        let header = header.map(TrustedHeader::new).transpose();
+        Ok(header.map_err(|error| format!("TRUSTED_USER_HEADER: {error}"))?)
+    }
+
+    /// Returns the hosts whose pages may be signed for the JS-SDK: the hosts of the public URL and
+    /// of the front ends, and the address that the demo listens on.
+    pub fn page_hosts(&self, public_url: &str) -> Vec<String> {
+        let urls = self.settings.return_origins.iter().map(String::as_str);
+        let hosts = urls.chain([public_url]).map(|url| {
+            let host = url.split_once("://").map_or(url, |(_, rest)| rest);
+            host.split('/').next().unwrap_or_default().to_owned()
+        });
+        hosts.chain([self.address.to_string()]).collect()
+    }
 }

@@ -5,10 +5,13 @@ use std::time::Duration;
 use axum::http::header::RETRY_AFTER;
 use axum::http::{HeaderValue, Method};
 use tower_http::cors::{AllowHeaders, CorsLayer};
-use tower_wechat::Scope;
-use tower_wechat::redis::SealingKeys;
+use tower_wechat::account::AccountTokensBuilder;
+use tower_wechat::redis::{RedisNames, SealingKeys};
+use tower_wechat::user::UserTokensBuilder;
+use tower_wechat::{RedisStore, Scope};
 
-use crate::redis::{Layouts, read_layouts, read_sealing_keys};
+use crate::accounts::AccountSettings;
+use crate::redis::{Layouts, build_redis, read_layouts, read_sealing_keys};
 use crate::variables::{
     BoxError, as_browsers_write_it, read_choice, read_key, read_seconds, read_variable,
 };
@@ -21,6 +24,7 @@ pub struct Settings {
     pub redis_url: Option<String>,
     pub layouts: Layouts,
     pub sealing: Option<SealingKeys>,
+    pub accounts: AccountSettings,
     pub wechat: WechatSettings,
     pub scope: Scope,
     pub cookie_key: Option<String>,
@@ -30,10 +34,28 @@ pub struct Settings {
     pub return_origins: Vec<String>,
     /// Names and contents of WeChat's verification files.
     pub verification: Vec<(String, String)>,
-    pub renew_margin: Duration,
-    pub cache_ttl: Duration,
+    pub times: TokenTimes,
     /// Bearer secrets of the token center, separated by commas.
     pub center_secrets: Option<String>,
+}
+
+/// The times of tokens.
+#[derive(Clone, Copy)]
+pub struct TokenTimes {
+    renew_margin: Duration,
+    cache_ttl: Duration,
+}
+
+impl TokenTimes {
+    pub fn of_users(self, builder: UserTokensBuilder) -> UserTokensBuilder {
+        builder
+            .renew_margin(self.renew_margin)
+            .cache_ttl(self.cache_ttl)
+    }
+
+    pub fn of_account(self, builder: AccountTokensBuilder) -> AccountTokensBuilder {
+        builder.cache_ttl(self.cache_ttl)
+    }
 }
 
 impl Settings {
@@ -45,12 +67,14 @@ impl Settings {
         ];
         let otherwise = "neither snsapi_userinfo nor snsapi_base";
         let public_url = read_variable("PUBLIC_URL")?;
+        let trusted_header = read_variable("TRUSTED_USER_HEADER")?;
         Ok(Self {
             scope: read_choice("WECHAT_SCOPE", &scopes, otherwise)?.unwrap_or(Scope::UserInfo),
             listen: read_variable("LISTEN")?.unwrap_or_else(|| "127.0.0.1:3000".to_owned()),
             redis_url: read_variable("REDIS_URL")?,
             layouts: read_layouts()?,
             sealing: read_sealing_keys()?,
+            accounts: AccountSettings::from_env(trusted_header.is_some())?,
             wechat: WechatSettings::from_env()?,
             public_url: public_url
                 .as_deref()
@@ -59,12 +83,33 @@ impl Settings {
             return_origins: parse_return_origins(read_variable("RETURN_ORIGINS")?.as_deref())?,
             cookie_key: read_key("COOKIE_KEY")?,
             session_name: read_variable("SESSION_NAME")?,
-            trusted_header: read_variable("TRUSTED_USER_HEADER")?,
+            trusted_header,
             verification: parse_verification_files(read_variable("VERIFICATION_FILE")?.as_deref())?,
-            renew_margin: read_seconds("RENEW_MARGIN_SECS", 900)?,
-            cache_ttl: read_seconds("CACHE_TTL_SECS", 60)?,
+            times: TokenTimes {
+                renew_margin: read_seconds("RENEW_MARGIN_SECS", 900)?,
+                cache_ttl: read_seconds("CACHE_TTL_SECS", 60)?,
+            },
             center_secrets: read_variable("CENTER_TOKEN")?,
         })
+    }
+
+    /// Connects to Redis. Returns `None` if it is not configured.
+    pub async fn connect_redis(&self) -> Result<Option<RedisStore>, BoxError> {
+        let Some(url) = &self.redis_url else {
+            return Ok(None);
+        };
+        let mut builder = build_redis(url)?.layout(self.layouts.read);
+        if let Some(copy) = self.layouts.copy {
+            builder = builder.dual_write(copy);
+        }
+        // The published names are those of one account.
+        if self.accounts.has_several_apps() {
+            builder = builder.names(RedisNames::default().with_appid());
+        }
+        if let Some(keys) = &self.sealing {
+            builder = builder.sealing(keys.clone());
+        }
+        Ok(Some(builder.connect().await?))
     }
 
     /// Returns the layer that lets scripts of the front ends read responses, with the user's
@@ -85,11 +130,6 @@ impl Settings {
             .expose_headers([RETRY_AFTER])
             .allow_credentials(true);
         Ok(Some(cors))
-    }
-
-    /// Returns the paths of WeChat's verification files.
-    pub fn verification_paths(&self) -> impl Iterator<Item = String> {
-        self.verification.iter().map(|(name, _)| format!("/{name}"))
     }
 }
 

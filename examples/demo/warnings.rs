@@ -4,13 +4,14 @@ use std::net::SocketAddr;
 
 use tower_wechat::simulator::Simulator;
 
+use crate::addresses::Addresses;
 use crate::settings::Settings;
 
 /// Logs what is missing for production. All settings are valid at this point.
 pub fn log_warnings(
     settings: &Settings,
     simulator: Option<&Simulator>,
-    public_url: &str,
+    addresses: &Addresses,
     address: SocketAddr,
 ) {
     if let Some(simulator) = simulator {
@@ -22,18 +23,18 @@ pub fn log_warnings(
     // WeChat redirects users to the public URL after a login, and no browser can open `0.0.0.0` or
     // `[::]`.
     if settings.public_url.is_none() && address.ip().is_unspecified() {
-        let port = address.port();
+        let (public_url, port) = (&addresses.public_url, address.port());
         tracing::warn!(
             "PUBLIC_URL is not set, and logins return to {public_url}, which browsers cannot \
              open: set it to the address that they open, such as \
              PUBLIC_URL=https://h5.example.com or http://192.168.1.2:{port}"
         );
     }
-    match (&settings.redis_url, &settings.wechat.account) {
+    match (&settings.redis_url, settings.accounts.simulated) {
         (Some(_), _) => {}
-        (None, None) => tracing::info!("REDIS_URL is not set: tokens stay in memory"),
+        (None, true) => tracing::info!("REDIS_URL is not set: tokens stay in memory"),
         // Refresh tokens cannot be obtained again without a login of the user.
-        (None, Some(_)) => tracing::warn!(
+        (None, false) => tracing::warn!(
             "REDIS_URL is not set: tokens stay in memory, and all users log in again when \
              this process ends"
         ),
@@ -51,12 +52,14 @@ pub fn log_warnings(
         );
     }
     // WeChat shows the error of a wrong domain to users, and does not report it to this process.
-    if settings.wechat.account.is_some() && settings.wechat.open_url.is_none() {
-        let public_url = public_url.trim_end_matches('/');
-        tracing::info!(
-            "WeChat redirects users to {public_url}/wechat/callback; if it shows error 10003 \
-             instead, that host is not the account's 网页授权域名 in mp.weixin.qq.com"
-        );
+    if !settings.accounts.simulated && settings.wechat.open_url.is_none() {
+        for public_url in addresses.public_urls() {
+            tracing::info!(
+                "WeChat redirects users to {public_url}/wechat/callback; if it shows error 10003 \
+                 instead, that host is not the account's 网页授权域名 in mp.weixin.qq.com"
+            );
+        }
+        let public_url = &addresses.public_url;
         if !public_url.starts_with("https:") {
             tracing::warn!(
                 "PUBLIC_URL is {public_url}: if browsers open https, set it to the https address, or \

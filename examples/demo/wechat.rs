@@ -1,14 +1,13 @@
-//! The account at WeChat from environment variables, or a simulator of WeChat.
+//! The clients of WeChat's API from environment variables, and a simulator of WeChat.
 
 use tower_wechat::WechatClient;
 use tower_wechat::simulator::{SimulatedUser, Simulator};
 
+use crate::accounts::{AccountSettings, Credentials};
 use crate::variables::{BoxError, read_choice, read_variable};
 
-/// The settings of the client of WeChat's API.
+/// The settings of the clients of WeChat's API.
 pub struct WechatSettings {
-    /// AppID and AppSecret. `None` starts a simulator.
-    pub account: Option<(String, String)>,
     api_url: Option<String>,
     pub open_url: Option<String>,
     proxy: Option<String>,
@@ -16,20 +15,21 @@ pub struct WechatSettings {
     asks_consent: bool,
 }
 
+/// The clients of all accounts, which share their connections, and the simulator that they call.
+pub struct Clients {
+    pub accounts: Vec<WechatClient>,
+    /// The client of the website app.
+    pub website: Option<WechatClient>,
+    /// The simulator of WeChat, which stops when it is dropped. `None` if a real account is
+    /// configured.
+    pub simulator: Option<Simulator>,
+}
+
 impl WechatSettings {
     /// Reads the variables of WeChat and of the simulator.
     pub fn from_env() -> Result<Self, BoxError> {
-        let account = match (
-            read_variable("WECHAT_APPID")?,
-            read_variable("WECHAT_SECRET")?,
-        ) {
-            (Some(app_id), Some(secret)) => Some((app_id, secret)),
-            (None, None) => None,
-            _ => return Err("set both of WECHAT_APPID and WECHAT_SECRET, or neither".into()),
-        };
         let consent = read_choice("SIMULATOR_CONSENT", &[("ask", true)], "not ask")?;
         Ok(Self {
-            account,
             api_url: read_variable("WECHAT_API_URL")?,
             open_url: read_variable("WECHAT_OPEN_URL")?,
             proxy: read_proxy()?,
@@ -37,23 +37,18 @@ impl WechatSettings {
         })
     }
 
-    /// Returns the client of WeChat, and the simulator that the client calls if no account is
+    /// Returns the clients of the accounts. Starts the simulator that they call if no account is
     /// configured.
-    pub async fn connect(&self) -> Result<(WechatClient, Option<Simulator>), BoxError> {
-        let simulator = match self.account {
-            Some(_) => None,
-            None => Some(start_simulator(self.asks_consent).await?),
+    pub async fn connect(&self, settings: &AccountSettings) -> Result<Clients, BoxError> {
+        let simulator = match settings.simulated {
+            true => Some(self.start_simulator(settings).await?),
+            false => None,
         };
-        let (app_id, secret) = match (&self.account, &simulator) {
-            (Some((app_id, secret)), _) => (app_id.as_str(), secret.as_str()),
-            (None, Some(simulator)) => (simulator.app_id(), simulator.app_secret()),
-            (None, None) => return Err("there is no account".into()),
+        let simulator_url = || Some(simulator.as_ref()?.url().to_owned());
+        let [first, others @ ..] = &*settings.accounts else {
+            return Err("there is no account".into());
         };
-        let simulator_url = || {
-            let simulator = simulator.as_ref()?;
-            Some(simulator.url().to_owned())
-        };
-        let mut builder = WechatClient::builder(app_id, secret);
+        let mut builder = WechatClient::builder(first.app_id.as_str(), &*first.secret);
         if let Some(url) = self.api_url.clone().or_else(simulator_url) {
             builder = builder.api_url(url);
         }
@@ -68,7 +63,43 @@ impl WechatSettings {
             Some(url) => builder = builder.proxy(url),
             None => {}
         }
-        Ok((builder.build()?, simulator))
+        let client = builder.build()?;
+        let of = |app: &Credentials| client.for_account(app.app_id.as_str(), &*app.secret);
+        let others = others.iter().map(of).collect::<Result<Vec<_>, _>>()?;
+        let website = settings.website.as_ref().map(of).transpose()?;
+        Ok(Clients {
+            accounts: [vec![client], others].concat(),
+            website,
+            simulator,
+        })
+    }
+
+    /// Starts a simulator with these accounts and three users. A browser logs in as the active
+    /// user, which at first is the user that is added last.
+    async fn start_simulator(&self, settings: &AccountSettings) -> Result<Simulator, BoxError> {
+        let [first, others @ ..] = &*settings.accounts else {
+            return Err("there is no account".into());
+        };
+        let first = Simulator::builder().app(first.app_id.as_str(), &first.secret);
+        let simulator = first.start().await?;
+        for account in others {
+            simulator.add_account(account.app_id.as_str(), &account.secret);
+        }
+        if let Some(website) = &settings.website {
+            simulator.add_website(website.app_id.as_str(), &website.secret);
+        }
+        simulator.settings(|settings| settings.auto_approve = !self.asks_consent);
+        let snapshot_user = SimulatedUser::random().nickname("快照用户").snapshot(true);
+        for user in [
+            snapshot_user,
+            SimulatedUser::random().nickname("Ada Lovelace"),
+            SimulatedUser::random()
+                .nickname("林晓雨")
+                .unionid("oUnion-linxiaoyu-demo"),
+        ] {
+            simulator.add_user(user);
+        }
+        Ok(simulator)
     }
 }
 
@@ -84,22 +115,4 @@ fn read_proxy() -> Result<Option<String>, BoxError> {
             .map_err(|error| format!("WECHAT_PROXY: {error}"))?;
     }
     Ok(url)
-}
-
-/// Starts a simulator with three users. A browser logs in as the active user, which at first is
-/// the user that is added last.
-async fn start_simulator(asks_consent: bool) -> std::io::Result<Simulator> {
-    let simulator = Simulator::start().await?;
-    simulator.settings(|settings| settings.auto_approve = !asks_consent);
-    let snapshot_user = SimulatedUser::random().nickname("快照用户").snapshot(true);
-    for user in [
-        snapshot_user,
-        SimulatedUser::random().nickname("Ada Lovelace"),
-        SimulatedUser::random()
-            .nickname("林晓雨")
-            .unionid("oUnion-linxiaoyu-demo"),
-    ] {
-        simulator.add_user(user);
-    }
-    Ok(simulator)
 }

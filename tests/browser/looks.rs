@@ -117,7 +117,7 @@ const LANGUAGES: [(&str, &str); 2] = [("zh-CN", "立即续期"), ("en", "Renew n
 
 /// Checks contrast, controls and positions, in the light and in the dark scheme, and saves
 /// pictures.
-async fn is_well_made(tab: &Tab, place: &str) {
+pub async fn is_well_made(tab: &Tab, place: &str) {
     for dark in [false, true] {
         tab.dark(dark).await;
         // A change of the scheme fades the colours, so this waits for the end of all animations.

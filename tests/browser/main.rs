@@ -6,6 +6,7 @@
 
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
+mod accounts;
 mod chromium;
 mod demo;
 mod frames;

@@ -2,6 +2,7 @@
 //! wrongly, and called by its contract.
 
 mod account;
+mod accounts;
 mod contract;
 mod forward_proxy;
 mod identities;

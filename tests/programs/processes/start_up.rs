@@ -16,13 +16,13 @@ use crate::support::redis_server::RedisServer;
 /// is for slow machines.
 const SOON: Duration = Duration::from_secs(10);
 
-const PASSWORD: &str = "s3cret-of-redis";
+pub(super) const PASSWORD: &str = "s3cret-of-redis";
 
 /// Part of the command that the demo shows for a new key.
 const OPENSSL: &str = "openssl rand -base64 64";
 
 /// Checks that the demo exits with one sentence that contains all of `says` and no secret.
-async fn gives_up(pairs: &[(&str, &str)], says: &[&str]) {
+pub(super) async fn gives_up(pairs: &[(&str, &str)], says: &[&str]) {
     let ended = DemoProcess::start_in_vain(&variables(pairs)).await;
     let said = &ended.stderr;
     assert_eq!(ended.status.code(), Some(1), "{pairs:?}: {said}");
