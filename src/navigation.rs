@@ -209,6 +209,12 @@ pub(crate) fn browser(headers: &HeaderMap) -> Browser {
     }
 }
 
+/// Returns `true` if the script of a page sent a request, by the header `Sec-Fetch-Mode`.
+pub(crate) fn is_script_request(headers: &HeaderMap) -> bool {
+    header_text(headers, "sec-fetch-mode")
+        .is_some_and(|mode| !mode.eq_ignore_ascii_case("navigate"))
+}
+
 /// Returns `true` if a browser loads the response in an `iframe` of a page.
 pub(crate) fn is_in_frame(headers: &HeaderMap) -> bool {
     header_text(headers, "sec-fetch-dest").is_some_and(|dest| dest.eq_ignore_ascii_case("iframe"))

@@ -11,7 +11,7 @@ use super::reply::LoginReply;
 use super::return_to::ReturnTo;
 use crate::identity::RequestHead;
 use crate::metrics;
-use crate::navigation::{Initiator, initiator, is_navigation};
+use crate::navigation::{Initiator, initiator, is_navigation, is_script_request};
 use crate::store::LoginCodeKey;
 
 /// Number of page loads that repeat a login within a minute, without a callback, after which the
@@ -102,6 +102,8 @@ impl LoginHandler {
         match initiator(headers) {
             // A page of another origin is no path to which a proxy could have diverted a callback.
             _ if has_query || attempt.return_to.is_absolute() => false,
+            // The script of a page that shows a QR code has not returned from WeChat.
+            _ if is_script_request(headers) => false,
             None => false,
             Some(Initiator::OtherOrigin) => true,
             // After an address that was typed or opened by another program, browsers send

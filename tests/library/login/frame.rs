@@ -7,13 +7,13 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tower::ServiceExt;
+use tower::{Layer, ServiceExt};
 use tower_wechat::login::LoginBuilder;
 use tower_wechat::redis::Layout;
 use tower_wechat::simulator::SimulatedApp;
 use tower_wechat::{
-    CookieKeys, Login, MemoryStore, RedisStore, Rejection, RequestHead, Store, UserTokens,
-    WechatLayer,
+    Account, AccountSelector, Accounts, CookieKeys, Login, MemoryStore, RedisStore, Rejection,
+    RequestHead, Store, UserTokens, WechatLayer,
 };
 use url::Url;
 
@@ -486,4 +486,71 @@ async fn a_service_without_axum_sends_the_same_page() {
         target(body),
         "/wechat/callback?code=a&state=%3C&frame_reload=1"
     );
+}
+
+/// With several accounts, the page leads to the callback of its account, if that account has a
+/// website.
+#[tokio::test]
+async fn the_page_leads_to_the_callback_of_its_account() {
+    let harness = Harness::new().await;
+    let keys = CookieKeys::random().unwrap();
+    let login =
+        |app_id: &str| Login::builder(format!("https://h5.example.com/{app_id}"), keys.clone());
+    let account = |app_id: &str, login: LoginBuilder| {
+        let app = harness.sim.add_account(app_id, "secret");
+        Account::new(app.client().unwrap()).login(login.build().unwrap())
+    };
+    let accounts = Accounts::builder(MemoryStore::new())
+        .selector(AccountSelector::path())
+        .account(account("wx1", with_website(&harness)(login("wx1"))))
+        .account(account("wx2", login("wx2")))
+        .build()
+        .unwrap();
+    let layer = WechatLayer::for_accounts(accounts);
+    let ask = async |path: &str| {
+        let request = Request::get(path).header("user-agent", DESKTOP);
+        let request = FIRST.iter().fold(request, |request, (name, value)| {
+            request.header(*name, *value)
+        });
+        let service = layer.layer(tower::service_fn(async |_: Request<()>| {
+            Ok::<_, std::convert::Infallible>(http::Response::new(Full::<bytes::Bytes>::default()))
+        }));
+        let response = service.oneshot(request.body(()).unwrap()).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let policy = parts.headers.get("content-security-policy");
+        let policy = policy
+            .map_or("", |policy| policy.to_str().unwrap())
+            .to_owned();
+        (
+            parts.status.as_u16(),
+            policy,
+            String::from_utf8(body.into()).unwrap(),
+        )
+    };
+    let (status, policy, page) = ask("/wx1/wechat/callback?code=a&state=b").await;
+    assert_eq!((status, &*policy), (200, PAGE_POLICY));
+    let again = target(&page);
+    assert_eq!(again, "/wx1/wechat/callback?code=a&state=b&frame_reload=1");
+    let (status, policy, _) = ask(&again).await;
+    assert!(
+        status == 400 && policy.ends_with("frame-ancestors 'self'"),
+        "{policy}"
+    );
+    // An account without a website, and an unknown one.
+    let (status, policy, _) = ask("/wx2/wechat/callback?code=a&state=b").await;
+    assert!(
+        status == 400 && policy.ends_with("frame-ancestors 'none'"),
+        "{policy}"
+    );
+    let (status, policy, json) = ask("/wx3/wechat/callback?code=a&state=b").await;
+    assert!(
+        status == 404 && policy.is_empty() && json.contains("unknown_account"),
+        "{json}"
+    );
+
+    let (status, _, json) = ask("/wx1/wechat/login?format=json").await;
+    let redirect_uri = "https%3A%2F%2Fh5.example.com%2Fwx1%2Fwechat%2Fcallback";
+    assert!(status == 200 && json.contains(redirect_uri), "{json}");
+    assert_eq!(ask("/wx2/wechat/login?format=json").await.0, 400);
 }

@@ -187,11 +187,21 @@ async fn many_requests_are_limited() {
     let harness = Harness::new().await;
     let site = harness.site_with(with_website(&harness)).await;
     let browser = desktop();
+    // A user opens and closes the page's dialog some times, faster than a page can be loaded.
+    let script = [
+        ("sec-fetch-mode", "cors"),
+        ("sec-fetch-site", "same-origin"),
+    ];
+    let url = format!(
+        "{}/wechat/login?return_to=%2Fsigned-in&format=json",
+        site.url
+    );
     let mut statuses = Vec::new();
     for _ in 0..20 {
-        statuses.push(asked(&browser, &site, LINK).await.status);
+        let reply = browser.send(Method::GET, &url, &script).await.unwrap();
+        statuses.push(reply.status);
     }
-    assert_eq!(statuses[..2], [200, 200]);
+    assert_eq!(statuses[..10], [200; 10], "{statuses:?}");
     assert_eq!(statuses[19], 429, "{statuses:?}");
     for number in 0..100 {
         let link = format!("/wechat/login?return_to=%2F{number}&format=json");
