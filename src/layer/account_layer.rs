@@ -37,7 +37,7 @@ impl AccountParts {
     }
 
     /// Returns the users of the website app (网站应用) beside the account.
-    fn website_users(&self) -> Option<&UserTokens> {
+    pub(super) fn website_users(&self) -> Option<&UserTokens> {
         Some(self.login.as_ref()?.website()?.users())
     }
 }

@@ -151,7 +151,13 @@ impl LoginSettings {
                  under which tokens are stored; set only one of them",
             ));
         }
-        if self.website.is_some() && self.bind_to_identity {
+        self.check_website_binding(self.website.is_some())
+    }
+
+    /// Returns an error if the login has a website and stores tokens under the user id of the
+    /// layer's identity.
+    pub(super) fn check_website_binding(&self, has_website: bool) -> Result<(), Error> {
+        if has_website && self.bind_to_identity {
             return Err(Error::configuration(
                 "website and bind_to_identity cannot be combined: the layer's identity returns users \
                  of the account, for whom a login with the website stores no tokens; set only one \

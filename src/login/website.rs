@@ -99,16 +99,19 @@ impl LoginBuilder {
 }
 
 impl Login {
-    /// Returns this login with the users of a website app, as [`LoginBuilder::website`] sets them.
-    /// The caller has checked the website's store.
+    /// Checks that the login can have a website.
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the login stores tokens under
     /// the user id of the layer's identity.
-    #[allow(dead_code)]
-    pub(crate) fn with_website(mut self, users: impl Into<UserTokens>) -> Result<Self, Error> {
-        self.0.website = Some(users.into());
-        self.0.check_binding()?;
-        Ok(self)
+    pub(crate) fn check_website(&self) -> Result<(), Error> {
+        self.0.check_website_binding(true)
+    }
+
+    /// Returns this login with the users of a website app, as [`LoginBuilder::website`] sets them.
+    /// The caller has [checked](Self::check_website) the login, and the website's store.
+    pub(crate) fn with_website(mut self, users: UserTokens) -> Self {
+        self.0.website = Some(users);
+        self
     }
 }

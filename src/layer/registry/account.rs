@@ -7,7 +7,8 @@ use crate::account::AccountTokensBuilder;
 use crate::credential::AppId;
 use crate::error::Error;
 use crate::login::Login;
-use crate::user::UserTokensBuilder;
+use crate::store::Store;
+use crate::user::{UserTokens, UserTokensBuilder};
 use crate::wechat::WechatClient;
 
 /// An account (公众号) that a layer of [several accounts](super::Accounts) serves.
@@ -35,6 +36,8 @@ use crate::wechat::WechatClient;
 pub struct Account {
     pub(super) wechat: WechatClient,
     pub(super) login: Option<Login>,
+    /// The client of the website app (网站应用) beside the account.
+    pub(super) website: Option<WechatClient>,
     pub(super) page_hosts: Option<Arc<[String]>>,
     pub(super) user_tokens: Option<Arc<Change<UserTokensBuilder>>>,
     pub(super) account_tokens: Option<Arc<Change<AccountTokensBuilder>>>,
@@ -51,6 +54,7 @@ impl Account {
         Self {
             wechat,
             login: None,
+            website: None,
             page_hosts: None,
             user_tokens: None,
             account_tokens: None,
@@ -64,6 +68,29 @@ impl Account {
     /// [`AccountSelector`](super::AccountSelector). Accounts on one host may share their cookie keys.
     pub fn login(mut self, login: Login) -> Self {
         self.login = Some(login);
+        self
+    }
+
+    /// Sets the website app (网站应用) of this client, with which the browsers of computers log in, as
+    /// [`LoginBuilder::website`](crate::login::LoginBuilder::website) describes it. Default: none.
+    ///
+    /// The settings of [`user_tokens`](Self::user_tokens) also apply to the website's users. If one
+    /// website stands beside many accounts, give each [`login`](Self::login) the same
+    /// [`UserTokens`](crate::UserTokens) instead, which then have one cache.
+    ///
+    /// ```
+    /// use tower_wechat::{Account, CookieKeys, Login, WechatClient};
+    ///
+    /// # fn main() -> Result<(), tower_wechat::Error> {
+    /// let wechat = WechatClient::new("wx0123456789abcdef", "secret")?;
+    /// let website = wechat.for_account("wxfedcba9876543210", "secret-of-the-website")?;
+    /// let login = Login::new("https://h5.example.com/wx0123456789abcdef", CookieKeys::random()?)?;
+    /// let account = Account::new(wechat).login(login).website(website);
+    /// # let _ = account;
+    /// # Ok(()) }
+    /// ```
+    pub fn website(mut self, wechat: WechatClient) -> Self {
+        self.website = Some(wechat);
         self
     }
 
@@ -110,7 +137,7 @@ impl Account {
     }
 
     /// Returns `true` if the layer must make the account again to serve `other`, the description that
-    /// the registry returns now: the AppSecret or the public URL has changed.
+    /// the registry returns now: an AppSecret, the website or the public URL has changed.
     pub(super) fn differs_from(&self, other: &Self) -> bool {
         let url = |account: &Self| {
             account
@@ -118,20 +145,95 @@ impl Account {
                 .as_ref()
                 .map(|login| login.public_url().clone())
         };
-        !self.wechat.has_same_secret(&other.wechat) || url(self) != url(other)
+        let has_same_website = match (&self.website, &other.website) {
+            (Some(own), Some(other)) => {
+                own.app_id() == other.app_id() && own.has_same_secret(other)
+            }
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
+        !self.wechat.has_same_secret(&other.wechat) || !has_same_website || url(self) != url(other)
     }
 
-    /// Returns an error if `users` of this account has another AppID.
-    pub(super) fn check_app_id(&self, app_id: &AppId, what: &str) -> Result<(), Error> {
-        match app_id == self.app_id() {
-            true => Ok(()),
-            false => Err(Error::configuration(format!(
-                "the {what} of the account {} are those of {}: change the settings of the builder, \
-                 and return the same builder",
-                self.app_id().as_str(),
-                app_id.as_str(),
-            ))),
+    /// Returns the users' tokens of one of the account's apps, with the settings of the application.
+    /// The tokens of an account from a registry have no gauges with the AppID as a label.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the application returned the
+    /// builder of another app.
+    pub(super) fn users_of(
+        &self,
+        wechat: &WechatClient,
+        store: &Arc<dyn Store>,
+        is_from_registry: bool,
+    ) -> Result<UserTokens, Error> {
+        let mut users = UserTokensBuilder::with_store(wechat.clone(), Arc::clone(store));
+        if let Some(change) = &self.user_tokens {
+            users = change(users);
         }
+        if is_from_registry {
+            users = users.without_account_gauges();
+        }
+        let users = users.build();
+        check_app_id(wechat.app_id(), users.app_id(), "users' tokens")?;
+        Ok(users)
+    }
+
+    /// Checks the website.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): there is a website without a
+    /// login, the login cannot have a website, the website has the AppID of the account, or the
+    /// store would keep the records of both under one name.
+    pub(super) fn check_website(&self, store: &Arc<dyn Store>) -> Result<(), Error> {
+        let Some(website) = &self.website else {
+            return Ok(());
+        };
+        let app = self.app_id().as_str();
+        let Some(login) = &self.login else {
+            return Err(Error::configuration(format!(
+                "the account {app} has a website and no login: set the login with Account::login"
+            )));
+        };
+        if website.app_id() == self.app_id() {
+            return Err(Error::configuration(format!(
+                "the website of the account {app} has the AppID of the account: create its client \
+                 with the AppID and the secret of the website app (网站应用)"
+            )));
+        }
+        store.check_several_accounts()?;
+        login.check_website()
+    }
+
+    /// Returns the login of the account, with its website.
+    ///
+    /// # Errors
+    /// Returns the errors of [`users_of`](Self::users_of).
+    pub(super) fn login_with_website(
+        &self,
+        store: &Arc<dyn Store>,
+        is_from_registry: bool,
+    ) -> Result<Option<Login>, Error> {
+        match (self.login.clone(), &self.website) {
+            (Some(login), Some(website)) => {
+                let users = self.users_of(website, store, is_from_registry)?;
+                Ok(Some(login.with_website(users)))
+            }
+            (login, _) => Ok(login),
+        }
+    }
+}
+
+/// Returns an error if `what` of an app is that of another app.
+pub(super) fn check_app_id(app: &AppId, made_for: &AppId, what: &str) -> Result<(), Error> {
+    match app == made_for {
+        true => Ok(()),
+        false => Err(Error::configuration(format!(
+            "the {what} of the account {} are those of {}: change the settings of the builder, and \
+             return the same builder",
+            app.as_str(),
+            made_for.as_str(),
+        ))),
     }
 }
 
@@ -140,6 +242,7 @@ impl fmt::Debug for Account {
         f.debug_struct("Account")
             .field("app_id", self.app_id())
             .field("login", &self.login)
+            .field("website", &self.website.as_ref().map(WechatClient::app_id))
             .finish_non_exhaustive()
     }
 }

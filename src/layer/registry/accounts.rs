@@ -76,7 +76,7 @@ impl Accounts {
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the description is wrong, or two
     /// accounts would share a hash of the store.
     pub fn insert(&self, account: Account) -> Result<(), Error> {
-        made::check(&account, &self.0.selector)?;
+        made::check(&account, &self.0.store, &self.0.selector)?;
         let others = self.0.listed_app_ids();
         if others.iter().any(|other| other != account.app_id()) {
             self.0.store.check_several_accounts()?;

@@ -130,6 +130,7 @@ impl AccountsBuilder {
     ///   the AppID (`RedisNames::with_appid` adds it);
     /// - the callback of a listed account would not select the account;
     /// - two listed accounts have one name of a session cookie;
+    /// - an account has a website and no login, or a website whose AppID is that of an account;
     /// - a time is zero.
     pub fn build(self) -> Result<Accounts, Error> {
         for (name, time) in [
@@ -154,7 +155,7 @@ impl AccountsBuilder {
         let mut cookie_names = HashMap::new();
         let mut listed = HashMap::<AppId, Account>::new();
         for account in self.listed {
-            made::check(&account, &self.selector)?;
+            made::check(&account, &self.store, &self.selector)?;
             let app_id = account.app_id().clone();
             let login = account.login.as_ref();
             if let Some(name) = login.and_then(|login| login.cookie_name())
@@ -171,6 +172,18 @@ impl AccountsBuilder {
                 return Err(Error::configuration(format!(
                     "the account {} is listed twice: list it once",
                     account.app_id().as_str()
+                )));
+            }
+        }
+        for account in listed.values() {
+            if let Some(website) = &account.website
+                && listed.contains_key(website.app_id())
+            {
+                return Err(Error::configuration(format!(
+                    "the website {} of the account {} is an account too: list it once, as a website \
+                     app (网站应用) or as an account",
+                    website.app_id().as_str(),
+                    account.app_id().as_str(),
                 )));
             }
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::account::Account;
+use super::account::{Account, check_app_id};
 use super::selector::AccountSelector;
 use crate::account::AccountTokensBuilder;
 use crate::error::Error;
@@ -12,7 +12,6 @@ use crate::layer::WechatAccount;
 use crate::layer::account_layer::AccountParts;
 use crate::store::Store;
 use crate::tickets::Tickets;
-use crate::user::UserTokensBuilder;
 
 /// An account that this process serves.
 pub(super) struct MadeAccount {
@@ -65,7 +64,12 @@ impl MadeAccount {
 }
 
 /// Checks a description, without making the account.
-pub(super) fn check(description: &Account, selector: &AccountSelector) -> Result<(), Error> {
+pub(super) fn check(
+    description: &Account,
+    store: &Arc<dyn Store>,
+    selector: &AccountSelector,
+) -> Result<(), Error> {
+    description.check_website(store)?;
     if let Some(login) = &description.login {
         selector.check_login(description.app_id(), login)?;
     }
@@ -81,23 +85,18 @@ fn make_parts(
     selector: &AccountSelector,
     is_from_registry: bool,
 ) -> Result<AccountParts, Error> {
-    check(description, selector)?;
+    check(description, store, selector)?;
     let wechat = &description.wechat;
-    let mut users = UserTokensBuilder::with_store(wechat.clone(), Arc::clone(store));
-    if let Some(change) = &description.user_tokens {
-        users = change(users);
-    }
+    let users = description.users_of(wechat, store, is_from_registry)?;
     let mut tokens = AccountTokensBuilder::with_store(wechat.clone().into(), Arc::clone(store));
     if let Some(change) = &description.account_tokens {
         tokens = change(tokens);
     }
     if is_from_registry {
-        users = users.without_account_gauges();
         tokens = tokens.without_account_gauges();
     }
-    let (users, tokens) = (users.build(), tokens.build());
-    description.check_app_id(users.app_id(), "users' tokens")?;
-    description.check_app_id(tokens.app_id(), "own tokens")?;
+    let tokens = tokens.build();
+    check_app_id(description.app_id(), tokens.app_id(), "own tokens")?;
     let account = match description.signed_hosts() {
         hosts if hosts.is_empty() => WechatAccount::from(tokens),
         hosts => WechatAccount::from(Tickets::new(&tokens, hosts)?),
@@ -105,8 +104,7 @@ fn make_parts(
     let account = account.with_users(&users);
     let query = selector.query_parameter(description.app_id());
     let login = description
-        .login
-        .clone()
+        .login_with_website(store, is_from_registry)?
         .map(|login| login.with_account_query(query).into_handler(&users));
     Ok(AccountParts {
         account: Some(match &login {
@@ -136,7 +134,13 @@ impl AccountParts {
             let (tickets, tokens) = tokio::join!(tickets, account.tokens().shutdown(timeout));
             tickets && tokens
         };
-        let (users, own) = tokio::join!(users, own);
-        users && own
+        let website = async {
+            match self.website_users() {
+                Some(website) => website.shutdown(timeout).await,
+                None => true,
+            }
+        };
+        let (users, own, website) = tokio::join!(users, own, website);
+        users && own && website
     }
 }

@@ -20,3 +20,4 @@ mod shared_phone;
 mod snapshots;
 mod verification;
 mod website;
+mod website_of_accounts;
