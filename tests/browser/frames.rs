@@ -287,7 +287,8 @@ async fn a_qr_code_that_redirects_the_window_signs_in() {
     let tab = browser.tab_on(Screen::Computer).await;
     tab.open(&format!("{}/", site.url)).await;
     site.scan(&browser).await;
-    tab.until("location.pathname === '/signed-in'").await;
+    tab.shows(&site.hello()).await;
+    assert_eq!(tab.url().await, format!("{}/", site.url));
     assert_eq!(
         site.callbacks(),
         [callback("document", "cross-site", true, 302, true)]
