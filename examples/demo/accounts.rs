@@ -22,7 +22,7 @@ pub struct Credentials {
 pub struct AccountSettings {
     /// The accounts: at least one.
     pub accounts: Vec<Credentials>,
-    /// How the demo finds the account of a request. `None`: the demo serves one account.
+    /// The part of a request that names its account. `None`: the demo serves one account.
     pub by: Option<AccountBy>,
     /// The website app (网站应用), with which users of other browsers than WeChat's log in.
     pub website: Option<Credentials>,

@@ -19,7 +19,7 @@ use crate::warnings::log_warnings;
 use crate::wechat::Clients;
 use crate::{one_account, several_accounts};
 
-/// What the demo serves.
+/// The routes of the demo, and the state that they share.
 pub struct Demo {
     /// The routes of the account, or of all accounts.
     pub routes: Router<AppState>,
@@ -132,7 +132,7 @@ fn build<S: Store + Clone>(
     })
 }
 
-/// What all accounts of the demo have in common.
+/// The settings and keys that all accounts of the demo share.
 pub struct Shared<'a> {
     pub settings: &'a Settings,
     pub addresses: Addresses,

@@ -38,7 +38,7 @@ pub fn build<S: Store + Clone>(
     });
     for wechat in &clients.accounts {
         let public_url = shared.addresses.of_account(wechat.app_id());
-        // Each account needs a cookie name of its own, because one browser may have sessions of all.
+        // The names differ, because one browser may have sessions of all accounts.
         let session_name = settings.session_name.as_ref();
         let session_name = session_name.map(|name| format!("{name}_{}", wechat.app_id().as_str()));
         let login = shared.login(&public_url, session_name.as_deref())?;

@@ -114,7 +114,7 @@ impl TokenCenter {
     /// Creates a token center for the account of each request: the [`WechatAccount`] that a layer
     /// around the center has inserted. Each secret gives access to the tokens of all accounts.
     ///
-    /// A client has no session, so the layer around the center identifies nobody:
+    /// The clients of the center have no session, so the layer around it needs an identity without users:
     ///
     /// ```
     /// use axum::Router;

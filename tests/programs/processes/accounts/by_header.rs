@@ -71,7 +71,7 @@ async fn other_values_are_unknown_accounts() {
     demo.ask(known).await.is_rejected(401, "login_required");
 }
 
-/// A gateway names the account and the user. Each account has tokens of its own for a user.
+/// A gateway names the account and the user. The tokens of a user differ between accounts.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_gateway_names_the_user_too() {
     let world = World::start().await;

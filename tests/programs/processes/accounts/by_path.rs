@@ -25,7 +25,7 @@ async fn one_browser_is_signed_in_to_both_accounts() {
             assert_eq!(info["openid"], world.openid(account).as_str());
         }
     }
-    // Each account has hashes of its own.
+    // The hashes of the accounts differ.
     let mut redis = world.redis.connection();
     for account in [SHOP, CLUB] {
         let hash = format!("user.wxUserAccessToken.{account}");
@@ -122,7 +122,7 @@ async fn crossed_callbacks_are_rejected() {
     .await;
 }
 
-/// A session of one account is none of the other, also under the name of the other's cookie.
+/// The other account rejects a session, also under the name of its own cookie.
 #[tokio::test(flavor = "multi_thread")]
 async fn crossed_sessions_are_rejected() {
     let world = World::start().await;
@@ -206,7 +206,7 @@ async fn accounts_lie_below_the_path_of_the_public_url() {
         let browser = Browser::new();
         let callback = begin(&browser, &format!("{}{begins}/{CLUB}", one.url)).await;
         assert_eq!(callback.path(), format!("/app/{CLUB}/wechat/callback"));
-        // The browser sends its cookies to the public path, whatever a proxy makes of it.
+        // The browser sends its cookies to the public path, before a proxy changes the path.
         let cookies = browser.copy();
         for name in browser.cookie_names() {
             cookies.set_cookie(&name, "/", &browser.cookie(&name).unwrap());
@@ -236,7 +236,7 @@ async fn accounts_lie_below_the_path_of_the_public_url() {
     }
 }
 
-/// Each account has a session cookie of its own, also with a configured name.
+/// The session cookies of the accounts differ, also with a configured name.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_name_gets_the_appid() {
     let world = World::start().await;

@@ -71,8 +71,10 @@ async fn a_website_app_stands_beside_one_account() {
 async fn a_website_app_stands_beside_each_account() {
     let world = World::start().await;
     let [demo] = world.demos(&WEBSITE).await;
-    for account in [SHOP, CLUB] {
+    for (account, other) in [(SHOP, CLUB), (CLUB, SHOP)] {
         let browser = scan(&world, &demo, &format!("/{account}")).await;
+        // The other account does not accept the session.
+        super::is_anonymous(&browser, &format!("{}/{other}", demo.url)).await;
         let out = browser
             .post(&format!("{}/{account}/logout", demo.url))
             .await;
