@@ -224,6 +224,34 @@ async fn a_refused_channel_does_not_affect_the_others() {
     serves(&third, "third").await;
 }
 
+/// Behind Sentinels and on a Cluster, too, one connection serves all accounts of a process.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_of_each_account_arrive_on_every_topology() {
+    for backend in [
+        Backend::SentinelHashes,
+        Backend::ClusterKeys,
+        Backend::ClusterHashes,
+    ] {
+        let harness = Harness::new(backend).await;
+        let [ours, theirs] = [harness.redis_store().await, harness.redis_store().await];
+        let account = |number| {
+            let app = format!("{}x{number}", harness.simulator.app_id());
+            harness.client().for_account(app, "secret").unwrap()
+        };
+        let clients: Vec<_> = (0..10).map(account).collect();
+        let mut ours = all_users(&clients, &ours);
+        let theirs = all_users(&clients, &theirs);
+        for token in ["first", "second", "third"] {
+            for (ours, theirs) in ours.iter().zip(&theirs) {
+                log_in(theirs, token).await;
+                serves(ours, token).await;
+            }
+            // The other accounts do not depend on the one that leaves.
+            ours.pop();
+        }
+    }
+}
+
 /// One heartbeat proves the subscription of all accounts, so the number of heartbeats does not grow
 /// with the number of accounts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

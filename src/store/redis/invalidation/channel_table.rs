@@ -140,14 +140,23 @@ impl ChannelTable {
         if state.listener != Some(number) {
             return false;
         }
+        let count = state.channels.len();
         state
             .channels
             .retain(|_, channel| channel.publisher.has_subscribers());
+        let is_changed = state.channels.len() < count;
         // The listener is removed under the lock. A subscription that follows starts a new one.
         if state.channels.is_empty() {
             state.listener = None;
         }
-        state.listener.is_some()
+        let is_needed = state.listener.is_some();
+        drop(state);
+        // The listener may have read the table after the end of the subscription and before the
+        // removal of the channel. It reads the table again, and unsubscribes from the channel.
+        if is_changed {
+            self.notify();
+        }
+        is_needed
     }
 
     /// Removes all channels that the listener with this number serves, when it ends. Subscribers

@@ -36,6 +36,20 @@ async fn accounts_that_came_once_leave_nothing() {
 }
 
 #[tokio::test]
+async fn the_removal_of_a_channel_is_a_change() {
+    let table = ChannelTable::default();
+    let (_stays, number) = subscribe(&table, 0);
+    let (leaves, _) = subscribe(&table, 1);
+    drop(leaves);
+    let changes = table.changes();
+    assert!(table.needs_listener(number.unwrap()));
+    assert!(changes.has_changed().unwrap());
+    let changes = table.changes();
+    assert!(table.needs_listener(number.unwrap()));
+    assert!(!changes.has_changed().unwrap(), "nothing was removed");
+}
+
+#[tokio::test]
 async fn the_end_of_the_listener_closes_its_subscriptions() {
     let table = ChannelTable::default();
     let (mut first, number) = subscribe(&table, 0);
