@@ -78,8 +78,8 @@ impl LoginBuilder {
     ///
     /// - If [`cookie_name`](Self::cookie_name) is set, the name of its session cookie is that name,
     ///   `_` and the website's AppID. The default is `wechat_session_` with the website's and the
-    ///   account's AppID: a website may stand beside several accounts, and its session with one is
-    ///   none with another.
+    ///   account's AppID: a website may stand beside several accounts, and another account does not
+    ///   accept its session.
     /// - [`scope`](Self::scope), [`force_popup`](Self::force_popup),
     ///   [`force_snapshot`](Self::force_snapshot), [`connect_redirect`](Self::connect_redirect) and
     ///   [`wechat_only`](Self::wechat_only) do not apply.

@@ -127,7 +127,7 @@ async fn a_login_with_the_website_ends_at_its_account() {
     let alice = format!("{}@{WEBSITE}", apps.website.openid_of(ALICE));
     let page = browser.visit(&format!("{url}/whoami?appid={club}")).await;
     assert_eq!(page.text, alice);
-    // The session with one account is none with the other.
+    // The other account does not accept the session.
     let other = format!("{url}/whoami?appid={shop}");
     let reply = browser.fetch(&other).await;
     reply.is_error(401, "login_required");
