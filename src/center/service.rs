@@ -53,11 +53,10 @@ where
                 .map(CenterAccount::from)
         };
         let Some(account) = inner.account.clone().or_else(of_request) else {
-            let error = Error::configuration(
-                "a token center for several accounts received a request without an account: put a \
-                 WechatLayer::for_accounts around the center",
-            );
-            tracing::error!(target: "tower_wechat::account", %error, "the token center is misconfigured");
+            const MESSAGE: &str = "a token center for several accounts received a request without an \
+                account: put a WechatLayer::for_accounts around it";
+            let error = Error::configuration(MESSAGE);
+            tracing::error!(target: "tower_wechat::account", %error, "the token center found no account in a request");
             return Box::pin(std::future::ready(Ok(response::error(&error))));
         };
         // The secret is checked before the route and the body. A client without a secret must not
