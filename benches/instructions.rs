@@ -24,7 +24,8 @@ use tower::{Layer, Service, service_fn};
 use tower_wechat::client::UserTokenResponse;
 use tower_wechat::redis::Layout;
 use tower_wechat::{
-    CookieKeys, MemoryStore, RedisStore, SessionCookie, TrustedHeader, UserTokens, WechatLayer,
+    Account, AccountTokens, Accounts, CookieKeys, Login, MemoryStore, RedisStore, SessionCookie,
+    TrustedHeader, UserTokens, WechatLayer,
 };
 
 use fixtures::{
@@ -36,16 +37,23 @@ use support::redis_server::RedisServer;
 /// Number of users: 200. All users are in memory or in Redis before the first request.
 const USERS: usize = 200;
 
+/// Number of accounts in the cases of several accounts: 50. One of them receives all requests.
+const ACCOUNTS: usize = 50;
+
 /// Maximum time for a command of Redis: 30 seconds, because programs are slow under valgrind.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The names of the cases. The second name is the case whose instructions are subtracted in the
 /// column of added instructions.
-const CASES: [(&str, Option<&str>); 7] = [
+const CASES: [(&str, Option<&str>); 11] = [
     ("bare", None),
     ("extension", Some("bare")),
     ("header", Some("bare")),
     ("cookie", Some("bare")),
+    ("account-header", Some("bare")),
+    ("account-cookie", Some("bare")),
+    ("accounts-header", Some("account-header")),
+    ("accounts-cookie", Some("account-cookie")),
     ("naive-hget", None),
     ("uncached-hashes", Some("naive-hget")),
     ("uncached-keys", Some("naive-hget")),
@@ -126,6 +134,9 @@ fn run_case_against(case: &str, requests: usize, url: &str) {
         .expect("a runtime");
     match case {
         "bare" | "extension" | "header" | "cookie" => run_cached(&runtime, case, requests),
+        "account-header" | "account-cookie" | "accounts-header" | "accounts-cookie" => {
+            run_with_login(&runtime, case, requests);
+        }
         "naive-hget" => runtime.block_on(async {
             drop(stored_users(url, Layout::Hashes).await);
             send_requests(hget_service(url, COMMAND_TIMEOUT).await, requests, USERS).await;
@@ -164,26 +175,23 @@ async fn stored_users(url: &str, layout: Layout) -> UserTokens {
         .await;
     let builder = UserTokens::builder(wechat_client(), store.expect("Redis"));
     let users = builder.cache_ttl(Duration::ZERO).build();
+    store_users(&users).await;
+    users
+}
+
+async fn store_users(users: &UserTokens) {
     for at in 0..USERS {
         users
             .store(&user_id(at), &token_response(at))
             .await
             .expect("stored");
     }
-    users
 }
 
 fn run_cached(runtime: &Runtime, case: &str, requests: usize) {
     let _entered = runtime.enter();
     let users = UserTokens::new(wechat_client(), MemoryStore::new());
-    runtime.block_on(async {
-        for at in 0..USERS {
-            users
-                .store(&user_id(at), &token_response(at))
-                .await
-                .expect("stored");
-        }
-    });
+    runtime.block_on(store_users(&users));
     let session = SessionCookie::new(users.app_id(), &CookieKeys::random().expect("keys"));
     let made: Vec<Request<Body>> = (0..USERS)
         .map(|at| match case {
@@ -212,6 +220,67 @@ fn run_cached(runtime: &Runtime, case: &str, requests: usize) {
             let layer = WechatLayer::new(users).identity(session);
             poll_requests(layer.layer(bare), &made, requests);
         }
+    }
+}
+
+/// Runs the cached cases of a layer with a login and with the account's own token: for one account,
+/// or for several accounts whose AppID is the first segment of the path. All requests are for the
+/// same account.
+fn run_with_login(runtime: &Runtime, case: &str, requests: usize) {
+    let _entered = runtime.enter();
+    let wechat = wechat_client();
+    let app_id = wechat.app_id().clone();
+    let keys = CookieKeys::random().expect("keys");
+    let login = |app_id: &str| {
+        let url = format!("https://h5.example.com/{app_id}");
+        Login::new(url, keys.clone()).expect("a URL")
+    };
+    let session = SessionCookie::new(&app_id, &keys);
+    let made: Vec<Request<Body>> = (0..USERS)
+        .map(|at| {
+            let mut request = match case {
+                "account-cookie" | "accounts-cookie" => cookie_request(&session, at),
+                _ => header_request(at),
+            };
+            let path = format!("/{}/", app_id.as_str());
+            *request.uri_mut() = path.parse().expect("a path");
+            request
+        })
+        .collect();
+    let header = TrustedHeader::new("x-user-id").expect("a header");
+    let bare = service_fn(respond_empty::<Body>);
+    if case.starts_with("account-") {
+        let store = MemoryStore::new();
+        let users = UserTokens::new(wechat.clone(), store.clone());
+        runtime.block_on(store_users(&users));
+        let tokens = AccountTokens::new(wechat, store);
+        let tickets = Tickets::new(&tokens, ["h5.example.com"]).expect("a host");
+        let layer = WechatLayer::new(users).account(tickets);
+        let layer = layer.login(login(app_id.as_str()));
+        match case {
+            "account-cookie" => poll_requests(layer.layer(bare), &made, requests),
+            _ => poll_requests(layer.identity(header).layer(bare), &made, requests),
+        }
+        return;
+    }
+    let listed = (0..ACCOUNTS).map(|at| {
+        let app_id = match at {
+            0 => app_id.as_str().to_owned(),
+            _ => format!("wx{at:016x}"),
+        };
+        let login = login(&app_id);
+        Account::new(wechat.for_account(app_id, "secret").expect("a client")).login(login)
+    });
+    let accounts = Accounts::builder(MemoryStore::new()).accounts(listed);
+    let accounts = accounts.build().expect("accounts");
+    runtime.block_on(async {
+        let account = accounts.get(&app_id).await.expect("no registry");
+        store_users(account.expect("listed").users().expect("users")).await;
+    });
+    let layer = WechatLayer::for_accounts(accounts);
+    match case {
+        "accounts-cookie" => poll_requests(layer.layer(bare), &made, requests),
+        _ => poll_requests(layer.identity(header).layer(bare), &made, requests),
     }
 }
 

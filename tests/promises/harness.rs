@@ -46,7 +46,7 @@ impl Backend {
 }
 
 /// Returns names of hashes that contain the account and lie in one slot of a Cluster.
-fn names() -> RedisNames {
+pub fn names() -> RedisNames {
     let mut names = RedisNames::default();
     names.user_access_token = "{{appid}}.access".into();
     names.user_refresh_token = "{{appid}}.refresh".into();
@@ -101,6 +101,23 @@ impl Harness {
         self.backend != Backend::Memory
     }
 
+    pub fn backend(&self) -> Backend {
+        self.backend
+    }
+
+    /// Returns the store in memory that all processes share. Returns `None` if the tokens are in
+    /// Redis.
+    pub fn memory(&self) -> Option<MemoryStore> {
+        (!self.is_remote()).then(|| self.memory.clone())
+    }
+
+    /// Returns the URL of the server.
+    pub fn redis_url(&self) -> String {
+        let own = self.redis.as_ref().map(RedisServer::url);
+        own.or_else(|| self.shared.clone())
+            .expect("a backend in Redis")
+    }
+
     pub fn client(&self) -> WechatClient {
         WechatClient::builder(self.simulator.app_id(), self.simulator.app_secret())
             .api_url(self.simulator.url())
@@ -109,9 +126,7 @@ impl Harness {
     }
 
     pub async fn redis_store(&self) -> RedisStore {
-        let own = self.redis.as_ref().map(RedisServer::url);
-        let url = own.or_else(|| self.shared.clone());
-        self.redis_store_at(&url.expect("a backend in Redis"), |builder| builder)
+        self.redis_store_at(&self.redis_url(), |builder| builder)
             .await
     }
 

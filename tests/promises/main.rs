@@ -21,6 +21,7 @@ mod odd_replies;
 mod outages;
 mod races;
 mod reports;
+mod separate_accounts;
 mod several_accounts;
 mod shared;
 

@@ -16,6 +16,7 @@ mod return_origins;
 mod return_to;
 mod scopes;
 mod sessions;
+mod several_accounts;
 mod shared_phone;
 mod snapshots;
 mod verification;
