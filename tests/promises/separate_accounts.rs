@@ -417,6 +417,10 @@ async fn own_tokens_and_quotas_are_separate(harness: Harness) {
     // A report replaces the token of the first account. All processes together may not replace it
     // again for a while.
     let next = ours.tokens[0].report_invalid(&tokens[0]).await.unwrap();
+    eventually("the new token arrives", SOON, async || {
+        &own(&theirs, 0).await == next.access_token()
+    })
+    .await;
     for process in [&ours, &theirs] {
         let outcome = process.tokens[0].report_invalid(next.access_token()).await;
         let error = outcome.unwrap_err();

@@ -13,6 +13,7 @@ mod preflights;
 mod readiness;
 mod rejections;
 mod several_accounts;
+mod unknown_accounts;
 
 use std::convert::Infallible;
 use std::time::Duration;

@@ -11,13 +11,14 @@ use axum::{Json, Router};
 use http::HeaderValue;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tower_wechat::client::UserTokenResponse;
 use tower_wechat::credential::AppId;
 use tower_wechat::layer::AccountsBuilder;
 use tower_wechat::redis::{Layout, RedisNames};
 use tower_wechat::simulator::{SimulatedApp, SimulatedUser, Simulator};
 use tower_wechat::{
     Account, AccountSelector, Accounts, CookieKeys, Error, Login, Logout, MemoryStore, RedisStore,
-    WechatLayer, WechatUser,
+    UserId, WechatLayer, WechatUser,
 };
 
 use super::harness::{ALICE, EXCHANGE};
@@ -43,8 +44,7 @@ const ALL: [By; 4] = [By::Path, By::Host, By::Header, By::Query];
 
 /// WeChat with both accounts, and the keys and stores that all servers share.
 struct Town {
-    /// The simulator, which stops when it is dropped.
-    _sim: Simulator,
+    sim: Simulator,
     apps: [SimulatedApp; 2],
     keys: CookieKeys,
     memory: MemoryStore,
@@ -65,7 +65,7 @@ impl Town {
         sim.add_account(APPS[CLUB], sim.app_secret());
         Self {
             apps: APPS.map(|app_id| sim.app(app_id).unwrap()),
-            _sim: sim,
+            sim,
             keys: CookieKeys::random().unwrap(),
             memory: MemoryStore::new(),
         }
@@ -315,6 +315,13 @@ async fn a_crossed_callback_is_rejected_and_the_login_succeeds_afterwards() {
             browser.fetch(&crossed).await.is_error(400, "invalid_state");
             assert_eq!(browser.visit(&crossed).await.status, 400, "{by:?}");
             assert_eq!(browser.cookie_names(), cookies, "{by:?}");
+            // The cookies of the login under the names of the other account's cookies.
+            let thief = browser.copy();
+            for name in cookies {
+                let value = browser.cookie(&name).unwrap();
+                thief.set_cookie(&name.replace(APPS[account], APPS[other]), "/", &value);
+            }
+            thief.fetch(&crossed).await.is_error(400, "invalid_state");
             assert_eq!(
                 town.exchanges()[other],
                 u64::from(account == CLUB),
@@ -361,6 +368,12 @@ async fn a_session_is_not_valid_in_another_account() {
         let browser = Browser::new();
         browser.open(&site.me(SHOP)).await;
         let value = browser.cookie(&session(SHOP)).unwrap();
+        // The other account has a user with the same id.
+        let club = site.accounts.get(&AppId::new(APPS[CLUB]).unwrap()).await;
+        let club = club.unwrap().unwrap();
+        let token = UserTokenResponse::new("token").expires_in(7_200);
+        let id = UserId::new(town.alice(SHOP)).unwrap();
+        club.users().unwrap().store(&id, &token).await.unwrap();
         let reply = browser.fetch(&site.me(CLUB)).await;
         reply.is_error(401, "login_required");
         browser.set_cookie(&session(CLUB), "/", &value);
@@ -579,6 +592,16 @@ async fn two_processes_serve_both_accounts_with_one_redis() {
             }
         }
         town.is_alices(SHOP, &desktop.open(&first.me(SHOP)).await);
+        // A virtual user of a snapshot page (快照页).
+        let user = SimulatedUser::new("oVirtual").snapshot(true);
+        town.sim.add_user(user);
+        for account in [SHOP, CLUB] {
+            let reply = Browser::new().open(&second.me(account)).await;
+            assert_eq!(
+                reply.json()["id"],
+                *town.apps[account].openid_of("oVirtual")
+            );
+        }
         let mut ask = redis::cmd("ACL");
         let refusals: Vec<redis::Value> = ask.arg("LOG").query(&mut server.connection()).unwrap();
         assert!(refusals.is_empty(), "{refusals:#?}");
