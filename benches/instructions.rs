@@ -25,7 +25,7 @@ use tower_wechat::client::UserTokenResponse;
 use tower_wechat::redis::Layout;
 use tower_wechat::{
     Account, AccountTokens, Accounts, CookieKeys, Login, MemoryStore, RedisStore, SessionCookie,
-    TrustedHeader, UserTokens, WechatLayer,
+    Tickets, TrustedHeader, UserTokens, WechatLayer,
 };
 
 use fixtures::{

@@ -347,7 +347,7 @@ async fn a_code_of_one_account_is_of_no_use_in_another() {
     let first = callback_of(&browser, &site.me(SHOP)).await;
     let second = callback_of(&browser, &site.me(CLUB)).await;
     let (code, state) = (parameter(&first, "code"), parameter(&second, "state"));
-    // WeChat rejects the code for the other account. Nobody is logged in there.
+    // WeChat rejects the code for the other account. The browser has no session there.
     browser
         .visit(&site.callback_with(CLUB, &code, &state))
         .await;
