@@ -76,8 +76,8 @@ impl TwoAccounts {
 
     async fn process(&self) -> Process {
         match self.harness.memory() {
-            Some(store) => self.process_in(store),
-            None => self.process_in(self.redis_store_at(&self.harness.redis_url()).await),
+            Some(store) => self.process_in(&store),
+            None => self.process_in(&self.redis_store_at(&self.harness.redis_url()).await),
         }
     }
 
@@ -89,7 +89,7 @@ impl TwoAccounts {
         self.harness.redis_store_at(url, change).await
     }
 
-    fn process_in(&self, store: impl Store + Clone) -> Process {
+    fn process_in(&self, store: &(impl Store + Clone)) -> Process {
         let clock = &self.harness.clock;
         let users = self.apps.each_ref().map(|app| {
             let builder = UserTokens::builder(app.client().unwrap(), store.clone());
@@ -455,8 +455,8 @@ async fn every_name_in_redis_contains_the_appid(harness: Harness) {
         .unwrap();
     let url = server.url().replace("redis://", "redis://app:word@");
     let (ours, theirs) = (
-        accounts.process_in(accounts.redis_store_at(&url).await),
-        accounts.process_in(accounts.redis_store_at(&url).await),
+        accounts.process_in(&accounts.redis_store_at(&url).await),
+        accounts.process_in(&accounts.redis_store_at(&url).await),
     );
     accounts.expired(&ours).await;
     for process in [&ours, &theirs] {
