@@ -4,6 +4,7 @@
 mod by_header;
 mod by_host;
 mod by_path;
+mod one_renewal;
 mod start_up;
 mod unknown;
 mod website;
