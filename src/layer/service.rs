@@ -101,11 +101,14 @@ impl<S, I, R> WechatService<S, I, R> {
         I: Identify,
         R: Reject<ResBody>,
     {
-        self.call_with(request, handle_request)
+        // A layer of one account calls the function directly, so that the compiler can inline it.
+        match &self.accounts {
+            LayerAccounts::One(layer) => handle_request(&mut self.inner, layer, request),
+            LayerAccounts::Several { .. } => self.call_with(request, handle_request),
+        }
     }
 
     /// Selects the account of a request, and handles the request with `handle`.
-    #[inline]
     pub(super) fn call_with<ReqBody, ResBody>(
         &mut self,
         request: Request<ReqBody>,
