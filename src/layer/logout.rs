@@ -57,8 +57,13 @@ use crate::login::LoginHandler;
 /// Accept POST requests only, and take the user as an argument. Browsers send the session cookie with
 /// no POST of another site, so another site can then log nobody out.
 ///
-/// If the login has a [website](crate::login::LoginBuilder::website), the browser may have a session
-/// of each app. The layer ends both.
+/// If the login has a [website](crate::login::LoginBuilder::website), the layer removes the session
+/// cookies of both apps.
+///
+/// A request whose session has ended does not reach a handler that takes the user: it gets 401, and
+/// keeps its cookie. The cookie has no effect, and the next login replaces it. A route under
+/// [`Policy::Optional`](crate::Policy::Optional) whose handler returns `Logout` without a user removes
+/// it at once.
 ///
 /// # Several layers
 ///
@@ -80,8 +85,8 @@ impl Logout {
 
 impl<I: Identify, R> AccountLayer<I, R> {
     /// Removes the [`Logout`] from a response, and adds the headers that remove this layer's session
-    /// cookies, also that of the login's website. Returns `false` and leaves the response unchanged if the layer has no session
-    /// cookie.
+    /// cookies, also that of the login's website. Returns `false` and leaves the response unchanged
+    /// if the layer has no session cookie.
     ///
     /// The session cookies of the identity and of the login differ if the application has given the
     /// layer both.

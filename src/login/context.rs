@@ -1,5 +1,7 @@
 //! The state of the browser that sends a callback: its logins, its state cookie and its session.
 
+use http::HeaderValue;
+
 use super::cookies::BrowserLogins;
 
 /// The state of the browser that sends a callback.
@@ -15,4 +17,9 @@ pub(super) struct CallbackContext {
     /// `true` if the browser has an unexpired session under the session cookie's name that this
     /// application did not sign.
     pub(super) foreign_session: bool,
+    /// The `Set-Cookie` value that removes the session cookie of the login's other app, valid or
+    /// not. `None` if the request does not have that cookie.
+    pub(super) other_session_removal: Option<HeaderValue>,
+    /// `true` if a new login of this browser begins with the app of this callback.
+    pub(super) logs_in_browser: bool,
 }

@@ -1,7 +1,8 @@
 //! The choice between the login with the account and that with the website beside it.
 //!
 //! The browser's `User-Agent` decides where a new login begins. A login ends where it began: its
-//! state names the handler, even if the `User-Agent` has changed since.
+//! state names the handler, even if the `User-Agent` has changed since. A login that has to begin
+//! again begins where the present `User-Agent` decides.
 
 use http::{HeaderMap, Uri};
 
@@ -31,6 +32,20 @@ impl LoginHandler {
             (Browser::Wechat, _) => Some(self),
             (Browser::Other, Some(website)) => Some(website),
             (Browser::Phone, Some(_)) | (Browser::Phone | Browser::Other, None) => None,
+        }
+    }
+
+    /// Returns `true` if a new login of this browser begins with this handler, as
+    /// [`handler_for_browser`](Self::handler_for_browser) of the account chooses.
+    pub(super) fn logs_in_browser(&self, headers: &HeaderMap) -> bool {
+        if !self.0.user_agent_decides {
+            return true;
+        }
+        match (&self.0.app_kind, browser(headers)) {
+            (AppKind::OfficialAccount { .. }, Browser::Wechat)
+            | (AppKind::Website { .. }, Browser::Other) => true,
+            (AppKind::OfficialAccount { .. }, Browser::Phone | Browser::Other)
+            | (AppKind::Website { .. }, Browser::Wechat | Browser::Phone) => false,
         }
     }
 
@@ -79,7 +94,7 @@ impl LoginHandler {
     pub(super) fn requestable_scope(&self, scope: Scope) -> Scope {
         match self.0.app_kind {
             AppKind::OfficialAccount { .. } => scope,
-            AppKind::Website => self.0.settings.scope,
+            AppKind::Website { .. } => self.0.settings.scope,
         }
     }
 }

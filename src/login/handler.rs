@@ -63,8 +63,8 @@ pub(super) struct Inner {
 pub(super) enum AppKind {
     /// An Official Account (公众号), with the handler of the website app beside it.
     OfficialAccount { website: Option<LoginHandler> },
-    /// A website app (网站应用).
-    Website,
+    /// A website app (网站应用), with the session cookie of the account beside which it stands.
+    Website { account_session: SessionCookie },
 }
 
 impl LoginHandler {
@@ -73,11 +73,17 @@ impl LoginHandler {
         let website = settings.website.take();
         let website = website.filter(|website| is_other_app(website, &users));
         let website = website.map(|website| {
+            let account_session = settings.session_cookie(users.app_id(), users.clock(), None);
             let settings = settings.for_website(website.app_id());
             // One website may stand beside several accounts. Its states and sessions with one account
             // must not be valid with another one.
             let name = AppId::of_website_beside(website.app_id(), users.app_id());
-            Self::of_app(settings, website, &name, AppKind::Website)
+            Self::of_app(
+                settings,
+                website,
+                &name,
+                AppKind::Website { account_session },
+            )
         });
         let name = users.app_id().clone();
         Self::of_app(settings, users, &name, AppKind::OfficialAccount { website })
@@ -90,7 +96,7 @@ impl LoginHandler {
                 let decides = settings.wechat_only || website.is_some();
                 (website.as_ref(), decides)
             }
-            AppKind::Website => (None, true),
+            AppKind::Website { .. } => (None, true),
         };
         let website_session = website.map(|website| website.session_cookie().clone());
         let session = settings.session_cookie(name, users.clock(), website_session);
@@ -133,7 +139,7 @@ impl LoginHandler {
     pub(crate) fn website(&self) -> Option<&Self> {
         match &self.0.app_kind {
             AppKind::OfficialAccount { website } => website.as_ref(),
-            AppKind::Website => None,
+            AppKind::Website { .. } => None,
         }
     }
 
@@ -141,6 +147,15 @@ impl LoginHandler {
     /// website.
     pub(crate) fn session_cookie(&self) -> &SessionCookie {
         &self.0.session_cookie
+    }
+
+    /// Returns the session cookie of the other app of this login: of the website, or of the account
+    /// beside which the website stands.
+    pub(super) fn other_session_cookie(&self) -> Option<&SessionCookie> {
+        match &self.0.app_kind {
+            AppKind::OfficialAccount { website } => website.as_ref().map(Self::session_cookie),
+            AppKind::Website { account_session } => Some(account_session),
+        }
     }
 
     /// Returns `true` if tokens are stored under the user id of the layer's identity.
@@ -231,7 +246,7 @@ impl LoginHandler {
                     scope: attempt.scope,
                     options: inner.settings.authorize_options,
                 },
-                AppKind::Website => AuthorizePage::Website,
+                AppKind::Website { .. } => AuthorizePage::Website,
             },
             app_id: inner.users.app_id().as_str(),
             redirect_uri: &inner.redirect_uri,

@@ -30,7 +30,7 @@ impl LoginHandler {
     /// website.
     pub(super) fn begin_qr_code(&self, return_to: ReturnTo, headers: &HeaderMap) -> LoginReply {
         let reply = match &self.0.app_kind {
-            AppKind::Website => self.qr_code_parameters(return_to, headers),
+            AppKind::Website { .. } => self.qr_code_parameters(return_to, headers),
             AppKind::OfficialAccount { .. } => Err(self.reject_qr_code(&return_to)),
         };
         self.marked_as_varying(reply.unwrap_or_else(|failure| failure))

@@ -77,7 +77,7 @@ impl LoginHandler {
             return reply;
         }
         let url = self.0.settings.login_url(Some(&page), scope);
-        self.redirect_to_own_path(url)
+        self.redirect_to_own_path(url, Vec::new())
     }
 
     /// Returns a redirect for a form that was submitted without a user: to a login that leads back
@@ -87,13 +87,17 @@ impl LoginHandler {
         head: &RequestHead<'_>,
         scope: Option<Scope>,
     ) -> LoginReply {
-        self.redirect_to_own_path(self.login_url_for_script(head, scope))
+        self.redirect_to_own_path(self.login_url_for_script(head, scope), Vec::new())
     }
 
-    /// Returns a redirect to this path of the application.
-    fn redirect_to_own_path(&self, path: String) -> LoginReply {
+    /// Returns a redirect to this path of the application, with these `Set-Cookie` values.
+    pub(super) fn redirect_to_own_path(
+        &self,
+        path: String,
+        cookies: Vec<HeaderValue>,
+    ) -> LoginReply {
         match HeaderValue::try_from(path) {
-            Ok(path) => LoginReply::redirect(path, Vec::new()),
+            Ok(path) => LoginReply::redirect(path, cookies),
             Err(_) => self.reply_with_failure(LoginFailure::BadRequest, None),
         }
     }

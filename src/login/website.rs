@@ -53,8 +53,8 @@ impl LoginBuilder {
     ///
     /// # Its users
     ///
-    /// The website app and the account share nothing: a person has two openids, two pairs of tokens
-    /// and two session cookies. [`WechatUser::app_id`](crate::WechatUser::app_id) and
+    /// The website app and the account share nothing: a person has two openids and two pairs of
+    /// tokens, and each app has a session cookie. [`WechatUser::app_id`](crate::WechatUser::app_id) and
     /// [`LoginUser::app_id`](super::LoginUser::app_id) return the AppID of the app with which the
     /// user has logged in. The unionid of a person is the same in both apps if both belong to one
     /// Open Platform account (开放平台). This crate does not join the two users. A hook
@@ -63,10 +63,13 @@ impl LoginBuilder {
     /// `snsapi_login` covers the profile. Its users meet every
     /// [`require_scope`](crate::WechatLayer::require_scope), and are never redirected for a scope.
     ///
-    /// If a browser has sessions of both, the account's user is the user of the request. A
-    /// [`Logout`](crate::Logout) ends both sessions.
-    /// [`WechatUser::revoke`](crate::WechatUser::revoke) ends all sessions of that user, and none of
-    /// the same person's other openid.
+    /// The latest login of a browser wins: a login with one app also removes the session cookie of
+    /// the other one. If a request has both cookies nevertheless, for example after logins in two
+    /// tabs, the account's user is the user of the request. A [`Logout`](crate::Logout) removes both.
+    ///
+    /// [`WechatUser::revoke`](crate::WechatUser::revoke) ends all sessions of that openid, and none
+    /// of the same person's other openid. If the website stands beside several accounts, `revoke` for
+    /// one of its users ends the sessions of that user beside all of them.
     ///
     /// The session cookie of the login identifies these users. An identity of the application's own
     /// ([`WechatLayer::identity`](crate::WechatLayer::identity)) finds them if it wraps that cookie

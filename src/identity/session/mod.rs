@@ -15,7 +15,8 @@ use http::HeaderValue;
 
 pub use self::builder::SessionCookieBuilder;
 pub(crate) use self::value::Session;
-use super::cookies::set_cookie_header;
+use super::RequestHead;
+use super::cookies::{self, set_cookie_header};
 use super::keys::{CookieKeys, KeyedMac};
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{AppId, UserId};
@@ -179,6 +180,13 @@ impl SessionCookie {
     /// [`Logout`](crate::Logout) ends both.
     pub fn clear(&self) -> HeaderValue {
         set_cookie_header(&format!("{}=", self.0.name), "/", 0, self.0.secure)
+    }
+
+    /// Returns the header of [`clear`](Self::clear) if a request has a cookie with this name, valid
+    /// or not.
+    pub(crate) fn removal_from(&self, head: &RequestHead<'_>) -> Option<HeaderValue> {
+        let mut sent = cookies::values_named(head.headers, &self.0.name);
+        sent.next().map(|_| self.clear())
     }
 
     /// Returns the `Set-Cookie` headers that end the sessions of this cookie and of the website's.

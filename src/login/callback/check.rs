@@ -88,6 +88,10 @@ impl LoginHandler {
             session_user_id: self.session_user_id(head),
             has_session: matches!(inner.session_cookie.identify_own(head), Identity::User(_)),
             foreign_session: inner.session_cookie.finds_foreign(head),
+            other_session_removal: self
+                .other_session_cookie()
+                .and_then(|other| other.removal_from(head)),
+            logs_in_browser: self.logs_in_browser(head.headers),
         };
         match attempt.status {
             AttemptStatus::SignedIn { fingerprint, .. } => {

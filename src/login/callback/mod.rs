@@ -34,13 +34,15 @@
 //!
 //! ## Signed in
 //!
-//! The reply sets the session cookie and redirects the browser to its page. If the user had granted
+//! The reply sets the session cookie, removes that of the login's other app, and redirects the
+//! browser to its page. If the user had granted
 //! more in another login, the reply redirects to WeChat for that scope instead. A browser that has
 //! logged in too often gets a failure page and no session.
 //!
 //! ## Retrying
 //!
-//! Another login begins for the same page. A browser that has used all its retries of the last
+//! Another login begins for the same page, with the app that the present `User-Agent` chooses. A
+//! browser that has used all its retries of the last
 //! minute, or that has no state cookie to count them, gets a failure page.
 
 mod check;

@@ -24,6 +24,9 @@ impl LoginHandler {
     /// The limit of logins applies here, after the code is spent, because only completed logins
     /// count. The logins of browsers without the state cookie are counted by user, who is known
     /// only after the exchange.
+    ///
+    /// The latest login wins: the reply also removes the session cookie of the other app of this
+    /// login, so that no browser has a session of the account and one of its website.
     pub(super) fn complete_login(
         &self,
         signed_in: &SignedInUser,
@@ -63,6 +66,7 @@ impl LoginHandler {
         };
         context.browser_logins.record_end(&attempt);
         let session = self.0.session_cookie.issue_with(&user, session);
+        let session_changes = [Some(session), context.other_session_removal.take()];
         let lost_scope = signed_in.had_more && attempt.scope == Scope::Base;
         let mut reply = if lost_scope && context.has_state_cookie {
             // This reply signs the user in and redirects to WeChat, which asks for the scope that
@@ -72,7 +76,8 @@ impl LoginHandler {
             let cookies = self.changed_cookie_headers(&context.browser_logins);
             self.redirect_to_page(&attempt.return_to, cookies)
         };
-        reply.set_cookies.insert(0, session);
+        let session_changes = session_changes.into_iter().flatten();
+        reply.set_cookies.splice(..0, session_changes);
         reply
     }
 
@@ -109,8 +114,10 @@ impl LoginHandler {
         self.redirect_to_page(&attempt.return_to, cookies)
     }
 
-    /// Begins another login for the page and scope of `attempt`. Returns a failure if this browser
-    /// has used all retries of the last minute, or has no state cookie.
+    /// Begins another login for the page and scope of `attempt`. If a login of this browser now
+    /// begins elsewhere, because its `User-Agent` has changed, returns a redirect to the login path,
+    /// which chooses. Returns a failure if this browser has used all retries of the last minute, or
+    /// has no state cookie.
     pub(super) fn retry_login(
         &self,
         mut attempt: LoginAttempt,
@@ -127,6 +134,11 @@ impl LoginHandler {
         let at = unix_seconds(self.now());
         attempt.status = AttemptStatus::Retried { at };
         context.browser_logins.record_end(&attempt);
+        if !context.logs_in_browser {
+            let (page, scope) = (Some(&attempt.return_to), Some(attempt.scope));
+            let cookies = self.changed_cookie_headers(&context.browser_logins);
+            return self.redirect_to_own_path(self.0.settings.login_url(page, scope), cookies);
+        }
         self.begin_attempt(attempt.scope, attempt.return_to, context.browser_logins)
     }
 

@@ -22,3 +22,4 @@ mod snapshots;
 mod verification;
 mod website;
 mod website_of_accounts;
+mod website_sessions;

@@ -21,27 +21,27 @@ use super::harness::{ALICE, EXCHANGE, Harness, Site, USERINFO, pages};
 use crate::support::browser::{Browser, Reply, SESSION};
 use crate::support::redis_server::RedisServer;
 
-const WEBSITE: &str = "wx00000000000000bb";
-const WEBSITE_SESSION: &str = "wechat_session_wx00000000000000bb_wx0123456789abcdef";
-const UNIONID: &str = "uAlice0000000000000000000000";
+pub(super) const WEBSITE: &str = "wx00000000000000bb";
+pub(super) const WEBSITE_SESSION: &str = "wechat_session_wx00000000000000bb_wx0123456789abcdef";
+pub(super) const UNIONID: &str = "uAlice0000000000000000000000";
 
-const CHROME: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36";
-const SAFARI_ON_IPHONE: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.0 Mobile/15E148 Safari/604.1";
-const WECHAT_ON_WINDOWS: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/132.0.0.0 Safari/537.36 NetType/WIFI MicroMessenger/7.0.20.1781(0x6700143B) WindowsWechat(0x63090a13) UnifiedPCWindowsWechat(0xf2541022) XWEB/16467 Flue";
+pub(super) const CHROME: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36";
+pub(super) const SAFARI_ON_IPHONE: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 17_0 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/17.0 Mobile/15E148 Safari/604.1";
+pub(super) const WECHAT_ON_WINDOWS: &str = "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/132.0.0.0 Safari/537.36 NetType/WIFI MicroMessenger/7.0.20.1781(0x6700143B) WindowsWechat(0x63090a13) UnifiedPCWindowsWechat(0xf2541022) XWEB/16467 Flue";
 const WECOM_ON_IPHONE: &str = "Mozilla/5.0 (iPhone; CPU iPhone OS 16_6 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 wxwork/4.1.10 MicroMessenger/7.0.1 Language/zh ColorScheme/Light";
 
 /// An application with an account and a website app.
-struct TwoApps {
-    harness: Harness,
-    website: SimulatedApp,
+pub(super) struct TwoApps {
+    pub(super) harness: Harness,
+    pub(super) website: SimulatedApp,
     website_users: UserTokens,
-    site: Site,
+    pub(super) site: Site,
     /// Alice's openid in the website app.
-    alice: String,
+    pub(super) alice: String,
 }
 
 impl TwoApps {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         Self::start_with(Harness::new().await, |login| login).await
     }
 
@@ -52,7 +52,7 @@ impl TwoApps {
         Self::mounted(harness, change, two_apps_router).await
     }
 
-    async fn mounted(
+    pub(super) async fn mounted(
         harness: Harness,
         change: impl FnOnce(LoginBuilder) -> LoginBuilder,
         app: impl FnOnce(WechatLayer, Login) -> Router,
@@ -76,13 +76,13 @@ impl TwoApps {
         }
     }
 
-    fn url(&self, path: &str) -> String {
+    pub(super) fn url(&self, path: &str) -> String {
         format!("{}{path}", self.site.url)
     }
 
     /// Asserts how many codes each app has exchanged.
     #[track_caller]
-    fn has_exchanged(&self, account: u64, website: u64) {
+    pub(super) fn has_exchanged(&self, account: u64, website: u64) {
         let exchanges = |app: &SimulatedApp| app.calls_to(EXCHANGE);
         let of_account = self.harness.sim.app(self.harness.sim.app_id()).unwrap();
         assert_eq!(
@@ -103,7 +103,7 @@ fn two_apps_router(layer: WechatLayer, login: Login) -> Router {
         .layer(layer)
 }
 
-async fn whoami(user: WechatUser) -> Json<Value> {
+pub(super) async fn whoami(user: WechatUser) -> Json<Value> {
     Json(json!({
         "app": user.app_id().as_str(),
         "of_users": user.users().app_id().as_str(),
@@ -116,7 +116,7 @@ async fn whoami(user: WechatUser) -> Json<Value> {
     }))
 }
 
-fn desktop() -> Browser {
+pub(super) fn desktop() -> Browser {
     Browser::new().with_header("user-agent", CHROME)
 }
 
@@ -289,68 +289,6 @@ async fn vary_is_added_to_the_applications_own() {
     assert_eq!(names(&reply), ["accept-language", "user-agent"]);
     let reply = desktop().fetch(&apps.url("/")).await;
     assert_eq!(names(&reply), ["origin", "accept-language"]);
-}
-
-#[tokio::test]
-async fn one_browser_can_have_a_session_of_each_app() {
-    let apps = TwoApps::start().await;
-    let browser = desktop();
-    assert_eq!(
-        browser.open(&apps.url("/whoami")).await.json()["app"],
-        WEBSITE
-    );
-    // The same browser profile in WeChat: the website's user stays until the account logs in.
-    let wechat = browser.copy();
-    assert_eq!(
-        wechat.open(&apps.url("/whoami")).await.json()["app"],
-        WEBSITE
-    );
-    let both = wechat
-        .open(&apps.url("/wechat/login?return_to=%2Fwhoami"))
-        .await;
-    let account = apps.harness.sim.app_id();
-    assert_eq!(
-        (&both.json()["app"], &both.json()["id"]),
-        (&json!(account), &json!(ALICE))
-    );
-    assert_eq!(both.json()["unionid"], UNIONID);
-    assert!(wechat.cookie(SESSION).is_some() && wechat.cookie(WEBSITE_SESSION).is_some());
-    apps.has_exchanged(1, 1);
-
-    let without_account = wechat.copy();
-    without_account.drop_cookies(|name| name == SESSION);
-    let page = without_account.visit(&apps.url("/whoami")).await;
-    assert_eq!(page.json()["id"], *apps.alice);
-    // With sessions of two users of the account, the request has no user.
-    let bob = apps.harness.session(&apps.site);
-    let bob = bob.issue(&UserId::new("oBob").unwrap());
-    let bob = bob
-        .to_str()
-        .unwrap()
-        .split(['=', ';'])
-        .nth(1)
-        .unwrap()
-        .to_owned();
-    without_account.set_cookie(SESSION, "/", &wechat.cookie(SESSION).unwrap());
-    without_account.set_cookie(SESSION, "/whoami", &bob);
-    without_account
-        .fetch(&apps.url("/whoami"))
-        .await
-        .is_error(401, "login_required");
-
-    // A logout removes both.
-    let copy = wechat.copy();
-    let reply = wechat.post(&apps.url("/logout")).await;
-    assert_eq!((reply.status, reply.cookies().len()), (204, 2));
-    assert_eq!(
-        (wechat.cookie(SESSION), wechat.cookie(WEBSITE_SESSION)),
-        (None, None)
-    );
-    wechat
-        .fetch(&apps.url("/me"))
-        .await
-        .is_error(401, "login_required");
-    assert_eq!(copy.visit(&apps.url("/me")).await.json()["id"], ALICE);
 }
 
 #[tokio::test]
