@@ -391,6 +391,9 @@ impl WechatUser {
 
     /// Deletes the user's tokens and ends the user's sessions. The user's next request requires a login.
     ///
+    /// The sessions are those of this user of [`app_id`](Self::app_id). For a user of a website app
+    /// that stands beside several accounts, they end beside all of these accounts.
+    ///
     /// # Errors
     /// Returns the errors of [`UserTokens::revoke`].
     pub async fn revoke(&self) -> Result<(), Error> {

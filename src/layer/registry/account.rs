@@ -77,6 +77,8 @@ impl Account {
     /// The settings of [`user_tokens`](Self::user_tokens) also apply to the website's users. If one
     /// website stands beside many accounts, give each [`login`](Self::login) the same
     /// [`UserTokens`](crate::UserTokens) instead, which then have one cache.
+    /// [`WechatUser::revoke`](crate::WechatUser::revoke) for a user of the website ends that user's
+    /// sessions beside all accounts.
     ///
     /// ```
     /// use tower_wechat::{Account, CookieKeys, Login, WechatClient};
