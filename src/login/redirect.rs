@@ -163,7 +163,9 @@ impl LoginHandler {
             // Only the origin is logged, because the rest of the page may contain secrets.
             let unlisted = match reason {
                 ReturnToError::UnlistedOrigin => origin_of(&String::from_utf8_lossy(page)),
-                ReturnToError::TooLong | ReturnToError::Unsafe => None,
+                ReturnToError::TooLong
+                | ReturnToError::OtherApplication
+                | ReturnToError::Unsafe => None,
             };
             let origin =
                 unlisted.map(|origin| origin.as_str().chars().take(200).collect::<String>());

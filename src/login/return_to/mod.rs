@@ -37,6 +37,8 @@ pub(crate) enum ReturnToError {
     TooLong,
     /// The page is a URL of an origin that the application does not list.
     UnlistedOrigin,
+    /// The page is a URL of the application's origin outside of the path of its public URL.
+    OtherApplication,
     /// The page is neither a path nor a URL, or some browser would leave its origin.
     Unsafe,
 }
@@ -47,6 +49,7 @@ impl ReturnToError {
         match self {
             Self::TooLong => "it is longer than 2,048 bytes",
             Self::UnlistedOrigin => "its origin is not in LoginBuilder::return_origins",
+            Self::OtherApplication => "it lies outside of the path of the public URL",
             Self::Unsafe => "it is neither a path of our own origin nor a plain URL",
         }
     }
@@ -54,7 +57,8 @@ impl ReturnToError {
 
 impl ReturnTo {
     /// Parses a path of the application, or a URL of the application's origin or of a listed one.
-    /// Adds the prefix of the public URL to a path of the application that lacks it.
+    /// Adds the prefix of the public URL to a path of the application that lacks it, because a proxy
+    /// may have removed it.
     pub(crate) fn parse(
         page: &[u8],
         public_url: &PublicUrl,
@@ -69,7 +73,14 @@ impl ReturnTo {
             return Self::limit_length(format!("{}{path}", origin.as_str()));
         }
         let path = match public_url.strip_origin(&url) {
-            Some(rest) => parse_rest(rest)?,
+            // A URL has the path that browsers show. It lacks the prefix only if its page belongs to
+            // another application, such as another account on the same host.
+            Some(rest) => match parse_rest(rest)? {
+                path if path != "/" && !public_url.missing_prefix(&path).is_empty() => {
+                    return Err(ReturnToError::OtherApplication);
+                }
+                path => path,
+            },
             None if origin_of(&url).is_some() => return Err(ReturnToError::UnlistedOrigin),
             None => parse_path(page)?,
         };

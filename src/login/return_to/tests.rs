@@ -281,6 +281,8 @@ fn adds_the_prefix_once() {
         ("/app", "/app"),
         ("/app/me", "/app/me"),
         ("https://a.b/app/me", "/app/me"),
+        ("https://a.b", "/app/"),
+        ("https://a.b/", "/app/"),
         // The prefix is a path of the application only.
         ("https://www.example.com/me", "https://www.example.com/me"),
     ] {
@@ -288,6 +290,21 @@ fn adds_the_prefix_once() {
         assert_eq!(page.as_str(), public);
     }
     assert_eq!(ReturnTo::start_page(&public_url).as_str(), "/app/");
+}
+
+#[test]
+fn does_not_add_the_prefix_to_a_url_of_another_application() {
+    let public_url = PublicUrl::parse("https://a.b/wx1").unwrap();
+    for url in [
+        "https://a.b/wx2/?x",
+        "https://a.b/?x",
+        "https://a.b/wx12/me",
+    ] {
+        let page = ReturnTo::parse(url.as_bytes(), &public_url, &listed());
+        assert_eq!(page.err(), Some(ReturnToError::OtherApplication), "{url}");
+        let page = ReturnTo::from_referer(url.as_bytes(), &public_url, &listed());
+        assert!(page.is_none(), "{url}");
+    }
 }
 
 #[test]
