@@ -98,7 +98,8 @@ fn account_from_parts(parts: &Parts) -> Result<WechatAccount, Rejection> {
         tracing::error!(
             target: "tower_wechat::layer",
             "a handler took a WechatAccount, the account's token or a JsConfig outside of a \
-             WechatLayer with an account: call WechatLayer::account"
+             WechatLayer with an account: put the layer around its route; a layer of one account \
+             also needs WechatLayer::account"
         );
         Rejection::misconfigured()
     })

@@ -153,8 +153,33 @@ impl WechatAccount {
         self.config.users.as_ref()
     }
 
-    /// Returns the session cookie of the account's login.
-    pub(super) fn session_cookie(&self) -> Option<&SessionCookie> {
+    /// Returns the session cookie of the account's login, or `None` if the account has no login.
+    ///
+    /// With it an application's own login, for example by phone number, signs in a user of the selected
+    /// account who has logged in with WeChat before:
+    ///
+    /// ```
+    /// use http::header::SET_COOKIE;
+    /// use http::{Response, StatusCode};
+    /// use tower_wechat::UserId;
+    /// use tower_wechat::layer::WechatAccount;
+    ///
+    /// /// Answers a request whose phone number belongs to this user of the account.
+    /// fn sign_in(account: &WechatAccount, user: &UserId) -> Response<String> {
+    ///     let Some(session) = account.session_cookie() else {
+    ///         return status(StatusCode::NOT_FOUND);
+    ///     };
+    ///     let mut response = status(StatusCode::NO_CONTENT);
+    ///     response.headers_mut().insert(SET_COOKIE, session.issue(user));
+    ///     response
+    /// }
+    /// # fn status(status: StatusCode) -> Response<String> {
+    /// #     let mut response = Response::default();
+    /// #     *response.status_mut() = status;
+    /// #     response
+    /// # }
+    /// ```
+    pub fn session_cookie(&self) -> Option<&SessionCookie> {
         self.config.session_cookie.as_ref()
     }
 
@@ -197,8 +222,8 @@ impl WechatAccount {
     /// no [`Tickets`].
     pub async fn js_config(&self, headers: &HeaderMap) -> Result<JsConfig, Error> {
         let Some(tickets) = self.tickets() else {
-            let message = "the layer was given no Tickets, so no page can be signed: pass them to \
-                           WechatLayer::account";
+            let message = "the account has no Tickets, so no page can be signed: pass them to \
+                           WechatLayer::account, or call Account::page_hosts for one of several accounts";
             return Err(Error::configuration(message));
         };
         tickets.js_config(&self.page_url_of_request(headers)?).await

@@ -53,11 +53,12 @@ impl<I, R> LayerAccounts<I, R> {
     }
 
     /// Changes the parts of the one account, or a copy of them if another clone of the layer shares
-    /// them. With several accounts, logs an error and changes nothing. `setter` is the name of the
-    /// application's call.
+    /// them. With several accounts, logs an error and changes nothing. `setter` is the application's
+    /// call, and `instead` names the calls that set the same for one of several accounts.
     pub(super) fn map_parts(
         self,
         setter: &'static str,
+        instead: &'static str,
         change: impl FnOnce(AccountParts) -> AccountParts,
     ) -> Self {
         match self {
@@ -69,7 +70,9 @@ impl<I, R> LayerAccounts<I, R> {
                 tracing::error!(
                     target: "tower_wechat::layer",
                     setter,
-                    "a layer of several accounts ignores this setting: set it for each Account"
+                    instead,
+                    "a layer of several accounts ignores this setting: call what `instead` names for \
+                     each account"
                 );
                 self
             }

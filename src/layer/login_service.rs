@@ -125,7 +125,8 @@ impl<B> fmt::Debug for NeverCalled<B> {
 
 impl<I, R> WechatLayer<I, R> {
     /// Returns a service for the login's own paths, for applications without axum whose layer does not
-    /// receive every request. The service shares the login's state with this layer. [`LoginService`] has an
+    /// receive every request, and for layers of several accounts. `B` is the body of the responses, in
+    /// axum `login_service::<axum::body::Body>()`. The service shares the login's state with this layer. [`LoginService`] has an
     /// example.
     pub fn login_service<B>(&self) -> LoginService<B, I, R> {
         if self.0.parts().is_some_and(|parts| parts.login.is_none()) {
@@ -172,6 +173,24 @@ impl<I, R> WechatLayer<I, R> {
     ///     .merge(routes);
     /// # Ok(()) }
     /// ```
+    ///
+    /// A layer of several accounts has no such routes: this method logs an error and returns an empty
+    /// router. Mount [`login_service`](Self::login_service) as the fallback of the outermost router:
+    ///
+    /// ```
+    /// use axum::{Router, body::Body, routing::get};
+    /// # use tower_wechat::layer::AccountSession;
+    /// use tower_wechat::{WechatLayer, WechatUser};
+    ///
+    /// fn app(layer: WechatLayer<AccountSession>) -> Router {
+    ///     let logins = layer.login_service::<Body>();
+    ///     Router::new()
+    ///         .route("/{account}/me", get(async |user: WechatUser| user.id().to_owned()))
+    ///         .route_layer(layer)
+    ///         .route("/healthz", get(async || "well"))
+    ///         .fallback_service(logins)
+    /// }
+    /// ```
     #[cfg(feature = "axum")]
     #[cfg_attr(docsrs, doc(cfg(feature = "axum")))]
     pub fn login_routes<S>(&self) -> axum::Router<S>
@@ -183,8 +202,8 @@ impl<I, R> WechatLayer<I, R> {
         let Some(parts) = self.0.parts() else {
             tracing::error!(
                 target: "tower_wechat::login",
-                "the paths of several accounts' logins are no routes: mount login_service() as the \
-                 fallback of the outermost router"
+                "the paths of several accounts' logins are no routes: mount \
+                 login_service::<axum::body::Body>() with fallback_service on the outermost router"
             );
             return axum::Router::new();
         };

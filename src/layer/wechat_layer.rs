@@ -191,20 +191,24 @@ impl<I, R> WechatLayer<I, R> {
     /// ```
     #[must_use]
     pub fn account(self, account: impl Into<WechatAccount>) -> Self {
-        Self(self.0.map_parts("account", |parts| {
-            let account = account.into();
-            let account = match parts.users.app_id() == account.app_id() {
-                true => account.with_users(&parts.users),
-                false => account,
-            };
-            AccountParts {
-                account: Some(match &parts.login {
-                    Some(login) => account.with_login(login),
-                    None => account,
-                }),
-                ..parts
-            }
-        }))
+        Self(self.0.map_parts(
+            "WechatLayer::account",
+            "Account::account_tokens and Account::page_hosts",
+            |parts| {
+                let account = account.into();
+                let account = match parts.users.app_id() == account.app_id() {
+                    true => account.with_users(&parts.users),
+                    false => account,
+                };
+                AccountParts {
+                    account: Some(match &parts.login {
+                        Some(login) => account.with_login(login),
+                        None => account,
+                    }),
+                    ..parts
+                }
+            },
+        ))
     }
 
     /// Adds a login with WeChat. The layer redirects page loads without a user to WeChat, and handles
@@ -222,15 +226,17 @@ impl<I, R> WechatLayer<I, R> {
         I: IdentityOrSession,
     {
         let mut session = login.session_cookie_of(&AppId::of_no_account());
-        let accounts = self.0.map_parts("login", |parts| {
-            let login = login.into_handler(&parts.users);
-            session = login.session_cookie().clone();
-            AccountParts {
-                account: parts.account.map(|account| account.with_login(&login)),
-                login: Some(login),
-                ..parts
-            }
-        });
+        let accounts = self
+            .0
+            .map_parts("WechatLayer::login", "Account::login", |parts| {
+                let login = login.into_handler(&parts.users);
+                session = login.session_cookie().clone();
+                AccountParts {
+                    account: parts.account.map(|account| account.with_login(&login)),
+                    login: Some(login),
+                    ..parts
+                }
+            });
         WechatLayer(accounts.map_settings(|settings| {
             settings.with_types(|identity, renderer| (I::or_session(identity, session), renderer))
         }))
