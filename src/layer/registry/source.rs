@@ -68,7 +68,11 @@ use crate::store::BoxFuture;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a registry of accounts",
     label = "not a registry",
-    note = "pass a closure `|app_id: AppId| async move {{ Ok::<_, BoxError>(Some(Account::new(..))) }}`, or implement `AccountRegistry`"
+    note = "pass a closure `|app_id: AppId| async move {{ Ok::<_, Box<dyn Error + Send + Sync>>(Some(Account::new(..))) }}`, or implement `AccountRegistry`",
+    note = "the error is `Box<dyn std::error::Error + Send + Sync>` or converts into it; `Box<dyn Error>` alone does not",
+    note = "the future must be `Send`: it may hold no `Rc`, no `RefCell` borrow and no `MutexGuard` across an `.await`",
+    note = "the closure may be called many times: clone what it captures before `async move`, as in `move |app_id: AppId| {{ let db = db.clone(); async move {{ .. }} }}`",
+    note = "if the cause is not clear, implement `AccountRegistry` for a type: the compiler then names it"
 )]
 pub trait AccountRegistry: Send + Sync + 'static {
     /// The error of a search that has failed. The log contains its text.
