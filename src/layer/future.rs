@@ -12,7 +12,7 @@ use tower_service::Service;
 
 use super::account_layer::{AccountLayer, AccountParts};
 use super::cache_control;
-use super::registry::FoundAccount;
+use super::registry::{Accounts, FoundAccount};
 use super::rejection::{Reject, Rejection};
 use super::retained_head::ResponseContext;
 use super::settings::LayerSettings;
@@ -133,6 +133,8 @@ where
 {
     pub(super) request: Request<ReqBody>,
     pub(super) settings: Arc<LayerSettings<I, R>>,
+    /// The accounts of the layer, one of which the request may name.
+    pub(super) accounts: Accounts,
     pub(super) handle: HandleFn<S, I, R, ReqBody>,
 }
 
@@ -278,7 +280,10 @@ where
                         },
                         Err(rejection) => {
                             let head = RequestHead::from_request(&pending.request);
-                            let response = pending.settings.reject_account(&rejection, &head);
+                            if rejection.kind() == ErrorKind::UnknownAccount {
+                                pending.accounts.log_unknown_account(&head);
+                            }
+                            let response = pending.settings.reject_account(rejection, &head);
                             return Poll::Ready(Ok(response));
                         }
                     }

@@ -143,17 +143,18 @@ impl<I, R> AccountLayer<I, R> {
 }
 
 impl<I, R> LayerSettings<I, R> {
-    /// Counts and renders the rejection of a request that has no account.
+    /// Counts and renders the rejection of a request that has no account. Browsers that open a page
+    /// receive a page if the accounts are unavailable, and JSON if there is no such account.
     pub(super) fn reject_account<B>(
         &self,
-        rejection: &Rejection,
+        rejection: Rejection,
         head: &RequestHead<'_>,
     ) -> Response<B>
     where
         R: Reject<B>,
     {
         self.count_request(rejection.request_outcome(), head.extensions);
-        self.render(rejection, head)
+        self.render(&rejection.with_page_without_account(), head)
     }
 
     /// Renders a rejection, and adds headers that the renderer has left out.

@@ -133,7 +133,8 @@ impl<S, I, R> WechatService<S, I, R> {
                 handle(&mut self.inner, &layer, request)
             }
             Selection::Unknown => {
-                let response = settings.reject_account(&Rejection::unknown_account(), &head);
+                accounts.log_unknown_account(&head);
+                let response = settings.reject_account(Rejection::unknown_account(), &head);
                 release_reservation(&mut self.inner);
                 ResponseFuture::ready(response)
             }
@@ -141,6 +142,7 @@ impl<S, I, R> WechatService<S, I, R> {
                 let pending = UnselectedRequest {
                     request,
                     settings: Arc::clone(settings),
+                    accounts: accounts.clone(),
                     handle,
                 };
                 // Other requests may need the reservation while the registry is asked.

@@ -112,7 +112,7 @@ impl LoginFailure {
     /// Returns the failure for an error of a page load, or `None` if no failure describes it.
     pub(crate) fn from_page_error(kind: ErrorKind) -> Option<Self> {
         Some(match kind {
-            ErrorKind::StoreUnavailable => Self::StoreUnavailable,
+            ErrorKind::StoreUnavailable | ErrorKind::AccountsUnavailable => Self::StoreUnavailable,
             ErrorKind::WechatUnavailable | ErrorKind::TokenRefused | ErrorKind::WechatRefused => {
                 Self::WechatUnavailable
             }
@@ -122,7 +122,6 @@ impl LoginFailure {
             | ErrorKind::InvalidState
             | ErrorKind::LoginDenied
             | ErrorKind::UnknownAccount
-            | ErrorKind::AccountsUnavailable
             | ErrorKind::Configuration
             | ErrorKind::Application => return None,
         })

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::failure::LoginFailure;
+use crate::error::ErrorKind;
 
 /// A page with the reason of a failed login, and a button.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +16,18 @@ pub(crate) struct FailurePage {
 }
 
 impl FailurePage {
+    /// Returns the page for a page load that failed with an error of this kind before its account was
+    /// known. Returns `None` if no page describes that error.
+    ///
+    /// The button loads the same address again: an empty reference is the address of the page.
+    pub(crate) fn without_account(kind: ErrorKind, retry_after: Option<Duration>) -> Option<Self> {
+        Some(Self {
+            failure: LoginFailure::from_page_error(kind)?,
+            button_url: String::new(),
+            retry_after,
+        })
+    }
+
     /// Returns the page as HTML without external resources.
     pub(crate) fn html(&self) -> String {
         let PageText {

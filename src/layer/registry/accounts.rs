@@ -8,7 +8,7 @@ use super::account::Account;
 use super::made;
 use super::searches::FoundAccount;
 use super::state::AccountsState;
-use super::upkeep;
+use super::{unknown, upkeep};
 use crate::credential::AppId;
 use crate::error::Error;
 use crate::health::{AccountTokenHealth, Health};
@@ -124,17 +124,29 @@ impl Accounts {
     }
 
     /// Checks that this process can read and write in the store, as [`health`](crate::health()) does.
+    ///
+    /// The check uses names of no account. A name of one account that Redis keeps in another type does
+    /// not affect the result, because the other accounts can be served. The requests of that account
+    /// fail with 503, and the log has an error.
+    ///
+    /// ```
+    /// use axum::Json;
+    /// use axum::http::StatusCode;
+    /// use tower_wechat::Accounts;
+    /// use tower_wechat::health::Health;
+    ///
+    /// async fn healthz(accounts: Accounts) -> (StatusCode, Json<Health>) {
+    ///     let health = accounts.health().await;
+    ///     let status = match health.is_ready() {
+    ///         true => StatusCode::OK,
+    ///         false => StatusCode::SERVICE_UNAVAILABLE,
+    ///     };
+    ///     (status, Json(health))
+    /// }
+    /// ```
     pub async fn health(&self) -> Health {
-        let known = self.0.listed_app_ids().into_iter().next();
-        let served = || {
-            self.0
-                .all_made()
-                .into_iter()
-                .next()
-                .map(|(app_id, _)| app_id)
-        };
-        let app_id = known.or_else(served).unwrap_or_else(AppId::of_no_account);
-        let store = self.0.store.check_health(&app_id, CredentialKind::User);
+        let no_account = AppId::of_no_account();
+        let store = self.0.store.check_health(&no_account, CredentialKind::User);
         Health {
             store: store.await,
             account_token: AccountTokenHealth::NotConfigured,
@@ -153,6 +165,13 @@ impl Accounts {
         }
         let ended = ending.join_all().await;
         ended.into_iter().all(|ended| ended)
+    }
+
+    /// Logs that a request named no account of this layer, at most once a minute. A callback with a
+    /// code is logged as a warning of its own: WeChat sent a user to an address without an account.
+    #[cold]
+    pub(in crate::layer) fn log_unknown_account(&self, head: &RequestHead<'_>) {
+        unknown::log(head, &self.0.selector, &self.0.log_limiter);
     }
 
     /// Selects the account of a request.

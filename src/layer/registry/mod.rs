@@ -10,6 +10,7 @@ mod searches;
 mod selector;
 mod source;
 mod state;
+mod unknown;
 mod upkeep;
 
 pub use self::account::Account;

@@ -220,6 +220,41 @@ impl AccountSelector {
         }
     }
 
+    /// Returns the text in which the selector looks for an account, for a log line. Returns `None` if
+    /// the request lacks that text, or a function selects.
+    pub(super) fn examined_text<'a>(&'a self, head: &RequestHead<'a>) -> Option<Cow<'a, str>> {
+        match &self.0 {
+            Source::Path(_) => Some(head.original_uri().path().into()),
+            Source::Host(_) => requested_host(head),
+            Source::Header(name) => {
+                let value = head.headers.get(name)?;
+                Some(String::from_utf8_lossy(value.as_bytes()))
+            }
+            Source::Query(_) => self
+                .select(head)
+                .map(|name| name.as_str().to_owned().into()),
+            Source::Function(_) => None,
+        }
+    }
+
+    /// Returns what to check if requests name no account.
+    pub(super) const fn advice(&self) -> &'static str {
+        match &self.0 {
+            Source::Path(_) => {
+                "the path must begin with the AppID: a proxy or an outer router may remove it, \
+                 and links need it"
+            }
+            Source::Host(_) => {
+                "the proxy must pass the header Host on, and AccountSelector::host must name it"
+            }
+            Source::Header(_) => "the gateway must set the header, also for WeChat's redirects",
+            Source::Query(_) => "every link needs the parameter, and proxies must keep the query",
+            Source::Function(_) => {
+                "the function of AccountSelector::from_fn must select an account, also for callbacks"
+            }
+        }
+    }
+
     /// Returns the parameter that the login of this account must add to its links and to its callback,
     /// such as `appid=wx01`.
     pub(super) fn query_parameter(&self, app_id: &AppId) -> Option<String> {

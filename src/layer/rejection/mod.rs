@@ -292,6 +292,15 @@ impl Rejection {
         }
     }
 
+    /// Sets the page that describes a failure before the account of the request was known.
+    pub(in crate::layer) fn with_page_without_account(self) -> Self {
+        let page = FailurePage::without_account(self.kind, self.retry_after);
+        Self {
+            failure_page: page.map(Box::new),
+            ..self
+        }
+    }
+
     /// Returns the outcome under which the metrics count the rejected request.
     pub(in crate::layer) fn request_outcome(&self) -> RequestOutcome {
         match self.kind {

@@ -8,6 +8,7 @@ mod error_formats;
 mod identities;
 mod logout;
 mod mounting;
+mod operation_of_accounts;
 mod optional;
 mod preflights;
 mod readiness;
