@@ -1,6 +1,8 @@
 //! The accounts that the demo serves and the website app beside them, from environment variables.
 
+use axum::http::header::{self, HeaderName};
 use tower_wechat::credential::AppId;
+use tower_wechat::{CookieKeys, Login};
 
 use crate::variables::{BoxError, as_browsers_write_it, read_variable};
 
@@ -41,9 +43,10 @@ pub enum AccountBy {
 }
 
 impl AccountSettings {
-    /// Reads the variables of the accounts and of the website app. `has_trusted_header` is `true` if
-    /// a gateway signs users in.
-    pub fn from_env(has_trusted_header: bool) -> Result<Self, BoxError> {
+    /// Reads the variables of the accounts and of the website app. `trusted_header` is
+    /// the header with which a gateway signs users in.
+    pub fn from_env(trusted_header: Option<&str>) -> Result<Self, BoxError> {
+        let has_trusted_header = trusted_header.is_some();
         let one = read_pair("WECHAT_APPID", "WECHAT_SECRET")?;
         let list = read_variable("WECHAT_ACCOUNTS")?;
         let by = read_variable("ACCOUNT_BY")?;
@@ -98,6 +101,15 @@ impl AccountSettings {
             .into());
         }
         let by = by.map(|by| AccountBy::parse(&by, &accounts)).transpose()?;
+        if let (Some(AccountBy::Header(name)), Some(user)) = (&by, trusted_header)
+            && name.eq_ignore_ascii_case(user)
+        {
+            return Err(format!(
+                "ACCOUNT_BY and TRUSTED_USER_HEADER are both the header {name}, which cannot name an \
+                 account and a user: set two headers"
+            )
+            .into());
+        }
         Ok(Self {
             accounts,
             by,
@@ -182,7 +194,7 @@ impl AccountBy {
             None if text == "path" => Ok(Self::Path),
             Some(("host", hosts)) => parse_hosts(hosts, accounts).map(Self::Host),
             Some(("header", name)) if !name.trim().is_empty() => {
-                Ok(Self::Header(name.trim().to_owned()))
+                parse_header(name.trim()).map(Self::Header)
             }
             _ => Err(format!(
                 "ACCOUNT_BY={text} is neither path, nor host:HOST=APPID,HOST=APPID, nor \
@@ -190,6 +202,38 @@ impl AccountBy {
             )
             .into()),
         }
+    }
+}
+
+/// Headers with a meaning of their own in HTTP, so that none of them can hold an AppID.
+const HEADERS_OF_HTTP: [HeaderName; 14] = [
+    header::ACCEPT,
+    header::AUTHORIZATION,
+    header::CONNECTION,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::COOKIE,
+    header::EXPECT,
+    header::HOST,
+    header::ORIGIN,
+    header::REFERER,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::USER_AGENT,
+];
+
+/// Returns the name of a header that a gateway sets.
+fn parse_header(name: &str) -> Result<String, BoxError> {
+    let is_of_http = HEADERS_OF_HTTP.iter().any(|other| *other == name)
+        || name.to_ascii_lowercase().starts_with("sec-");
+    match is_of_http {
+        true => Err(format!(
+            "ACCOUNT_BY: the header {name} has another meaning in HTTP: let the gateway set one like \
+             x-account"
+        )
+        .into()),
+        false => Ok(name.to_owned()),
     }
 }
 
@@ -243,7 +287,17 @@ fn parse_host(host: &str) -> Result<String, BoxError> {
         true => as_browsers_write_it("ACCOUNT_BY", &format!("https://{host}"))?,
         false => String::new(),
     };
-    match url.strip_prefix("https://") {
+    let name = url.trim_end_matches(|letter: char| letter.is_ascii_digit());
+    if name.trim_end_matches(':').ends_with('.') {
+        return Err(format!(
+            "ACCOUNT_BY: the host {host} ends with a dot, and browsers send both forms: write it \
+             without the dot"
+        )
+        .into());
+    }
+    // The public URL of the account's login has this host.
+    let is_host = Login::new(&url, CookieKeys::random()?).is_ok();
+    match url.strip_prefix("https://").filter(|_| is_host) {
         Some(host) => Ok(host.to_owned()),
         None => Err(format!(
             "ACCOUNT_BY: {host:?} is no host, such as shop.example.com or shop.example.com:8443"

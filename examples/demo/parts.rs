@@ -5,6 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::http::HeaderValue;
+use axum::http::header::CACHE_CONTROL;
+use axum::middleware::map_response;
+use axum::response::Response;
 use tower_wechat::health::Health;
 use tower_wechat::login::LoginBuilder;
 use tower_wechat::{
@@ -120,7 +124,7 @@ fn build<S: Store + Clone>(
         address,
     );
     Ok(Demo {
-        routes,
+        routes: routes.layer(map_response(forbid_caching)),
         state: AppState {
             tokens: Tokens {
                 accounts,
@@ -130,6 +134,14 @@ fn build<S: Store + Clone>(
             simulator: clients.simulator.map(Arc::new),
         },
     })
+}
+
+/// Keeps caches from storing a response that does not say whether they may. Pages and replies are those
+/// of a user, and of an account that the URL need not name.
+async fn forbid_caching(mut response: Response) -> Response {
+    let cache_control = response.headers_mut().entry(CACHE_CONTROL);
+    cache_control.or_insert(HeaderValue::from_static("no-store"));
+    response
 }
 
 /// The settings and keys that all accounts of the demo share.

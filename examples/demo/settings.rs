@@ -74,7 +74,7 @@ impl Settings {
             redis_url: read_variable("REDIS_URL")?,
             layouts: read_layouts()?,
             sealing: read_sealing_keys()?,
-            accounts: AccountSettings::from_env(trusted_header.is_some())?,
+            accounts: AccountSettings::from_env(trusted_header.as_deref())?,
             wechat: WechatSettings::from_env()?,
             public_url: public_url
                 .as_deref()
@@ -109,7 +109,8 @@ impl Settings {
         if let Some(keys) = &self.sealing {
             builder = builder.sealing(keys.clone());
         }
-        Ok(Some(builder.connect().await?))
+        let store = builder.connect().await;
+        Ok(Some(store.map_err(|error| format!("REDIS_URL: {error}"))?))
     }
 
     /// Returns the layer that lets scripts of the front ends read responses, with the user's
@@ -144,12 +145,19 @@ fn parse_return_origins(text: Option<&str>) -> Result<Vec<String>, BoxError> {
 /// content.
 fn parse_verification_files(text: Option<&str>) -> Result<Vec<(String, String)>, BoxError> {
     let files = text.into_iter().flat_map(|text| text.split(','));
-    let pairs = files.map(|file| match file.split_once('=') {
-        Some((name, content)) => Ok((name.trim().to_owned(), content.trim().to_owned())),
-        None => Err(format!(
-            "VERIFICATION_FILE: {file:?} is not NAME=CONTENT, such as MP_verify_Ab1c.txt=Ab1c"
-        )
-        .into()),
-    });
-    pairs.collect()
+    let mut pairs: Vec<(String, String)> = Vec::new();
+    for file in files {
+        let Some((name, content)) = file.split_once('=') else {
+            return Err(format!(
+                "VERIFICATION_FILE: {file:?} is not NAME=CONTENT, such as MP_verify_Ab1c.txt=Ab1c"
+            )
+            .into());
+        };
+        let (name, content) = (name.trim(), content.trim());
+        if pairs.iter().any(|(other, _)| other == name) {
+            return Err(format!("VERIFICATION_FILE has the file {name} twice: keep one").into());
+        }
+        pairs.push((name.to_owned(), content.to_owned()));
+    }
+    Ok(pairs)
 }

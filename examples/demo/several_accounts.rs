@@ -49,7 +49,10 @@ pub fn build<S: Store + Clone>(
             .account_tokens(move |tokens| times.of_account(tokens));
         accounts = accounts.account(account);
     }
-    let accounts = accounts.build()?;
+    let accounts = accounts.build().map_err(|error| match by {
+        AccountBy::Host(_) => format!("ACCOUNT_BY: {error}"),
+        AccountBy::Path | AccountBy::Header(_) => error.to_string(),
+    })?;
     let layer = WechatLayer::for_accounts(accounts.clone());
 
     // These routes need an account and no user.

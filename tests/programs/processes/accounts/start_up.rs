@@ -62,6 +62,15 @@ async fn wrong_selectors() {
         ("host:a.b/c=SHOP,c.d=CLUB", "is no host"),
         ("host:=SHOP,c.d=CLUB", "is no host"),
         ("host:u@a.b=SHOP,c.d=CLUB", "is no host"),
+        ("host:a.b:99999=SHOP,c.d=CLUB", "is no host"),
+        ("host:*.b=SHOP,c.d=CLUB", "is no host"),
+        ("host:a.b=SHOP,A.B.=CLUB", "ends with a dot"),
+        ("host:a.b.:8443=SHOP,c.d=CLUB", "ends with a dot"),
+        ("host:a.b:80=SHOP,a.b=CLUB", "the host a.b"),
+        ("header:Cookie", "another meaning in HTTP"),
+        ("header:host", "another meaning in HTTP"),
+        ("header:content-length", "another meaning in HTTP"),
+        ("header:Sec-Fetch-Mode", "another meaning in HTTP"),
     ] {
         let by = by.replace("SHOP", SHOP).replace("CLUB", CLUB);
         let pairs = [("WECHAT_ACCOUNTS", &*accounts), ("ACCOUNT_BY", &by)];
@@ -73,6 +82,23 @@ async fn wrong_selectors() {
         ("ACCOUNT_BY", "path"),
     ];
     gives_up(&one, &["ACCOUNT_BY", "WECHAT_ACCOUNTS"]).await;
+    let same = [
+        ("WECHAT_ACCOUNTS", &*accounts),
+        ("ACCOUNT_BY", "header:X-Account"),
+        ("TRUSTED_USER_HEADER", "x-account"),
+    ];
+    gives_up(&same, &["ACCOUNT_BY", "TRUSTED_USER_HEADER"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_verification_file_that_is_named_twice() {
+    let accounts = format!("{SHOP}:{PASSWORD},{CLUB}:{PASSWORD}");
+    for files in ["a.txt=x,a.txt=y", "a.txt=x, a.txt=x"] {
+        let files = [("VERIFICATION_FILE", files)];
+        gives_up(&files, &["VERIFICATION_FILE", "a.txt twice"]).await;
+        let several = [("WECHAT_ACCOUNTS", &*accounts), files[0]];
+        gives_up(&several, &["VERIFICATION_FILE", "a.txt twice"]).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
