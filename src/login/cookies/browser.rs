@@ -3,6 +3,7 @@
 
 use super::attempt::{AttemptStatus, HistoryEntry, LoginAttempt};
 use super::format::{ATTEMPT_BYTES, MAX_REPEATS};
+use super::other_accounts::OtherCookie;
 use crate::login::return_to::{MAX_RETURN_TO_BYTES, ReturnTo};
 use crate::login::scope::Scope;
 use crate::login::state::LoginState;
@@ -28,6 +29,11 @@ pub(crate) struct BrowserLogins {
     /// `true` for each slot whose cookie has to be written.
     pub(super) slot_changed: [bool; SLOT_PAGE_BYTES.len()],
     pub(super) history_changed: bool,
+    /// The number of bytes of each login cookie of this account in the request, and the last
+    /// character of its name.
+    pub(super) own_cookies: Vec<(char, usize)>,
+    /// The login cookies of other accounts in the request.
+    pub(super) other_cookies: Vec<OtherCookie>,
     /// The time at which the cookies were read, in seconds since the Unix epoch.
     pub(super) now: u64,
     /// The return page of logins that were evicted from their slot.

@@ -144,37 +144,50 @@ impl LoginCookies {
         if !verify_tag(&self.macs, &mac_input(name, bytes, ""), tag) {
             return None;
         }
-        let entries = bytes.chunks(HISTORY_ENTRY_BYTES).map(|fields| {
-            let fields: &[u8; HISTORY_ENTRY_BYTES] = fields.try_into().ok()?;
-            let at = parse_big_endian(&fields[6..10]);
-            let status = match fields[10] & LOW_BITS {
-                0 => AttemptStatus::Open,
-                1 => AttemptStatus::SignedIn {
-                    at,
-                    fingerprint: CodeFingerprint(fields[11..].try_into().ok()?),
-                },
-                2 => AttemptStatus::Retried { at },
-                _ => return None,
-            };
-            Some(HistoryEntry {
-                login_id: parse_big_endian(&fields[..6]),
-                at,
-                scope: scope_from_flag(fields[10]),
-                status,
-            })
-        });
-        entries.collect()
+        decode_entries(bytes)
     }
 }
 
-/// Returns `true` if the value of a slot's cookie contains a login with this state. The function
-/// does not verify the MAC.
-pub(super) fn slot_contains(value: &str, state: LoginState) -> bool {
+/// Decodes the entries of a history without its MAC. Returns `None` if the bytes are malformed.
+fn decode_entries(bytes: &[u8]) -> Option<Vec<HistoryEntry>> {
+    let entries = bytes.chunks(HISTORY_ENTRY_BYTES).map(|fields| {
+        let fields: &[u8; HISTORY_ENTRY_BYTES] = fields.try_into().ok()?;
+        let at = parse_big_endian(&fields[6..10]);
+        let status = match fields[10] & LOW_BITS {
+            0 => AttemptStatus::Open,
+            1 => AttemptStatus::SignedIn {
+                at,
+                fingerprint: CodeFingerprint(fields[11..].try_into().ok()?),
+            },
+            2 => AttemptStatus::Retried { at },
+            _ => return None,
+        };
+        Some(HistoryEntry {
+            login_id: parse_big_endian(&fields[..6]),
+            at,
+            scope: scope_from_flag(fields[10]),
+            status,
+        })
+    });
+    entries.collect()
+}
+
+/// Returns the states of the logins in the value of a slot's cookie. The function does not verify
+/// the MAC.
+pub(super) fn read_slot_unverified(value: &str) -> Vec<LoginState> {
     let head = value.split_once('.').map(|(head, _)| head);
     let bytes = head.and_then(|head| URL_SAFE_NO_PAD.decode(head).ok());
     let attempts = bytes.as_deref().and_then(|bytes| bytes.get(TAG_BYTES..));
-    let mut attempts = attempts.unwrap_or_default().chunks_exact(ATTEMPT_BYTES);
-    attempts.any(|fields| fields.starts_with(&state.to_bytes()))
+    let attempts = attempts.unwrap_or_default().chunks_exact(ATTEMPT_BYTES);
+    attempts
+        .map(|fields| LoginState::from_bytes(&fields[..12]))
+        .collect()
+}
+
+/// Returns the entries in the value of a history's cookie. The function does not verify the MAC.
+pub(super) fn read_history_unverified(value: &str) -> Option<Vec<HistoryEntry>> {
+    let bytes = URL_SAFE_NO_PAD.decode(value).ok()?;
+    decode_entries(bytes.get(TAG_BYTES..)?)
 }
 
 /// Returns the bit that stores a scope in a login's flags. A third scope would need a second bit.

@@ -2,9 +2,15 @@
 //! return page and status.
 //!
 //! There is a fixed number of names, and each cookie has a maximum size. All login cookies of one app
-//! stay below 4 KiB together, however many tabs are open. A browser has the cookies of one app only,
-//! because its `User-Agent` chooses between the account and the website. Concurrent requests of several tabs overwrite each
-//! other's cookies, and never add new ones.
+//! stay below 4 KiB together, however many tabs are open. Concurrent requests of several tabs
+//! overwrite each other's cookies, and never add new ones.
+//!
+//! The login cookies of all accounts of a host, and of their websites, stay below 4 KiB together
+//! too: a reply that writes login cookies removes cookies of other accounts until they fit, ended
+//! logins first. A removed login whose history remains leads to the start page if that history
+//! contains it. Otherwise its callback answers a page that offers another login. Logins of several
+//! accounts that begin at the same time can exceed the limit until the next login. Session cookies
+//! are never removed: those of about 28 accounts fit into 8 KiB beside the login cookies.
 //!
 //! | cookie | holds |
 //! |---|---|
@@ -20,6 +26,7 @@
 mod attempt;
 mod browser;
 mod format;
+mod other_accounts;
 
 use std::fmt;
 use std::time::Duration;
@@ -100,6 +107,14 @@ impl LoginCookies {
             history: Vec::new(),
             slot_changed: [false; SLOT_PAGE_BYTES.len()],
             history_changed: false,
+            own_cookies: Vec::new(),
+            other_cookies: other_accounts::read(
+                headers,
+                self.name_start(),
+                self.tag(),
+                now,
+                self.lifetime.as_secs(),
+            ),
             now,
             start_page: self.start_page.clone(),
         };
@@ -108,6 +123,11 @@ impl LoginCookies {
             let Some((name, value)) = cookie.split_once('=') else {
                 continue;
             };
+            if let (Some(kind), 1) = (name.chars().next(), name.len()) {
+                let length = self.name_prefix.len() + cookie.len();
+                let bytes = other_accounts::cookie_bytes(length);
+                browser.own_cookies.push((kind, bytes));
+            }
             if name == "t" {
                 browser.history.extend(self.decode_history(value));
             } else if name.len() == 1
@@ -137,17 +157,27 @@ impl LoginCookies {
     /// contains a login with this state. The function does not verify the cookie or the state, whose
     /// keys this account does not have.
     pub(crate) fn finds_foreign(&self, headers: &HeaderMap, state: LoginState) -> bool {
-        let start = format!("{}{NAME_START}", host_prefix(self.secure));
-        let own_tag = &self.name_prefix[start.len()..];
-        cookies::text_after_prefix(headers, &start)
+        cookies::text_after_prefix(headers, self.name_start())
             .take(MAX_COOKIES_READ)
-            .filter(|cookie| !cookie.starts_with(own_tag))
+            .filter(|cookie| !cookie.starts_with(self.tag()))
             .filter_map(|cookie| cookie.split_once('='))
-            .any(|(_, value)| format::slot_contains(value, state))
+            .any(|(_, value)| format::read_slot_unverified(value).contains(&state))
+    }
+
+    /// Returns the start of the names of all accounts' login cookies.
+    fn name_start(&self) -> &str {
+        let length = host_prefix(self.secure).len() + NAME_START.len();
+        &self.name_prefix[..length]
+    }
+
+    /// Returns the tag of this account, which follows the start of its cookies' names.
+    fn tag(&self) -> &str {
+        &self.name_prefix[self.name_start().len()..]
     }
 
     /// Returns the changed cookies as `NAME=VALUE`, each with its lifetime in seconds. A lifetime
-    /// of zero removes the cookie.
+    /// of zero removes the cookie. Cookies of other accounts are among them if all login cookies
+    /// together would be too long.
     pub(crate) fn write(&self, browser: &BrowserLogins) -> Vec<(String, u64)> {
         let mut cookies = Vec::new();
         for (slot, attempts) in browser.slots.iter().enumerate() {
@@ -158,7 +188,39 @@ impl LoginCookies {
         if browser.history_changed {
             cookies.push(self.encode_history(&browser.history));
         }
+        let removals = self.removals_of_other_accounts(browser, &cookies);
+        cookies.extend(removals);
         cookies
+    }
+
+    /// Returns the cookies that remove login cookies of other accounts, so that all login cookies
+    /// fit beside those that a reply writes.
+    fn removals_of_other_accounts(
+        &self,
+        browser: &BrowserLogins,
+        written: &[(String, u64)],
+    ) -> Vec<(String, u64)> {
+        if written.is_empty() || browser.other_cookies.is_empty() {
+            return Vec::new();
+        }
+        let is_written = |kind: char| {
+            written
+                .iter()
+                .filter_map(|(text, _)| text.strip_prefix(&self.name_prefix))
+                .any(|rest| rest.starts_with(kind))
+        };
+        let unchanged = browser.own_cookies.iter();
+        let unchanged = unchanged.filter(|(kind, _)| !is_written(*kind));
+        let kept = written.iter().filter(|(_, lifetime)| *lifetime > 0);
+        let kept = kept.map(|(text, _)| other_accounts::cookie_bytes(text.len()));
+        let own: Vec<usize> = unchanged.map(|(_, bytes)| *bytes).chain(kept).collect();
+        let written: Vec<usize> = written.iter().map(|(text, _)| text.len()).collect();
+        let removed = other_accounts::choose_removals(&browser.other_cookies, &own, &written);
+        let start = self.name_start();
+        let removals = removed
+            .into_iter()
+            .map(|suffix| (format!("{start}{suffix}="), 0));
+        removals.collect()
     }
 
     /// Returns when a login expires, in seconds since the Unix epoch. A completed login answers its

@@ -446,3 +446,5 @@ proptest! {
         prop_assert!(cookies.read(&forged.headers(), NOW).is_empty());
     }
 }
+
+mod several_accounts;

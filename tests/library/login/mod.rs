@@ -3,6 +3,7 @@
 
 mod attacks;
 mod bad_input;
+mod cookie_sizes;
 mod duplicates;
 mod failures;
 mod flow;
