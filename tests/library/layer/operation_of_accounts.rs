@@ -3,6 +3,8 @@
 
 use std::convert::Infallible;
 
+use axum::body::Body;
+use axum::{Router, routing};
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HOST};
 use http::{Request, Response, StatusCode};
@@ -251,4 +253,32 @@ async fn an_application_signs_users_in_to_the_selected_account() {
             .starts_with("wechat_session_wx2=")
     );
     assert_eq!(cookie("wx3").await, None);
+}
+
+/// A layer inside of a nested router does not receive the login's paths. The guide mounts them as the
+/// fallback of the outermost router.
+#[tokio::test]
+async fn a_layer_inside_of_a_nested_router_has_its_logins_in_the_fallback() {
+    let login = Login::new("http://h5.example.com/wx1", CookieKeys::random().unwrap());
+    let accounts =
+        Accounts::builder(MemoryStore::new()).account(account("wx1").login(login.unwrap()));
+    let layer = WechatLayer::for_accounts(accounts.build().unwrap());
+    let logins = layer.login_service::<Body>();
+    let pages = Router::new()
+        .route("/me", routing::get(async || "me"))
+        .layer(layer);
+    let app: Router = Router::new()
+        .nest("/{account}", pages)
+        .fallback_service(logins);
+    for (uri, status) in [
+        ("/wx1/wechat/login", 302),
+        ("/wx1/me", 401),
+        ("/wx2/me", 404),
+        ("/wx2/wechat/login", 404),
+        ("/", 404),
+    ] {
+        let request = Request::get(uri).body(Body::empty()).unwrap();
+        let response = app.clone().oneshot(request).await.unwrap();
+        assert_eq!(response.status(), status, "{uri}");
+    }
 }

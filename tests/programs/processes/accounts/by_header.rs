@@ -29,6 +29,11 @@ async fn each_value_of_the_header_has_its_account() {
         let browser = browser.copy().with_header(ACCOUNT, account);
         is_user(&browser, &two.url, account, &world.openid(account)).await;
     }
+    // Two accounts have one URL, so caches must not keep its responses.
+    for path in ["/api/me", "/api/account"] {
+        let reply = browser.fetch(&format!("{}{path}", two.url)).await;
+        assert_eq!(reply.header("cache-control"), Some("no-store"), "{path}");
+    }
     let session = browser.cookie(&format!("wechat_session_{SHOP}")).unwrap();
     browser.set_cookie(&format!("wechat_session_{CLUB}"), "/", &session);
     let club = browser.copy().with_header(ACCOUNT, CLUB);
