@@ -1,6 +1,8 @@
 //! Calls of the application's own code, whose errors, panics and delays must not harm the layer.
 
+use std::any::Any;
 use std::error::Error as StdError;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use tracing::Instrument;
@@ -29,6 +31,15 @@ where
     }
 }
 
+/// Runs a function of the application, and returns its result. `name` stands for the function in the
+/// text of the error. What the function changed before a panic must not be used again.
+///
+/// # Errors
+/// Returns the reason if the function panicked.
+pub(crate) fn catch_panic<T>(name: &str, call: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(call)).map_err(|panic| panic_message(name, &*panic))
+}
+
 /// A task that is aborted when its handle is dropped.
 struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
 
@@ -54,11 +65,16 @@ pub(crate) fn error_chain(error: &(dyn StdError + 'static)) -> String {
     text
 }
 
-/// Returns the message of a panic, or a text without a message for other values.
+/// Returns the reason why a task of the application has no result.
 fn panic_text(name: &str, error: tokio::task::JoinError) -> String {
-    let Ok(panic) = error.try_into_panic() else {
-        return format!("the {name} was cancelled, because the runtime shuts down");
-    };
+    match error.try_into_panic() {
+        Ok(panic) => panic_message(name, &*panic),
+        Err(_) => format!("the {name} was cancelled, because the runtime shuts down"),
+    }
+}
+
+/// Returns the message of a panic, or a text without a message for other values.
+fn panic_message(name: &str, panic: &(dyn Any + Send)) -> String {
     let message = match panic.downcast_ref::<String>() {
         Some(message) => Some(message.as_str()),
         None => panic.downcast_ref::<&str>().copied(),

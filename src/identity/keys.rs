@@ -4,6 +4,7 @@ use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use crate::credential::KeyList;
@@ -42,6 +43,12 @@ type HmacSha256 = Hmac<Sha256>;
 pub struct CookieKeys(Vec<Zeroizing<Vec<u8>>>);
 
 impl CookieKeys {
+    /// Returns `true` if `other` has the same keys in the same order. Compares in constant time.
+    pub(crate) fn has_same_keys(&self, other: &Self) -> bool {
+        let mut pairs = self.0.iter().zip(&other.0);
+        self.0.len() == other.0.len() && pairs.all(|(own, other)| own.ct_eq(other).into())
+    }
+
     /// Reads keys of at least 64 bytes each, base64-encoded and separated by commas.
     ///
     /// `openssl rand -base64 64 | tr -d '\n'` creates one. Blanks and line breaks, which `openssl`

@@ -6,7 +6,7 @@ use crate::error::Error;
 
 /// The origins of front ends to which a login may lead. Empty by default: every login then leads
 /// to the application's own origin.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct ReturnOrigins(Vec<Origin>);
 
 impl ReturnOrigins {

@@ -116,6 +116,61 @@ impl LoginSettings {
         }
     }
 
+    /// Returns `true` if `other` has the same values. A hook cannot be compared, and the tokens of a
+    /// website's users are the same if they are of the same website.
+    pub(super) fn has_same_values(&self, other: &Self) -> bool {
+        // A setting that is added must be compared or left out here.
+        let Self {
+            public_url,
+            return_origins,
+            cookie_keys,
+            callback_path,
+            login_path,
+            scope,
+            authorize_options,
+            snapshot_policy,
+            allow_missing_state_cookie,
+            bind_to_identity,
+            hook,
+            wechat_only,
+            clear_fragment,
+            state_lifetime,
+            session_lifetime,
+            session_max_lifetime,
+            cookie_name,
+            max_retries,
+            exchange_timeout,
+            verification_files,
+            website,
+            account_query,
+        } = self;
+        let website_app = |website: &Option<UserTokens>| -> Option<AppId> {
+            website.as_ref().map(|website| website.app_id().clone())
+        };
+        cookie_keys.has_same_keys(&other.cookie_keys)
+            && *public_url == other.public_url
+            && *return_origins == other.return_origins
+            && *callback_path == other.callback_path
+            && *login_path == other.login_path
+            && *scope == other.scope
+            && *authorize_options == other.authorize_options
+            && *snapshot_policy == other.snapshot_policy
+            && *allow_missing_state_cookie == other.allow_missing_state_cookie
+            && *bind_to_identity == other.bind_to_identity
+            && hook.is_some() == other.hook.is_some()
+            && *wechat_only == other.wechat_only
+            && *clear_fragment == other.clear_fragment
+            && *state_lifetime == other.state_lifetime
+            && *session_lifetime == other.session_lifetime
+            && *session_max_lifetime == other.session_max_lifetime
+            && *cookie_name == other.cookie_name
+            && *max_retries == other.max_retries
+            && *exchange_timeout == other.exchange_timeout
+            && *verification_files == other.verification_files
+            && website_app(website) == website_app(&other.website)
+            && *account_query == other.account_query
+    }
+
     /// Returns the settings of the login with the website app that stands beside the account.
     ///
     /// The scope is the broadest one, because `snsapi_login` covers it. A browser outside WeChat

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use super::handler::LoginHandler;
-use super::public_url::PublicUrl;
 use super::scope::Scope;
 use super::settings::LoginSettings;
 use crate::clock::Clock;
@@ -140,11 +139,6 @@ impl Login {
         self.0.public_url.public_path(path)
     }
 
-    /// Returns the public URL of the application.
-    pub(crate) fn public_url(&self) -> &PublicUrl {
-        &self.0.public_url
-    }
-
     /// Returns the host of the public URL, with its port if it has one.
     pub(crate) fn public_host(&self) -> &str {
         self.0.public_url.host()
@@ -158,6 +152,11 @@ impl Login {
     /// Returns the session cookie of an account that this login would serve.
     pub(crate) fn session_cookie_of(&self, app: &AppId) -> SessionCookie {
         self.0.session_cookie(app, &Clock::system(), None)
+    }
+
+    /// Returns `true` if `other` has the same settings. Functions of the application do not count.
+    pub(crate) fn has_same_settings(&self, other: &Self) -> bool {
+        self.0.has_same_values(&other.0)
     }
 
     /// Sets the parameter that the callback and the links of this login have, such as `appid=wx01`.

@@ -84,9 +84,13 @@ impl WechatClient {
         &self.inner.transport.app_id
     }
 
-    /// Returns `true` if `other` has the same AppSecret. Compares in constant time.
-    pub(crate) fn has_same_secret(&self, other: &Self) -> bool {
-        self.inner.secret == other.inner.secret
+    /// Returns `true` if `other` is a client of the same account with the same AppSecret, URLs, proxy
+    /// and timeouts. Compares the AppSecret in constant time. The clock does not count.
+    pub(crate) fn has_same_settings(&self, other: &Self) -> bool {
+        let (own, others) = (&self.inner, &other.inner);
+        own.secret == others.secret
+            && own.open_url == others.open_url
+            && own.transport.has_same_settings(&others.transport)
     }
 
     /// Returns the base URL of the authorize pages, without a slash at its end.

@@ -83,6 +83,22 @@ pub(super) struct Transport {
 }
 
 impl Transport {
+    /// Returns `true` if `other` sends the same account's calls to the same URLs, with the same proxy
+    /// and timeouts.
+    pub(super) fn has_same_settings(&self, other: &Self) -> bool {
+        let urls = |transport: &Self| -> Vec<String> {
+            transport
+                .hosts
+                .iter()
+                .map(|host| host.as_str().to_owned())
+                .collect()
+        };
+        self.app_id == other.app_id
+            && urls(self) == urls(other)
+            && self.proxy_address == other.proxy_address
+            && (self.timeout, self.total_timeout) == (other.timeout, other.total_timeout)
+    }
+
     /// Returns the transport of another account: the same settings, and the same HTTP client with
     /// its connections.
     pub(super) fn for_account(&self, app_id: AppId) -> Self {

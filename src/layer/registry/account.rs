@@ -105,7 +105,7 @@ impl Account {
     }
 
     /// Changes the settings of the users' tokens. The function runs whenever the layer makes the
-    /// account.
+    /// account, and must not block. If it panics, requests for the account receive 500.
     pub fn user_tokens<F>(mut self, change: F) -> Self
     where
         F: Fn(UserTokensBuilder) -> UserTokensBuilder + Send + Sync + 'static,
@@ -116,6 +116,9 @@ impl Account {
 
     /// Changes the settings of the account's own token. The function runs whenever the layer makes the
     /// account.
+    ///
+    /// The count of a [`daily_quota`](AccountTokensBuilder::daily_quota) is in memory. It starts again
+    /// when the account is made again, for example after it was idle.
     pub fn account_tokens<F>(mut self, change: F) -> Self
     where
         F: Fn(AccountTokensBuilder) -> AccountTokensBuilder + Send + Sync + 'static,
@@ -139,22 +142,26 @@ impl Account {
     }
 
     /// Returns `true` if the layer must make the account again to serve `other`, the description that
-    /// the registry returns now: an AppSecret, the website or the public URL has changed.
+    /// the registry returns now.
+    ///
+    /// Functions cannot be compared, and a registry creates new ones at each search. Only whether there
+    /// is one counts: a change in what [`user_tokens`](Self::user_tokens),
+    /// [`account_tokens`](Self::account_tokens) or a hook of the login does is not noticed.
     pub(super) fn differs_from(&self, other: &Self) -> bool {
-        let url = |account: &Self| {
-            account
-                .login
-                .as_ref()
-                .map(|login| login.public_url().clone())
+        let has_same_login = match (&self.login, &other.login) {
+            (Some(own), Some(other)) => own.has_same_settings(other),
+            (own, other) => own.is_none() && other.is_none(),
         };
         let has_same_website = match (&self.website, &other.website) {
-            (Some(own), Some(other)) => {
-                own.app_id() == other.app_id() && own.has_same_secret(other)
-            }
-            (None, None) => true,
-            (Some(_), None) | (None, Some(_)) => false,
+            (Some(own), Some(other)) => own.has_same_settings(other),
+            (own, other) => own.is_none() && other.is_none(),
         };
-        !self.wechat.has_same_secret(&other.wechat) || !has_same_website || url(self) != url(other)
+        !self.wechat.has_same_settings(&other.wechat)
+            || !has_same_login
+            || !has_same_website
+            || self.signed_hosts() != other.signed_hosts()
+            || self.user_tokens.is_some() != other.user_tokens.is_some()
+            || self.account_tokens.is_some() != other.account_tokens.is_some()
     }
 
     /// Returns the users' tokens of one of the account's apps, with the settings of the application.

@@ -73,16 +73,12 @@ impl Accounts {
     /// AppSecret has changed. Requests that are under way keep the earlier account.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the description is wrong, or two
-    /// accounts would share a hash of the store.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the description is wrong, or the
+    /// account cannot be listed beside the others, as
+    /// [`build`](super::AccountsBuilder::build) checks it.
     pub fn insert(&self, account: Account) -> Result<(), Error> {
         made::check(&account, &self.0.store, &self.0.selector)?;
-        let others = self.0.listed_app_ids();
-        if others.iter().any(|other| other != account.app_id()) {
-            self.0.store.check_several_accounts()?;
-        }
-        self.0.list(account);
-        Ok(())
+        self.0.list(account)
     }
 
     /// Removes an account from the list, and drops what this process has made of it. Requests that are
@@ -99,9 +95,10 @@ impl Accounts {
     ///
     /// # Errors
     /// - [`ErrorKind::AccountsUnavailable`](crate::ErrorKind::AccountsUnavailable): the registry fails,
-    ///   or does not answer in time.
+    ///   or does not answer in time. A later call may succeed.
     /// - [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the description of the account
-    ///   is wrong.
+    ///   is wrong, or one of its functions panicked. The message names the account and the reason.
+    ///   Requests for the account receive 500.
     ///
     /// ```
     /// use tower_wechat::credential::AppId;
@@ -153,18 +150,12 @@ impl Accounts {
         }
     }
 
-    /// Waits until the renewals, logins and writes of all accounts have ended, for `timeout` at most.
-    /// Call this method before the process ends. Returns `true` if all of them have ended.
+    /// Waits until the renewals, logins and writes of all accounts and the searches in the registry
+    /// have ended, for `timeout` at most. Returns `true` if all of them have ended.
+    ///
+    /// Call this method after the server has stopped accepting requests.
     pub async fn shutdown(&self, timeout: Duration) -> bool {
-        self.0.upkeep.stop();
-        let made = self.0.all_made().into_iter();
-        let made = made.map(|(_, account)| Arc::clone(&account.parts));
-        let mut ending = tokio::task::JoinSet::new();
-        for parts in made.chain(self.0.take_removed()) {
-            ending.spawn(async move { parts.shutdown(timeout).await });
-        }
-        let ended = ending.join_all().await;
-        ended.into_iter().all(|ended| ended)
+        self.0.shutdown(timeout).await
     }
 
     /// Logs that a request named no account of this layer, at most once a minute. A callback with a
@@ -181,7 +172,12 @@ impl Accounts {
             return Selection::Unknown;
         };
         match self.0.made(name.as_str()) {
-            Some(parts) => Selection::Account(parts),
+            Some(parts) => {
+                if self.0.needs_upkeep() {
+                    upkeep::start(&self.0);
+                }
+                Selection::Account(parts)
+            }
             None => self.select_unmade(name.as_str()),
         }
     }
@@ -189,14 +185,13 @@ impl Accounts {
     /// Selects an account that this process does not serve yet.
     #[cold]
     fn select_unmade(&self, app_id: &str) -> Selection {
-        self.select_app(app_id).unwrap_or_else(|error| {
-            self.0.log_failure(app_id, &error.to_string());
-            Selection::Searching(Box::pin(std::future::ready(Err(error))))
-        })
+        self.select_app(app_id)
+            .unwrap_or_else(|error| Selection::Searching(Box::pin(std::future::ready(Err(error)))))
     }
 
     fn select_app(&self, app_id: &str) -> Result<Selection, Error> {
         if let Some(parts) = self.0.made(app_id) {
+            upkeep::start(&self.0);
             return Ok(Selection::Account(parts));
         }
         if let Some(parts) = self.0.make_listed(app_id)? {
@@ -217,7 +212,7 @@ impl fmt::Debug for Accounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Accounts")
             .field("selector", &self.0.selector)
-            .field("listed", &self.0.listed_app_ids().len())
+            .field("listed", &self.0.read_listed().app_ids().len())
             .field("served", &self.0.all_made().len())
             .finish_non_exhaustive()
     }

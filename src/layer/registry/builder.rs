@@ -1,17 +1,16 @@
 //! The builder of several accounts.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::account::Account;
 use super::accounts::Accounts;
+use super::listed::ListedAccounts;
 use super::made;
 use super::selector::AccountSelector;
 use super::source::{AccountRegistry, AnyRegistry};
 use super::state::{AccountsSettings, AccountsState};
-use crate::credential::AppId;
 use crate::error::Error;
 use crate::store::Store;
 
@@ -101,14 +100,18 @@ impl AccountsBuilder {
     /// Sets how long this process keeps an account without requests. Default: 10 minutes.
     ///
     /// A dropped account is made again at its next request, and then reads the users' tokens from the
-    /// store. An account is dropped up to one [`refresh_interval`](Self::refresh_interval) later.
+    /// store. An account is dropped up to two minutes later, or half of a shorter timeout.
+    ///
+    /// Only requests and [`Accounts::get`] count. A job that holds a
+    /// [`WechatAccount`](super::super::WechatAccount) for longer gets it anew for each piece of its work,
+    /// because the next request makes another one.
     pub fn idle_timeout(mut self, timeout: Duration) -> Self {
         self.settings.idle_timeout = timeout;
         self
     }
 
     /// Sets the interval at which the registry is asked again for the accounts that this process
-    /// serves. Default: one minute.
+    /// serves. Default: one minute. It asks for 16 accounts at the same time.
     pub fn refresh_interval(mut self, interval: Duration) -> Self {
         self.settings.refresh_interval = interval;
         self
@@ -149,41 +152,17 @@ impl AccountsBuilder {
                 "there is no account to serve: list one with AccountsBuilder::account, or set a registry",
             ));
         }
-        if self.listed.len() > 1 || self.registry.is_some() {
+        if self.registry.is_some() {
             self.store.check_several_accounts()?;
         }
-        let mut cookie_names = HashMap::new();
-        let mut listed = HashMap::<AppId, Account>::new();
+        let mut listed = ListedAccounts::default();
         for account in self.listed {
             made::check(&account, &self.store, &self.selector)?;
-            let app_id = account.app_id().clone();
-            let login = account.login.as_ref();
-            if let Some(name) = login.and_then(|login| login.cookie_name())
-                && let Some(other) = cookie_names.insert(name.to_owned(), app_id.clone())
-            {
-                return Err(Error::configuration(format!(
-                    "the accounts {} and {} name their session cookies {name}: give each account a \
-                     name of its own, or none",
-                    other.as_str(),
-                    app_id.as_str(),
-                )));
-            }
-            if let Some(account) = listed.insert(app_id, account) {
+            listed.check_beside(&account, &self.store)?;
+            if let Some(earlier) = listed.insert(account) {
                 return Err(Error::configuration(format!(
                     "the account {} is listed twice: list it once",
-                    account.app_id().as_str()
-                )));
-            }
-        }
-        for account in listed.values() {
-            if let Some(website) = &account.website
-                && listed.contains_key(website.app_id())
-            {
-                return Err(Error::configuration(format!(
-                    "the website {} of the account {} is an account too: list it once, as a website \
-                     app (网站应用) or as an account",
-                    website.app_id().as_str(),
-                    account.app_id().as_str(),
+                    earlier.description.app_id().as_str()
                 )));
             }
         }

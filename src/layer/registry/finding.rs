@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::account::Account;
@@ -29,15 +30,20 @@ impl RunningSearch {
     /// Ends the search. With its result, keeps an account that was found, unless the search was
     /// forgotten meanwhile.
     fn end(&self, found: Option<&Arc<MadeAccount>>) {
+        // Dropped after the lock, because its description holds values of the application.
+        let mut _replaced = None;
         let mut running = self.accounts.searches.lock();
         let is_current = running.get(&self.app_id).is_some_and(|it| it.id == self.id);
         if is_current {
             // The account is inserted under the lock, so that a concurrent removal comes before or
             // after both changes.
             if let Some(made) = found {
-                self.accounts.keep(&self.app_id, made);
+                _replaced = self.accounts.keep(made);
             }
             running.remove(&self.app_id);
+        } else if let Some(made) = found {
+            // Only the requests that wait for this search use the account.
+            self.accounts.note_removed(&made.parts);
         }
     }
 }
@@ -72,6 +78,14 @@ impl AccountsState {
         registry: &Arc<dyn AnyRegistry>,
         app_id: AppId,
     ) -> Result<watch::Receiver<Option<FoundAccount>>, Error> {
+        // The list is locked before the searches, as in `list`. No search begins for an account that
+        // was listed since the request looked, because its result could replace that account.
+        let listed = self.read_listed();
+        if listed.get(app_id.as_str()).is_some() {
+            drop(listed);
+            let parts = self.make_listed(app_id.as_str())?;
+            return Ok(watch::channel(Some(Ok(parts))).1);
+        }
         let mut running = self.searches.lock();
         if let Some(search) = running.get(&app_id) {
             return Ok(search.outcome.clone());
@@ -80,6 +94,11 @@ impl AccountsState {
         if let Some(parts) = self.made(app_id.as_str()) {
             return Ok(watch::channel(Some(Ok(Some(parts)))).1);
         }
+        let Ok(runtime) = Handle::try_current() else {
+            return Err(unavailable(
+                "the registry of accounts was asked outside of a tokio runtime",
+            ));
+        };
         let Ok(permit) = Arc::clone(&self.searches.permits).try_acquire_owned() else {
             let message =
                 format!("{MAX_SEARCHES} searches in the registry of accounts are running");
@@ -93,6 +112,7 @@ impl AccountsState {
         };
         running.insert(app_id.clone(), search);
         drop(running);
+        drop(listed);
         let guard = RunningSearch {
             accounts: Arc::clone(self),
             app_id,
@@ -101,7 +121,7 @@ impl AccountsState {
         let registry = Arc::clone(registry);
         // The task ends after the timeout of the search. Callers that stop waiting do not end it,
         // because others may wait for it.
-        tokio::spawn(async move {
+        runtime.spawn(async move {
             let found = guard.accounts.find_and_make(&registry, &guard.app_id).await;
             guard.end(found.as_ref().ok().and_then(Option::as_ref));
             let parts = |made: Arc<MadeAccount>| Arc::clone(&made.parts);
@@ -117,18 +137,17 @@ impl AccountsState {
         app_id: &AppId,
     ) -> Result<Option<Arc<MadeAccount>>, Error> {
         match self.ask_registry(registry, app_id).await? {
-            Some(description) => match self.make(description, true) {
-                Ok(made) => Ok(Some(Arc::new(made))),
-                Err(error) => {
-                    self.log_failure(app_id.as_str(), &error.to_string());
-                    Err(unavailable("an account of the registry is set up wrongly"))
-                }
-            },
+            Some(description) => self.make(description, true).map(Some),
             None => Ok(None),
         }
     }
 
     /// Asks the registry for an account, and logs a failure.
+    ///
+    /// # Errors
+    /// - [`ErrorKind::Configuration`]: the registry could not describe the account, for example because
+    ///   [`Login::new`](crate::Login::new) failed.
+    /// - [`ErrorKind::AccountsUnavailable`]: the registry failed or did not answer in time.
     pub(super) async fn ask_registry(
         &self,
         registry: &Arc<dyn AnyRegistry>,
@@ -146,27 +165,50 @@ impl AccountsState {
                 Some(error) if error.kind() == ErrorKind::AccountsUnavailable => {
                     return Err(error.clone());
                 }
+                Some(error) if error.kind() == ErrorKind::Configuration => {
+                    return Err(self.wrong_description(app_id, &error.to_string()));
+                }
                 _ => error_chain(&*error),
             },
             Err(reason) => reason,
         };
-        self.log_failure(app_id.as_str(), &reason);
-        Err(unavailable("the registry of accounts has failed"))
+        self.log_failure(app_id, &reason);
+        let app = app_id.as_str();
+        let message = format!("the registry of accounts has failed for {app}: {reason}");
+        Err(unavailable(message))
     }
 
-    /// Logs that an account could not be found or made, at most once a minute.
-    pub(super) fn log_failure(&self, app_id: &str, reason: &str) {
+    /// Logs that the registry could not find out whether an account exists, at most once a minute.
+    fn log_failure(&self, app_id: &AppId, reason: &str) {
         if let Some(more) = self.log_limiter.allow_line("registry") {
             tracing::error!(
                 target: "tower_wechat::layer",
-                app = app_id,
+                app = app_id.as_str(),
                 reason,
                 more,
-                "an account cannot be served, because the registry failed or the description of the \
-                 account is wrong; its requests receive 503 or 500, unless this process serves it \
-                 already"
+                "the registry of accounts failed; requests for an account that this process does not \
+                 serve yet receive 503"
             );
         }
+    }
+
+    /// Logs that the description of an account is wrong, at most once a minute, and returns the error
+    /// of its requests.
+    pub(super) fn wrong_description(&self, app_id: &AppId, reason: &str) -> Error {
+        let app = app_id.as_str();
+        if let Some(more) = self.log_limiter.allow_line("description") {
+            tracing::error!(
+                target: "tower_wechat::layer",
+                app,
+                reason,
+                more,
+                "the description of an account is wrong; its requests receive 500, unless this \
+                 process serves an earlier description"
+            );
+        }
+        Error::configuration(format!(
+            "the description of the account {app} is wrong: {reason}"
+        ))
     }
 }
 

@@ -4,7 +4,9 @@
 mod account;
 mod accounts;
 mod builder;
+mod ending;
 mod finding;
+mod listed;
 mod made;
 mod searches;
 mod selector;

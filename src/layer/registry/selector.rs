@@ -82,6 +82,9 @@ impl AccountSelector {
     /// Selects by the first segment of the path behind `prefix`: `/prefix/APPID/…`. A path without the
     /// prefix, which some proxies remove, is selected by its first segment.
     ///
+    /// The public URL of an account's login ends with the prefix and the AppID, as in
+    /// `https://example.com/h5/wx0123456789abcdef`.
+    ///
     /// # Errors
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the prefix does not begin with a
     /// slash, or ends with one.
@@ -118,7 +121,10 @@ impl AccountSelector {
             }
             let app_id = app_id.as_ref();
             let app_id = AppId::new(app_id).map_err(|why| {
-                Error::configuration(format!("the account of the host {host}: {why}"))
+                Error::configuration(format!(
+                    "the account {app_id:?} of the host {host}: {why}; write pairs of a host and an \
+                     AppID"
+                ))
             })?;
             if hosts.insert(host.to_ascii_lowercase(), app_id).is_some() {
                 return Err(Error::configuration(format!(
@@ -268,26 +274,40 @@ impl AccountSelector {
     pub(super) fn check_login(&self, app_id: &AppId, login: &Login) -> Result<(), Error> {
         let app = app_id.as_str();
         match &self.0 {
-            Source::Path(_) => {
-                let prefix = login.public_path("/");
-                match prefix.trim_end_matches('/').ends_with(&format!("/{app}")) {
+            Source::Path(below) => {
+                let path = login.public_path("/");
+                let end = format!("{below}/{app}");
+                match path.trim_end_matches('/').ends_with(&end) {
                     true => Ok(()),
                     false => Err(Error::configuration(format!(
                         "the account {app} is selected by path, so the public URL of its login must \
-                         end with /{app}; it ends with {prefix:?}"
+                         end with {end}; it ends with {path:?}"
                     ))),
                 }
             }
             Source::Host(hosts) => {
                 let host = login.public_host();
                 let own = hosts.get(host).or_else(|| hosts.get(without_port(host)));
-                match own == Some(app_id) {
-                    true => Ok(()),
-                    false => Err(Error::configuration(format!(
-                        "the host {host} in the public URL of the login does not select its account \
-                         {app}: name it in AccountSelector::host"
-                    ))),
-                }
+                let instead = match own {
+                    Some(own) if own == app_id => return Ok(()),
+                    Some(other) => format!("the account {}", other.as_str()),
+                    None => "no account".to_owned(),
+                };
+                let mut named: Vec<_> = hosts
+                    .iter()
+                    .filter(|(_, account)| *account == app_id)
+                    .map(|(host, _)| host.as_str())
+                    .collect();
+                named.sort_unstable();
+                let named = match named.is_empty() {
+                    true => "no host".to_owned(),
+                    false => named.join(", "),
+                };
+                Err(Error::configuration(format!(
+                    "the host {host} in the public URL of the login of the account {app} selects \
+                     {instead}: name {host} in AccountSelector::host, which names {named} for the \
+                     account"
+                )))
             }
             Source::Header(_) | Source::Query(_) | Source::Function(_) => Ok(()),
         }

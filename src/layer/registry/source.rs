@@ -12,7 +12,10 @@ use crate::store::BoxFuture;
 /// A layer of several accounts asks the registry when a request names an account that this process
 /// does not serve yet. While the process serves the account, it asks again once a minute
 /// ([`refresh_interval`](super::AccountsBuilder::refresh_interval)). An account that the registry no
-/// longer returns is then gone. An account with another AppSecret or another public URL is replaced.
+/// longer returns is then gone. An account whose description has changed is replaced: its clients, its
+/// website, its page hosts, or the settings of its login, such as the cookie keys. What the functions
+/// of the description do cannot be compared, so a change in them is noticed when the account is made
+/// again: after [`Accounts::remove`](super::Accounts::remove), or when it was idle.
 ///
 /// The registry is closed: it returns an account only if the application serves that account. The AppID
 /// comes from the request, so any person can choose it.
@@ -86,6 +89,10 @@ pub trait AccountRegistry: Send + Sync + 'static {
     /// # Errors
     /// Returns an error if the search fails, so that it is unknown whether the account exists. The
     /// request fails with 503, and an account that this process serves stays.
+    ///
+    /// An error of this crate of the kind
+    /// [`Configuration`](crate::ErrorKind::Configuration) means that the account cannot be described,
+    /// for example because [`Login::new`](crate::Login::new) failed. The request fails with 500.
     fn find(
         &self,
         app_id: AppId,

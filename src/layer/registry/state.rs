@@ -1,12 +1,14 @@
 //! The state of several accounts: which the application has listed, and which this process serves.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use quick_cache::DefaultHashBuilder;
 
 use super::account::Account;
+use super::listed::ListedAccounts;
 use super::made::MadeAccount;
 use super::searches::Searches;
 use super::selector::AccountSelector;
@@ -14,6 +16,7 @@ use super::source::AnyRegistry;
 use crate::background_task::BackgroundTask;
 use crate::credential::AppId;
 use crate::error::Error;
+use crate::guarded_call::catch_panic;
 use crate::layer::account_layer::AccountParts;
 use crate::log_limiter::LogLimiter;
 use crate::store::Store;
@@ -35,15 +38,20 @@ pub(super) struct AccountsState {
     pub(super) selector: AccountSelector,
     pub(super) registry: Option<Arc<dyn AnyRegistry>>,
     pub(super) settings: AccountsSettings,
-    /// The descriptions that the application has listed.
-    listed: RwLock<HashMap<AppId, Account>>,
+    /// Locked before `searches`, `made` and `removed`, which are locked in this order. No code of the
+    /// application runs under one of these locks: neither the functions of a description, nor the
+    /// destructors of what they hold.
+    listed: RwLock<ListedAccounts>,
     /// The accounts that this process serves. The hasher has random keys, as that of the standard
     /// library, and is faster.
     made: RwLock<HashMap<AppId, Arc<MadeAccount>, DefaultHashBuilder>>,
-    /// Accounts that were removed, and whose tasks may not have ended yet. The upkeep drops them.
+    /// Accounts that this process no longer serves, and whose tasks may not have ended yet. The upkeep
+    /// drops them.
     removed: Mutex<Vec<Arc<AccountParts>>>,
     pub(super) searches: Searches,
     pub(super) upkeep: BackgroundTask,
+    /// `true` if the upkeep does not run.
+    pub(super) needs_upkeep: AtomicBool,
     pub(super) log_limiter: LogLimiter,
 }
 
@@ -53,7 +61,7 @@ impl AccountsState {
         selector: AccountSelector,
         registry: Option<Arc<dyn AnyRegistry>>,
         settings: AccountsSettings,
-        listed: HashMap<AppId, Account>,
+        listed: ListedAccounts,
     ) -> Self {
         Self {
             store,
@@ -65,6 +73,7 @@ impl AccountsState {
             removed: Mutex::default(),
             searches: Searches::default(),
             upkeep: BackgroundTask::default(),
+            needs_upkeep: AtomicBool::new(true),
             log_limiter: LogLimiter::default(),
         }
     }
@@ -78,70 +87,104 @@ impl AccountsState {
         Some(Arc::clone(&account.parts))
     }
 
+    /// Returns `true` if the upkeep does not run, for example because its runtime has ended.
+    #[inline]
+    pub(super) fn needs_upkeep(&self) -> bool {
+        self.needs_upkeep.load(Ordering::Relaxed)
+    }
+
     /// Makes a listed account. Returns `None` if the application has not listed it.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the description is wrong.
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the description is wrong, or its
+    /// functions panicked.
     pub(super) fn make_listed(&self, app_id: &str) -> Result<Option<Arc<AccountParts>>, Error> {
-        // Lists are locked before made accounts, everywhere.
-        let listed = read(&self.listed);
-        let Some((app_id, description)) = listed.get_key_value(app_id) else {
+        let found = self.read_listed().get(app_id).cloned();
+        let Some(listed) = found else {
             return Ok(None);
         };
-        // The lock is held while the account is made, so that concurrent requests make it once.
-        // Making an account does no I/O.
-        let mut made = write(&self.made);
-        if let Some(account) = made.get(app_id) {
-            return Ok(Some(Arc::clone(&account.parts)));
+        let making = listed.making.lock();
+        let making = making.unwrap_or_else(PoisonError::into_inner);
+        if let Some(parts) = self.made(app_id) {
+            return Ok(Some(parts));
         }
-        let account = self.make(description.clone(), false)?;
+        let account = self.make(listed.description.clone(), false)?;
         let parts = Arc::clone(&account.parts);
-        made.insert(app_id.clone(), Arc::new(account));
+        let now_listed = self.read_listed();
+        let now = now_listed.get(app_id);
+        if now.is_some_and(|now| Arc::ptr_eq(&now.making, &listed.making)) {
+            write(&self.made).insert(account.description.app_id().clone(), account);
+        } else {
+            // The list has changed meanwhile. This request is one that was under way.
+            self.note_removed(&parts);
+            drop(now_listed);
+            drop(account);
+        }
+        drop(making);
         Ok(Some(parts))
     }
 
-    /// Makes an account, which does not serve requests yet.
+    /// Makes an account, which does not serve requests yet. Logs why this fails.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the description is wrong, or its
+    /// functions panicked.
     pub(super) fn make(
         &self,
         description: Account,
         is_from_registry: bool,
-    ) -> Result<MadeAccount, Error> {
-        MadeAccount::new(description, &self.store, &self.selector, is_from_registry)
+    ) -> Result<Arc<MadeAccount>, Error> {
+        let app_id = description.app_id().clone();
+        let make = || MadeAccount::new(description, &self.store, &self.selector, is_from_registry);
+        let reason = match catch_panic("function of its settings", make) {
+            Ok(Ok(made)) => return Ok(Arc::new(made)),
+            Ok(Err(error)) => error.to_string(),
+            Err(panic) => panic,
+        };
+        Err(self.wrong_description(&app_id, &reason))
     }
 
-    /// Lets an account of the registry serve requests.
-    pub(super) fn keep(&self, app_id: &AppId, account: &Arc<MadeAccount>) {
-        let replaced = write(&self.made).insert(app_id.clone(), Arc::clone(account));
-        if let Some(replaced) = replaced {
-            self.lock_removed().push(Arc::clone(&replaced.parts));
-        }
+    /// Lets an account of the registry serve requests. Returns the account that it replaces.
+    pub(super) fn keep(&self, account: &Arc<MadeAccount>) -> Option<Arc<MadeAccount>> {
+        let app_id = account.description.app_id().clone();
+        let replaced = write(&self.made).insert(app_id, Arc::clone(account));
+        let parts = replaced.as_ref().map(|it| Arc::clone(&it.parts));
+        self.lock_removed().extend(parts);
+        replaced
     }
 
     /// Adds a description to the list, in place of an earlier one. An account that was made from the
     /// earlier one serves no further requests.
-    pub(super) fn list(&self, description: Account) {
+    ///
+    /// # Errors
+    /// Returns the errors of [`ListedAccounts::check_beside`].
+    pub(super) fn list(&self, description: Account) -> Result<(), Error> {
         let app_id = description.app_id().clone();
         let mut listed = write(&self.listed);
-        listed.insert(app_id.clone(), description);
-        self.stop_serving(&app_id);
+        listed.check_beside(&description, &self.store)?;
+        let replaced = listed.insert(description);
+        let stopped = self.stop_serving(&app_id);
+        drop(listed);
+        drop((replaced, stopped));
+        Ok(())
     }
 
     /// Removes an account. Returns `true` if it was listed or this process served it.
     pub(super) fn remove(&self, app_id: &AppId) -> bool {
         let mut listed = write(&self.listed);
-        let was_listed = listed.remove(app_id).is_some();
-        let was_made = self.stop_serving(app_id);
-        was_listed || was_made
+        let removed = listed.remove(app_id);
+        let stopped = self.stop_serving(app_id);
+        drop(listed);
+        removed.is_some() || stopped.is_some()
     }
 
-    /// Drops what this process has made of an account, and forgets a running search for it.
-    fn stop_serving(&self, app_id: &AppId) -> bool {
+    /// Stops serving an account, and forgets a running search for it. Returns the account.
+    fn stop_serving(&self, app_id: &AppId) -> Option<Arc<MadeAccount>> {
         self.searches.forget(app_id);
         let account = write(&self.made).remove(app_id);
-        let was_made = account.is_some();
-        let parts = account.map(|account| Arc::clone(&account.parts));
+        let parts = account.as_ref().map(|account| Arc::clone(&account.parts));
         self.lock_removed().extend(parts);
-        was_made
+        account
     }
 
     /// Drops an account if it is still `account` and no request has used it since the last check.
@@ -150,6 +193,7 @@ impl AccountsState {
         let is_same = made.get(app_id).is_some_and(|it| Arc::ptr_eq(it, account));
         if is_same && !account.is_used() {
             made.remove(app_id);
+            self.note_removed(&account.parts);
         }
     }
 
@@ -163,14 +207,14 @@ impl AccountsState {
     ) {
         let mut made = write(&self.made);
         if made.get(app_id).is_none_or(|it| !Arc::ptr_eq(it, account)) {
+            drop(made);
             return;
         }
         match by {
             Some(other) => drop(made.insert(app_id.clone(), other)),
             None => drop(made.remove(app_id)),
         }
-        drop(made);
-        self.lock_removed().push(Arc::clone(&account.parts));
+        self.note_removed(&account.parts);
     }
 
     /// Returns the accounts that this process serves.
@@ -182,17 +226,22 @@ impl AccountsState {
             .collect()
     }
 
-    /// Returns the AppIDs of the listed accounts.
-    pub(super) fn listed_app_ids(&self) -> Vec<AppId> {
-        read(&self.listed).keys().cloned().collect()
+    pub(super) fn read_listed(&self) -> RwLockReadGuard<'_, ListedAccounts> {
+        read(&self.listed)
     }
 
-    /// Takes the removed accounts whose tasks may not have ended yet.
-    pub(super) fn take_removed(&self) -> Vec<Arc<AccountParts>> {
-        std::mem::take(&mut self.lock_removed())
+    /// Notes that this process no longer serves an account, so that a shutdown waits for its tasks.
+    pub(super) fn note_removed(&self, parts: &Arc<AccountParts>) {
+        self.lock_removed().push(Arc::clone(parts));
     }
 
-    fn lock_removed(&self) -> MutexGuard<'_, Vec<Arc<AccountParts>>> {
+    /// Returns the accounts that this process no longer serves, and whose tasks may not have ended
+    /// yet.
+    pub(super) fn removed(&self) -> Vec<Arc<AccountParts>> {
+        self.lock_removed().clone()
+    }
+
+    pub(super) fn lock_removed(&self) -> MutexGuard<'_, Vec<Arc<AccountParts>>> {
         self.removed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -14,6 +14,7 @@ mod preflights;
 mod readiness;
 mod rejections;
 mod several_accounts;
+mod several_accounts_faults;
 mod unknown_accounts;
 
 use std::convert::Infallible;
