@@ -472,7 +472,7 @@ async fn a_registry_that_fails_at_the_callback_spends_no_login() {
             site.accounts.remove(&AppId::new(APPS[CLUB]).unwrap());
             for _ in 0..3 {
                 let reply = browser.visit(&callback).await;
-                reply.is_error(503, "accounts_unavailable");
+                reply.is_page(503, "服务暂时不可用");
                 let wait = reply.header("retry-after").unwrap();
                 assert!(wait.parse::<u64>().unwrap() >= 1);
                 assert!(reply.cookies().is_empty(), "{reply:?}");
