@@ -205,7 +205,7 @@ impl AccountBy {
     }
 }
 
-/// Headers with a meaning of their own in HTTP, so that none of them can hold an AppID.
+/// Headers that HTTP defines otherwise, so that none of them can hold an AppID.
 const HEADERS_OF_HTTP: [HeaderName; 14] = [
     header::ACCEPT,
     header::AUTHORIZATION,

@@ -1,4 +1,4 @@
-//! Two accounts with pages of their own, each with its own users, login and sessions.
+//! Two accounts with different pages, each with its own users, login and sessions.
 
 use axum::{Router, routing::get};
 use tower_wechat::{CookieKeys, Error, Login, UserTokens, WechatLayer, WechatUser};

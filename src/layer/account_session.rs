@@ -6,7 +6,7 @@ use crate::identity::{Identify, Identity, RequestHead};
 /// Identity that reads the session cookie of the account that was selected for the request.
 ///
 /// [`WechatLayer::for_accounts`](crate::WechatLayer::for_accounts) uses it by default. Each account has
-/// a cookie with a name and a MAC of its own, so one browser can be signed in to several accounts. A
+/// its own cookie, with another name and MAC, so one browser can be signed in to several accounts. A
 /// request of an account without a login has no user.
 ///
 /// An identity of the application may wrap it:

@@ -97,7 +97,7 @@ impl WechatLayer<AccountSession> {
     /// Creates a layer of several accounts. For each request, the layer first selects the account, and
     /// then serves the request as a layer of that account.
     ///
-    /// Each account has a login and settings of its own ([`Account`](crate::Account)), so
+    /// Each account has its own login and settings ([`Account`](crate::Account)), so
     /// [`login`](Self::login) and [`account`](Self::account) have no effect on this layer. All other
     /// settings are the same for all accounts. By default, the session cookie of the selected account
     /// identifies the user.

@@ -5,7 +5,7 @@ use crate::credential::AppId;
 
 /// The gauges of one kind of credential of an account, which have the AppID as a label.
 ///
-/// A recorder keeps each series for ever. Accounts of a dynamic registry therefore have no such
+/// A recorder never drops a series. Accounts of a dynamic registry therefore have no such
 /// gauges: their number is not bounded.
 pub(crate) struct AccountGauges {
     /// `None` if the gauges are switched off.

@@ -159,7 +159,7 @@ impl Accounts {
     }
 
     /// Logs that a request named no account of this layer, at most once a minute. A callback with a
-    /// code is logged as a warning of its own: WeChat sent a user to an address without an account.
+    /// code is logged as a separate warning: WeChat sent a user to an address without an account.
     #[cold]
     pub(in crate::layer) fn log_unknown_account(&self, head: &RequestHead<'_>) {
         unknown::log(head, &self.0.selector, &self.0.log_limiter);

@@ -32,6 +32,9 @@ use crate::login::return_to::ReturnTo;
 use crate::login::scope::Scope;
 use crate::login::state::{LoginState, unix_seconds};
 
+/// Window in which logins and retries count towards a loop: 60 seconds.
+pub(in crate::login) const LOOP_WINDOW_SECONDS: u64 = 60;
+
 /// Length of a code's fingerprint: three bytes, which suffice to distinguish a reload of a callback
 /// from another code.
 pub(super) const FINGERPRINT_BYTES: usize = 3;
@@ -90,4 +93,10 @@ pub(super) struct HistoryEntry {
     pub(super) at: u64,
     pub(super) scope: Scope,
     pub(super) status: AttemptStatus,
+}
+
+/// Returns the lowest six bytes of a login's id. The history keeps only these bytes, because they
+/// distinguish the few logins of one browser.
+pub(super) fn truncate_id(login_id: u64) -> u64 {
+    login_id & 0xffff_ffff_ffff
 }

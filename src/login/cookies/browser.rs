@@ -1,7 +1,7 @@
 //! The logins in one browser's cookies: functions that find, add and evict logins, and count recent
 //! ones.
 
-use super::attempt::{AttemptStatus, HistoryEntry, LoginAttempt};
+use super::attempt::{AttemptStatus, HistoryEntry, LOOP_WINDOW_SECONDS, LoginAttempt, truncate_id};
 use super::format::{ATTEMPT_BYTES, MAX_REPEATS};
 use super::other_accounts::OtherCookie;
 use crate::login::return_to::{MAX_RETURN_TO_BYTES, ReturnTo};
@@ -16,9 +16,6 @@ pub(super) const SLOT_PAGE_BYTES: [usize; 6] = [MAX_RETURN_TO_BYTES, 512, 168, 1
 /// Maximum number of logins in the history: ten. This many logins within [`LOOP_WINDOW_SECONDS`]
 /// are a loop, so the detection of loops needs no longer history.
 pub(in crate::login) const MAX_HISTORY_ENTRIES: usize = 10;
-
-/// Window in which logins and retries count towards a loop: 60 seconds.
-pub(in crate::login) const LOOP_WINDOW_SECONDS: u64 = 60;
 
 /// The logins of one browser, as its cookies contain them.
 #[derive(Debug, Clone)]
@@ -277,10 +274,4 @@ fn eviction_order(attempt: &LoginAttempt) -> (bool, (u64, u64)) {
         attempt.status == AttemptStatus::Open,
         attempt.state.begin_order(),
     )
-}
-
-/// Returns the lowest six bytes of a login's id. The history keeps only these bytes, because they
-/// distinguish the few logins of one browser.
-pub(super) fn truncate_id(login_id: u64) -> u64 {
-    login_id & 0xffff_ffff_ffff
 }

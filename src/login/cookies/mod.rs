@@ -36,9 +36,10 @@ use sha2::{Digest, Sha256};
 
 pub(super) use self::attempt::CodeFingerprint;
 use self::attempt::HistoryEntry;
+pub(super) use self::attempt::LOOP_WINDOW_SECONDS;
 pub(crate) use self::attempt::{AttemptStatus, LoginAttempt};
 use self::browser::SLOT_PAGE_BYTES;
-pub(super) use self::browser::{BrowserLogins, LOOP_WINDOW_SECONDS, MAX_HISTORY_ENTRIES};
+pub(super) use self::browser::{BrowserLogins, MAX_HISTORY_ENTRIES};
 use super::return_to::ReturnTo;
 use super::state::{LoginState, unix_seconds};
 use crate::bytes::encode_hex;

@@ -13,8 +13,7 @@ use std::cmp::Reverse;
 
 use http::HeaderMap;
 
-use super::attempt::AttemptStatus;
-use super::browser::{LOOP_WINDOW_SECONDS, truncate_id};
+use super::attempt::{AttemptStatus, LOOP_WINDOW_SECONDS, truncate_id};
 use super::{MAX_COOKIES_READ, format};
 use crate::identity::cookies;
 
