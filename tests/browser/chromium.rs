@@ -197,6 +197,17 @@ fn is_installed(name: &str) -> bool {
 
 impl Link {
     async fn ask(&self, session: Option<&str>, method: &str, params: Value) -> Value {
+        let answer = self.try_ask(session, method, params).await;
+        answer.unwrap_or_else(|error| panic!("{method}: {error}"))
+    }
+
+    /// Returns the result of a command, or the error that the browser answers.
+    async fn try_ask(
+        &self,
+        session: Option<&str>,
+        method: &str,
+        params: Value,
+    ) -> Result<Value, Value> {
         let (sender, answer) = oneshot::channel();
         let id = {
             let mut state = self.state.lock().unwrap();
@@ -216,8 +227,10 @@ impl Link {
         let answer = answer
             .unwrap_or_else(|_| panic!("{method}: no answer"))
             .unwrap();
-        assert!(answer["error"].is_null(), "{method}: {}", answer["error"]);
-        answer["result"].clone()
+        match &answer["error"] {
+            Value::Null => Ok(answer["result"].clone()),
+            error => Err(error.clone()),
+        }
     }
 
     fn heard(&self, message: Value) {
@@ -250,11 +263,17 @@ impl Tab {
         self.ask("Page.navigate", json!({ "url": url })).await;
     }
 
-    /// Runs a JavaScript expression in the tab and returns its value.
+    /// Runs a JavaScript expression in the tab and returns its value, or null if the tab leaves its page
+    /// meanwhile.
     pub async fn value(&self, expression: &str) -> Value {
         let params =
             json!({ "expression": expression, "returnByValue": true, "awaitPromise": true });
-        self.ask("Runtime.evaluate", params).await["result"]["value"].clone()
+        let method = "Runtime.evaluate";
+        match self.link.try_ask(Some(&self.session), method, params).await {
+            Ok(answer) => answer["result"]["value"].clone(),
+            Err(error) if error.to_string().contains("navigated or closed") => Value::Null,
+            Err(error) => panic!("{method}: {error}"),
+        }
     }
 
     pub async fn text(&self) -> String {

@@ -86,7 +86,7 @@ async fn fails_to_start(variables: &[(String, String)], what: &str) {
     assert_eq!(ended.status.code(), Some(1), "{what}: {}", ended.stderr);
     assert_eq!(ended.stderr.lines().count(), 1, "{what}: {}", ended.stderr);
     assert!(
-        ended.stderr.starts_with("demo: Redis at "),
+        ended.stderr.starts_with("demo: REDIS_URL: Redis at "),
         "{what}: {}",
         ended.stderr
     );
