@@ -3,12 +3,12 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::account::AccountTokensBuilder;
+use crate::accounts::AccountTokensBuilder;
 use crate::credential::AppId;
 use crate::error::Error;
 use crate::login::Login;
 use crate::store::Store;
-use crate::user::{UserTokens, UserTokensBuilder};
+use crate::users::{UserTokens, UserTokensBuilder};
 use crate::wechat::WechatClient;
 
 /// An account (公众号) that a layer of [several accounts](super::Accounts) serves.

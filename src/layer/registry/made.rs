@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::account::{Account, check_app_id};
 use super::selector::AccountSelector;
-use crate::account::AccountTokensBuilder;
+use crate::accounts::AccountTokensBuilder;
 use crate::error::Error;
 use crate::layer::WechatAccount;
 use crate::layer::account_layer::AccountParts;
