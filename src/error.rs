@@ -51,6 +51,12 @@ pub enum ErrorKind {
     UnknownAccount,
     /// The [`AccountRegistry`](crate::layer::AccountRegistry) fails, or does not answer in time.
     AccountsUnavailable,
+    /// The third-party platform (第三方平台) waits for WeChat's verify ticket, or for the list of its
+    /// accounts. WeChat pushes a ticket every ten minutes.
+    PlatformStarting,
+    /// The account is not authorized to the third-party platform (第三方平台) any more, or the platform
+    /// has lost its refresh token. The owner of the account has to authorize it again.
+    AccountNotAuthorized,
     /// The configuration of the program is wrong. No retry helps.
     Configuration,
     /// The application rejected a request with [`Rejection::new`](crate::Rejection::new). No
@@ -74,6 +80,8 @@ impl ErrorKind {
             Self::BadRequest => "bad_request",
             Self::UnknownAccount => "unknown_account",
             Self::AccountsUnavailable => "accounts_unavailable",
+            Self::PlatformStarting => "platform_starting",
+            Self::AccountNotAuthorized => "account_not_authorised",
             Self::Configuration => "configuration",
             Self::Application => "application",
         }
@@ -90,6 +98,8 @@ impl ErrorKind {
             Self::Configuration | Self::Application => StatusCode::INTERNAL_SERVER_ERROR,
             Self::WechatRefused
             | Self::AccountsUnavailable
+            | Self::PlatformStarting
+            | Self::AccountNotAuthorized
             | Self::StoreUnavailable
             | Self::WechatUnavailable
             | Self::WechatConfig

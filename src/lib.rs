@@ -149,6 +149,8 @@ mod log_limiter;
 pub mod login;
 mod metrics;
 mod navigation;
+#[cfg(feature = "platform")]
+mod platform;
 mod provider;
 mod shrink;
 #[cfg(feature = "simulator")]

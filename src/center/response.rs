@@ -89,6 +89,8 @@ pub(super) fn error(error: &Error) -> CenterResponse {
         | ErrorKind::LoginDenied
         | ErrorKind::UnknownAccount
         | ErrorKind::AccountsUnavailable
+        | ErrorKind::PlatformStarting
+        | ErrorKind::AccountNotAuthorized
         | ErrorKind::Configuration
         | ErrorKind::Application => ErrorKind::WechatUnavailable,
     };

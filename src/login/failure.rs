@@ -92,8 +92,15 @@ impl LoginFailure {
         Some(match (error.kind(), error.recommended_action()) {
             (ErrorKind::LoginRequired, _) => return None,
             (_, Some(RecommendedAction::DenyUser)) => Self::Blocked,
-            (ErrorKind::WechatConfig | ErrorKind::Configuration, _) => Self::Misconfigured,
-            (ErrorKind::WechatUnavailable, _) => Self::WechatUnavailable,
+            (
+                ErrorKind::WechatConfig
+                | ErrorKind::Configuration
+                | ErrorKind::AccountNotAuthorized,
+                _,
+            ) => Self::Misconfigured,
+            (ErrorKind::WechatUnavailable | ErrorKind::PlatformStarting, _) => {
+                Self::WechatUnavailable
+            }
             (ErrorKind::StoreUnavailable, _) => Self::StoreUnavailable,
             (
                 ErrorKind::TokenRefused
@@ -113,10 +120,11 @@ impl LoginFailure {
     pub(crate) fn from_page_error(kind: ErrorKind) -> Option<Self> {
         Some(match kind {
             ErrorKind::StoreUnavailable | ErrorKind::AccountsUnavailable => Self::StoreUnavailable,
-            ErrorKind::WechatUnavailable | ErrorKind::TokenRefused | ErrorKind::WechatRefused => {
-                Self::WechatUnavailable
-            }
-            ErrorKind::WechatConfig => Self::Misconfigured,
+            ErrorKind::WechatUnavailable
+            | ErrorKind::TokenRefused
+            | ErrorKind::WechatRefused
+            | ErrorKind::PlatformStarting => Self::WechatUnavailable,
+            ErrorKind::WechatConfig | ErrorKind::AccountNotAuthorized => Self::Misconfigured,
             ErrorKind::BadRequest => Self::BadRequest,
             ErrorKind::LoginRequired
             | ErrorKind::InvalidState

@@ -18,6 +18,8 @@ pub(crate) fn classify(error: Error) -> RenewalFailure {
         ErrorKind::WechatUnavailable | ErrorKind::StoreUnavailable => {
             RenewalFailure::Transient(error)
         }
+        // A missing credential of the platform. No call was made.
+        ErrorKind::PlatformStarting => RenewalFailure::Dependency(error),
         ErrorKind::LoginRequired
         | ErrorKind::TokenRefused
         | ErrorKind::WechatRefused
@@ -26,6 +28,7 @@ pub(crate) fn classify(error: Error) -> RenewalFailure {
         | ErrorKind::BadRequest
         | ErrorKind::UnknownAccount
         | ErrorKind::AccountsUnavailable
+        | ErrorKind::AccountNotAuthorized
         | ErrorKind::Configuration
         | ErrorKind::Application => {
             let wait = error.retry_after().unwrap_or_default();

@@ -88,6 +88,12 @@ impl RenewalTask<'_> {
                 lease.release().await;
                 CommitOutcome::Done(self.if_unexpired(usable).ok_or(error))
             }
+            Err(RenewalFailure::Dependency(error)) => {
+                metrics::record_renewal(kind, "dependency");
+                tracing::debug!(target: "tower_wechat::renewal", %app, kind, user = ?self.call.id, duration_ms, %error, "a renewal waits for another credential");
+                lease.release().await;
+                CommitOutcome::Done(self.if_unexpired(usable).ok_or(error))
+            }
             Err(RenewalFailure::Operator(error)) => {
                 metrics::record_renewal(kind, "operator");
                 let (was_logged, until) = self.provider.failures.open_circuit(&error, self.now());

@@ -44,6 +44,10 @@ pub(crate) enum RenewalFailure {
     InvalidGrant(Error),
     /// A retry may succeed. The engine backs off and keeps the stored record.
     Transient(Error),
+    /// The renewal needs another credential, which is not available. The source has not called WeChat
+    /// for this credential. The engine records no failure, because the engine of the other credential
+    /// backs off itself. The next request tries again.
+    Dependency(Error),
     /// Only the operator can fix the cause. The engine opens the circuit of the account for 30
     /// seconds or longer, and logs the error once.
     Operator(Error),

@@ -162,7 +162,14 @@ impl AccountsState {
             Ok(Ok(found)) => return Ok(found),
             Ok(Err(error)) => match error.downcast_ref::<Error>() {
                 // An error of this crate tells its own kind, such as a store that does not answer.
-                Some(error) if error.kind() == ErrorKind::AccountsUnavailable => {
+                Some(error)
+                    if matches!(
+                        error.kind(),
+                        ErrorKind::AccountsUnavailable
+                            | ErrorKind::PlatformStarting
+                            | ErrorKind::AccountNotAuthorized
+                    ) =>
+                {
                     return Err(error.clone());
                 }
                 Some(error) if error.kind() == ErrorKind::Configuration => {

@@ -138,6 +138,12 @@ impl Rejection {
             ErrorKind::AccountsUnavailable => {
                 "The accounts of this service cannot be read. Try again soon."
             }
+            ErrorKind::PlatformStarting => {
+                "This service waits for WeChat before it can start. Try again in some minutes."
+            }
+            ErrorKind::AccountNotAuthorized => {
+                "This account does not allow the service at the moment."
+            }
             ErrorKind::Application => "The service does not accept this.",
             ErrorKind::WechatUnavailable | ErrorKind::TokenRefused | ErrorKind::WechatRefused => {
                 "WeChat does not answer. Try again soon."
@@ -201,6 +207,8 @@ impl From<&Error> for Rejection {
             | ErrorKind::LoginDenied
             | ErrorKind::UnknownAccount
             | ErrorKind::AccountsUnavailable
+            | ErrorKind::PlatformStarting
+            | ErrorKind::AccountNotAuthorized
             | ErrorKind::Configuration
             | ErrorKind::Application => rejection,
         }

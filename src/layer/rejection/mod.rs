@@ -316,6 +316,8 @@ impl Rejection {
             | ErrorKind::BadRequest
             | ErrorKind::UnknownAccount
             | ErrorKind::AccountsUnavailable
+            | ErrorKind::PlatformStarting
+            | ErrorKind::AccountNotAuthorized
             | ErrorKind::Configuration
             | ErrorKind::Application => RequestOutcome::Rejected,
         }

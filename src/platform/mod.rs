@@ -1,0 +1,4 @@
+//! The third-party platform (第三方平台): accounts (公众号) that their owners have authorized to it.
+
+#[allow(dead_code)]
+mod event;
