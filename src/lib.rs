@@ -150,7 +150,8 @@ pub mod login;
 mod metrics;
 mod navigation;
 #[cfg(feature = "platform")]
-mod platform;
+#[cfg_attr(docsrs, doc(cfg(feature = "platform")))]
+pub mod platform;
 mod provider;
 mod shrink;
 #[cfg(feature = "simulator")]

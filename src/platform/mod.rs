@@ -2,3 +2,6 @@
 
 #[allow(dead_code)]
 mod event;
+pub(crate) mod push;
+
+pub use self::push::PushKeys;
