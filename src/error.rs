@@ -197,6 +197,8 @@ struct Inner {
     retry_after: Option<Duration>,
     recommended_action: Option<RecommendedAction>,
     store_diagnosis: StoreDiagnosis,
+    /// `true` if a call to WeChat was not made because another credential was not available.
+    missing_prerequisite: bool,
 }
 
 /// What a store error means for an operator: its cause, and whether reads still work.
@@ -218,6 +220,7 @@ impl Error {
             retry_after: None,
             recommended_action: None,
             store_diagnosis: StoreDiagnosis::default(),
+            missing_prerequisite: false,
         }))
     }
 
@@ -284,14 +287,38 @@ impl Error {
     /// its clones stay unchanged.
     pub(crate) fn clone_with_retry_after(&self, retry_after: Duration) -> Self {
         Self(Arc::new(Inner {
+            retry_after: Some(retry_after),
+            ..self.clone_inner()
+        }))
+    }
+
+    /// Returns a copy that is marked as the error of a missing prerequisite: another credential, on
+    /// which a call depends, is not available, and the call was not made.
+    #[cfg(feature = "platform")]
+    pub(crate) fn as_missing_prerequisite(&self) -> Self {
+        Self(Arc::new(Inner {
+            missing_prerequisite: true,
+            ..self.clone_inner()
+        }))
+    }
+
+    /// Returns `true` if a call was not made because another credential, on which the call depends,
+    /// is not available.
+    pub(crate) fn is_missing_prerequisite(&self) -> bool {
+        self.0.missing_prerequisite || self.kind() == ErrorKind::PlatformStarting
+    }
+
+    fn clone_inner(&self) -> Inner {
+        Inner {
             kind: self.kind(),
             message: self.0.message.clone(),
             errcode: self.0.errcode,
             rid: self.0.rid.clone(),
-            retry_after: Some(retry_after),
+            retry_after: self.0.retry_after,
             recommended_action: self.0.recommended_action,
             store_diagnosis: self.0.store_diagnosis,
-        }))
+            missing_prerequisite: self.0.missing_prerequisite,
+        }
     }
 
     /// Returns the kind of the error.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::client::{Inner, WechatClient};
+use super::credentials::Credentials;
 use super::http::{self, API_URL, BaseUrl};
 use super::proxy;
 use super::transport::Transport;
@@ -202,12 +203,14 @@ impl WechatClientBuilder {
             hosts: hosts.into(),
             proxy_address: via,
             app_id,
+            component: None,
             timeout: self.timeout,
             total_timeout: self.total_timeout,
             clock: self.clock,
         };
         let open_url = open_url.as_str().into();
-        Ok(WechatClient::from_parts(transport, self.secret, open_url))
+        let credentials = Credentials::Secret(self.secret);
+        Ok(WechatClient::from_parts(transport, credentials, open_url))
     }
 }
 
@@ -258,9 +261,10 @@ impl WechatClient {
     ) -> Result<Self, Error> {
         let secret = secret.into();
         let app_id = check_account(app_id.as_ref(), &secret)?;
-        let transport = self.inner.transport.for_account(app_id);
+        let transport = self.inner.transport.for_account(app_id, None);
         let open_url = Arc::clone(&self.inner.open_url);
-        Ok(Self::from_parts(transport, secret, open_url))
+        let credentials = Credentials::Secret(secret);
+        Ok(Self::from_parts(transport, credentials, open_url))
     }
 
     /// Creates a client whose calls fail at once, for users of the feature `testing`.
@@ -275,11 +279,15 @@ impl WechatClient {
         Ok(client)
     }
 
-    fn from_parts(transport: Transport, secret: AppSecret, open_url: Arc<str>) -> Self {
+    pub(super) fn from_parts(
+        transport: Transport,
+        credentials: Credentials,
+        open_url: Arc<str>,
+    ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 transport,
-                secret,
+                credentials,
                 open_url,
             }),
         }
@@ -362,7 +370,7 @@ mod tests {
         assert_eq!(two.proxy_address.as_deref(), Some("127.0.0.1:3"));
         assert_eq!(two.timeout, Duration::from_secs(1));
         assert_eq!(two.total_timeout, Duration::from_secs(3));
-        assert_eq!(second.inner.secret.expose(), "other");
+        assert_eq!(second.secret("path").unwrap().expose(), "other");
         for (app_id, secret, text) in [
             ("", "other", "AppID"),
             ("wx 2", "other", "AppID"),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::json;
 
+use super::credentials::Credentials;
 use super::errcode::Endpoint;
 use super::redaction::Redactor;
 use super::reply::ReplyFields;
@@ -16,7 +17,7 @@ use crate::error::{Error, ErrorKind, RecommendedAction};
 
 /// Maximum length of a login code: 2,048 bytes. WeCom documents 512 bytes, and the documentation of
 /// Official Accounts states no maximum.
-const MAX_CODE_BYTES: usize = 2_048;
+pub(super) const MAX_CODE_BYTES: usize = 2_048;
 
 /// The HTTP client of WeChat's API, for one account (公众号).
 ///
@@ -74,7 +75,7 @@ pub struct WechatClient {
 
 pub(super) struct Inner {
     pub(super) transport: Transport,
-    pub(super) secret: AppSecret,
+    pub(super) credentials: Credentials,
     pub(super) open_url: Arc<str>,
 }
 
@@ -88,7 +89,7 @@ impl WechatClient {
     /// and timeouts. Compares the AppSecret in constant time. The clock does not count.
     pub(crate) fn has_same_settings(&self, other: &Self) -> bool {
         let (own, others) = (&self.inner, &other.inner);
-        own.secret == others.secret
+        own.credentials == others.credentials
             && own.open_url == others.open_url
             && own.transport.has_same_settings(&others.transport)
     }
@@ -118,7 +119,11 @@ impl WechatClient {
             let text = format!("{PATH}: the code is longer than {MAX_CODE_BYTES} bytes");
             return Err(Error::new(ErrorKind::BadRequest, text));
         }
-        let secret = self.inner.secret.expose();
+        #[cfg(feature = "platform")]
+        if let Some(authority) = self.platform_authority() {
+            return self.exchange_code_on_behalf(authority, code).await;
+        }
+        let secret = self.secret(PATH)?.expose();
         let call = ApiRequest {
             endpoint: Endpoint::CodeExchange,
             path: PATH,
@@ -129,12 +134,11 @@ impl WechatClient {
                 ("grant_type", "authorization_code"),
             ],
             body: None,
+            account: None,
             retryable: false,
             redactor: Redactor::new([secret, code]),
         };
-        self.inner
-            .transport
-            .send(&call, UserTokenResponse::from_code_exchange)
+        self.send(&call, UserTokenResponse::from_code_exchange)
             .await
     }
 
@@ -155,6 +159,10 @@ impl WechatClient {
         if token.is_empty() {
             return Err(login_required(format!("{PATH}: there is no refresh token")));
         }
+        #[cfg(feature = "platform")]
+        if let Some(authority) = self.platform_authority() {
+            return self.refresh_user_token_on_behalf(authority, token).await;
+        }
         let call = ApiRequest {
             endpoint: Endpoint::UserRefresh,
             path: PATH,
@@ -164,12 +172,11 @@ impl WechatClient {
                 ("refresh_token", token),
             ],
             body: None,
+            account: None,
             retryable: true,
             redactor: Redactor::new([token]),
         };
-        self.inner
-            .transport
-            .send(&call, UserTokenResponse::from_refresh)
+        self.send(&call, UserTokenResponse::from_refresh)
             .await
     }
 
@@ -189,7 +196,7 @@ impl WechatClient {
         call.query.push(("openid", openid));
         call.query.push(("lang", language.as_str()));
         let read = |fields: &ReplyFields| UserInfo::from_reply(openid, fields);
-        self.inner.transport.send(&call, read).await
+        self.send(&call, read).await
     }
 
     /// Checks with WeChat that a user's access token is valid (`sns/auth`).
@@ -200,7 +207,7 @@ impl WechatClient {
     pub async fn check_user_token(&self, token: &AccessToken, openid: &str) -> Result<(), Error> {
         let mut call = token_request(Endpoint::UserCall, "sns/auth", token);
         call.query.push(("openid", openid));
-        self.inner.transport.send(&call, |_| Ok(())).await
+        self.send(&call, |_| Ok(())).await
     }
 
     /// Issues a new access token of the account (`cgi-bin/token`).
@@ -213,16 +220,15 @@ impl WechatClient {
     /// # Errors
     /// The errors listed at [`WechatClient`].
     pub async fn account_token(&self) -> Result<AccountTokenResponse, Error> {
-        let mut call = self.account_token_request("cgi-bin/token");
+        const PATH: &str = "cgi-bin/token";
+        let secret = self.secret(PATH)?.expose();
+        let mut call = account_token_request(PATH, secret);
         call.query = vec![
             ("grant_type", "client_credential"),
             ("appid", self.app_id().as_str()),
-            ("secret", self.inner.secret.expose()),
+            ("secret", secret),
         ];
-        self.inner
-            .transport
-            .send(&call, AccountTokenResponse::from_reply)
-            .await
+        self.send(&call, AccountTokenResponse::from_reply).await
     }
 
     /// Returns the access token of the account (`cgi-bin/stable_token`).
@@ -234,33 +240,19 @@ impl WechatClient {
     /// # Errors
     /// The errors listed at [`WechatClient`].
     pub async fn stable_account_token(&self, force: bool) -> Result<AccountTokenResponse, Error> {
+        const PATH: &str = "cgi-bin/stable_token";
+        let secret = self.secret(PATH)?.expose();
         let body = json!({
             "grant_type": "client_credential",
             "appid": self.app_id().as_str(),
-            "secret": self.inner.secret.expose(),
+            "secret": secret,
             "force_refresh": force,
         });
-        let mut call = self.account_token_request("cgi-bin/stable_token");
+        let mut call = account_token_request(PATH, secret);
         call.body = Some(body.to_string().into_bytes());
         // Each forced call revokes a token, and WeChat allows 20 such calls a day.
         call.retryable = !force;
-        self.inner
-            .transport
-            .send(&call, AccountTokenResponse::from_reply)
-            .await
-    }
-
-    /// Returns a request for the account's token, to which the caller adds the AppSecret. The
-    /// redactor of the request removes the AppSecret from texts.
-    fn account_token_request<'a>(&'a self, path: &'a str) -> ApiRequest<'a> {
-        ApiRequest {
-            endpoint: Endpoint::AccountToken,
-            path,
-            query: Vec::new(),
-            body: None,
-            retryable: true,
-            redactor: Redactor::new([self.inner.secret.expose()]),
-        }
+        self.send(&call, AccountTokenResponse::from_reply).await
     }
 
     /// Returns the `jsapi_ticket` (`cgi-bin/ticket/getticket`), for an access token of the account.
@@ -270,9 +262,7 @@ impl WechatClient {
     pub async fn jsapi_ticket(&self, token: &AccessToken) -> Result<JsapiTicketResponse, Error> {
         let mut call = token_request(Endpoint::AccountCall, "cgi-bin/ticket/getticket", token);
         call.query.push(("type", "jsapi"));
-        self.inner
-            .transport
-            .send(&call, JsapiTicketResponse::from_reply)
+        self.send(&call, JsapiTicketResponse::from_reply)
             .await
     }
 }
@@ -290,6 +280,20 @@ fn login_required(message: String) -> Error {
     Error::new(ErrorKind::LoginRequired, message).with_recommended_action(RecommendedAction::LogIn)
 }
 
+/// Returns a request for the account's token, to which the caller adds the AppSecret. The redactor
+/// of the request removes the AppSecret from texts.
+fn account_token_request<'a>(path: &'a str, secret: &'a str) -> ApiRequest<'a> {
+    ApiRequest {
+        endpoint: Endpoint::AccountToken,
+        path,
+        query: Vec::new(),
+        body: None,
+        account: None,
+        retryable: true,
+        redactor: Redactor::new([secret]),
+    }
+}
+
 /// Returns a GET request with an access token in its query.
 pub(super) fn token_request<'a>(
     endpoint: Endpoint,
@@ -301,6 +305,7 @@ pub(super) fn token_request<'a>(
         path,
         query: vec![("access_token", token.expose())],
         body: None,
+            account: None,
         retryable: true,
         redactor: Redactor::new([token.expose()]),
     }

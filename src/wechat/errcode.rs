@@ -8,8 +8,13 @@ use crate::error::{Error, ErrorKind, RecommendedAction};
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
+/// The account has not authorized the platform, or not any more.
+#[cfg(feature = "platform")]
+pub(crate) const NOT_AUTHORIZED: i64 = 61003;
+
 /// A family of API endpoints, within which an errcode has one meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "platform"), allow(dead_code))] // the calls of a platform
 pub(crate) enum Endpoint {
     /// The exchange of a login code (`sns/oauth2/access_token`), which carries the AppSecret and
     /// the code.
@@ -25,16 +30,32 @@ pub(crate) enum Endpoint {
     AccountToken,
     /// Any other call of an API, which carries the account's access token.
     AccountCall,
+    /// A call that carries the AppSecret of a third-party platform (`api_component_token`,
+    /// `api_start_push_ticket`).
+    ComponentToken,
+    /// Any other call under `cgi-bin/component/`, which carries a component token.
+    ComponentCall,
+    /// The exchange of a login code on behalf of an account (`sns/oauth2/component/access_token`),
+    /// which carries the code and a component token.
+    ComponentCodeExchange,
+    /// The refresh of a user's tokens on behalf of an account
+    /// (`sns/oauth2/component/refresh_token`), which carries the refresh token and a component
+    /// token.
+    ComponentUserRefresh,
 }
 
 #[cfg(any(test, fuzzing))]
 impl Endpoint {
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::CodeExchange,
         Self::UserRefresh,
         Self::UserCall,
         Self::AccountToken,
         Self::AccountCall,
+        Self::ComponentToken,
+        Self::ComponentCall,
+        Self::ComponentCodeExchange,
+        Self::ComponentUserRefresh,
     ];
 }
 

@@ -167,7 +167,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_errcode_becomes_an_error(errcode: i64, errmsg: String, now: i64, which in 0usize..5) {
+        fn every_errcode_becomes_an_error(errcode: i64, errmsg: String, now: i64, which in 0..Endpoint::ALL.len()) {
             let error = error_for(errcode, &errmsg, Endpoint::ALL[which], now);
             prop_assert_eq!(error.errcode(), Some(errcode));
             prop_assert!(!error.to_string().chars().any(char::is_control));

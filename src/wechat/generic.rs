@@ -90,11 +90,7 @@ impl WechatClient {
     }
 
     async fn call_json<T: DeserializeOwned>(&self, call: &ApiRequest<'_>) -> Result<T, Error> {
-        let fields = self
-            .inner
-            .transport
-            .send(call, |fields| Ok(fields.clone()))
-            .await?;
+        let fields = self.send(call, |fields| Ok(fields.clone())).await?;
         serde_json::from_value(Value::Object(fields)).map_err(|mismatch| {
             let why = redact_quoted(&mismatch.to_string());
             let why = call.redactor.redact(&why, MAX_JSON_ERROR_CHARS);

@@ -7,10 +7,19 @@
 
 mod builder;
 mod client;
+#[allow(dead_code)] // the platform calls it soon
+#[cfg(feature = "platform")]
+mod component;
+#[cfg(feature = "platform")]
+mod component_reply;
+mod credentials;
 pub(crate) mod errcode;
 pub(crate) mod error_text;
 mod generic;
 mod http;
+#[allow(dead_code)] // the platform calls it soon
+#[cfg(feature = "platform")]
+mod on_behalf;
 mod proxy;
 pub(crate) mod redaction;
 pub(crate) mod reply;
@@ -23,6 +32,14 @@ mod user_info;
 pub use builder::WechatClientBuilder;
 pub use client::WechatClient;
 pub(crate) use errcode::with_renewal_delay;
+#[allow(unused_imports)] // the platform imports them soon
+#[cfg(feature = "platform")]
+pub(crate) use component::{
+    AuthorizerGrant, AuthorizerPage, AuthorizerToken, ListedAuthorizer, PreAuthCode,
+};
 pub(crate) use http::{build_http_client, parse_base_url, root_cause};
+#[allow(unused_imports)] // the platform imports them soon
+#[cfg(feature = "platform")]
+pub(crate) use on_behalf::PlatformAuthority;
 pub use token_response::{AccountTokenResponse, JsapiTicketResponse, UserTokenResponse};
 pub use user_info::{Language, UserInfo};

@@ -208,7 +208,9 @@ pub(super) fn optional_refresh_token(
     Ok(optional_token(fields, "refresh_token")?.map(RefreshToken::from))
 }
 
-fn optional_token<'a>(
+/// Returns the token in this field, or `None` if the field is missing or empty. A malformed token is
+/// an error.
+pub(super) fn optional_token<'a>(
     fields: &'a ReplyFields,
     name: &'static str,
 ) -> Result<Option<&'a str>, InvalidReply> {

@@ -191,7 +191,7 @@ impl JsapiTicketResponse {
     }
 }
 
-fn parse_expires_in(fields: &ReplyFields) -> Option<i64> {
+pub(super) fn parse_expires_in(fields: &ReplyFields) -> Option<i64> {
     fields.get("expires_in").and_then(reply::parse_integer)
 }
 

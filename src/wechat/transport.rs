@@ -55,6 +55,9 @@ pub(super) struct ApiRequest<'a> {
     pub(super) query: Vec<(&'a str, &'a str)>,
     /// The JSON body of a POST. A request without a body is a GET.
     pub(super) body: Option<Vec<u8>>,
+    /// The account that the body names, in a call of a platform. `None` if the call concerns the
+    /// account of the client.
+    pub(super) account: Option<&'a AppId>,
     /// `true` if the request may be sent to another host although WeChat may have executed it.
     pub(super) retryable: bool,
     /// Removes the secrets of the request from error texts.
@@ -77,6 +80,8 @@ pub(super) struct Transport {
     /// `host:port` of the proxy, for error texts, if the client uses a proxy.
     pub(super) proxy_address: Option<Arc<str>>,
     pub(super) app_id: AppId,
+    /// The AppID of the platform in whose name the calls are made, if they are.
+    pub(super) component: Option<AppId>,
     pub(super) timeout: Duration,
     pub(super) total_timeout: Duration,
     pub(super) clock: Clock,
@@ -94,19 +99,21 @@ impl Transport {
                 .collect()
         };
         self.app_id == other.app_id
+            && self.component == other.component
             && urls(self) == urls(other)
             && self.proxy_address == other.proxy_address
             && (self.timeout, self.total_timeout) == (other.timeout, other.total_timeout)
     }
 
     /// Returns the transport of another account: the same settings, and the same HTTP client with
-    /// its connections.
-    pub(super) fn for_account(&self, app_id: AppId) -> Self {
+    /// its connections. `component` is the platform in whose name the calls are made, if they are.
+    pub(super) fn for_account(&self, app_id: AppId, component: Option<AppId>) -> Self {
         Self {
             http: self.http.clone(),
             hosts: Arc::clone(&self.hosts),
             proxy_address: self.proxy_address.clone(),
             app_id,
+            component,
             timeout: self.timeout,
             total_timeout: self.total_timeout,
             clock: self.clock.clone(),
@@ -158,9 +165,14 @@ impl Transport {
         let action = match call.endpoint {
             _ if call.retryable || !outcome_unknown => RecommendedAction::Retry,
             // WeChat may already have accepted the code, and accepts a code only once.
-            Endpoint::CodeExchange => RecommendedAction::LogIn,
-            Endpoint::AccountToken | Endpoint::UserRefresh => RecommendedAction::Retry,
-            Endpoint::UserCall | Endpoint::AccountCall => RecommendedAction::PassThrough,
+            Endpoint::CodeExchange | Endpoint::ComponentCodeExchange => RecommendedAction::LogIn,
+            Endpoint::AccountToken
+            | Endpoint::UserRefresh
+            | Endpoint::ComponentUserRefresh
+            | Endpoint::ComponentToken => RecommendedAction::Retry,
+            Endpoint::UserCall | Endpoint::AccountCall | Endpoint::ComponentCall => {
+                RecommendedAction::PassThrough
+            }
         };
         let text = format!("{}: {}", call.path, failures.join("; "));
         Err(Error::new(ErrorKind::WechatUnavailable, text).with_recommended_action(action))
@@ -304,7 +316,7 @@ impl Transport {
             let context = ErrorContext {
                 endpoint: call.endpoint,
                 path: call.path,
-                app_id: &self.app_id,
+                app_id: call.account.unwrap_or(&self.app_id),
                 redactor: &call.redactor,
                 now: self.clock.now(),
             };

@@ -1,0 +1,128 @@
+//! Parsers of the replies to a platform's calls. They accept numbers as strings, and tokens that are
+//! missing or empty where WeChat omits them.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::component::{
+    AuthorizerGrant, AuthorizerPage, AuthorizerToken, ListedAuthorizer, PreAuthCode,
+};
+use super::reply::{self, InvalidReply, ReplyFields};
+use super::token_response::{AccountTokenResponse, parse_expires_in};
+use crate::clock::Timestamp;
+use crate::credential::{AppId, RefreshToken};
+
+/// Maximum lifetime of a `pre_auth_code`: 30 minutes, as WeChat's documentation says in its text.
+const MAX_PRE_AUTH_CODE_LIFETIME: Duration = Duration::from_secs(1_800);
+
+/// Lifetime of a `pre_auth_code` whose reply names none: ten minutes, as in the documentation's
+/// sample.
+const DEFAULT_PRE_AUTH_CODE_LIFETIME: Duration = Duration::from_secs(600);
+
+/// Parses the reply of `api_component_token`.
+pub(super) fn component_token(fields: &ReplyFields) -> Result<AccountTokenResponse, InvalidReply> {
+    Ok(AccountTokenResponse {
+        access_token: reply::required_token(fields, "component_access_token")?,
+        expires_in: parse_expires_in(fields),
+    })
+}
+
+/// Parses the reply of `api_create_preauthcode`.
+pub(super) fn pre_auth_code(fields: &ReplyFields) -> Result<PreAuthCode, InvalidReply> {
+    let code = reply::optional_token(fields, "pre_auth_code")?;
+    let code = code.ok_or(InvalidReply::MissingField("pre_auth_code"))?;
+    let expires_in = parse_expires_in(fields)
+        .and_then(|seconds| u64::try_from(seconds).ok())
+        .filter(|seconds| *seconds > 0)
+        .map_or(DEFAULT_PRE_AUTH_CODE_LIFETIME, Duration::from_secs);
+    Ok(PreAuthCode {
+        code: RefreshToken::from(code),
+        expires_in: expires_in.min(MAX_PRE_AUTH_CODE_LIFETIME),
+    })
+}
+
+/// Parses the reply of `api_query_auth`.
+pub(super) fn grant(fields: &ReplyFields) -> Result<AuthorizerGrant, InvalidReply> {
+    let Some(Value::Object(info)) = fields.get("authorization_info") else {
+        return Err(InvalidReply::MissingField("authorization_info"));
+    };
+    let app_id = app_id(info).ok_or(InvalidReply::MissingField("authorizer_appid"))?;
+    let access_token = reply::optional_token(info, "authorizer_access_token")?;
+    Ok(AuthorizerGrant {
+        app_id,
+        access_token: access_token.map(Into::into),
+        expires_in: parse_expires_in(info),
+        refresh_token: refresh_token(info, "authorizer_refresh_token")?,
+        permissions: permissions(info),
+    })
+}
+
+/// Parses the reply of `api_authorizer_token`.
+pub(super) fn authorizer_token(fields: &ReplyFields) -> Result<AuthorizerToken, InvalidReply> {
+    Ok(AuthorizerToken {
+        access_token: reply::required_token(fields, "authorizer_access_token")?,
+        expires_in: parse_expires_in(fields),
+        refresh_token: refresh_token(fields, "authorizer_refresh_token")?,
+    })
+}
+
+/// Parses the reply of `api_get_authorizer_list`. Entries without a valid AppID are skipped. The
+/// reply of a platform without accounts may lack the list.
+pub(super) fn page(fields: &ReplyFields) -> Result<AuthorizerPage, InvalidReply> {
+    let total = fields.get("total_count").and_then(reply::parse_integer);
+    let total = total.ok_or(InvalidReply::MissingField("total_count"))?;
+    let list = match fields.get("list") {
+        None | Some(Value::Null) => &[][..],
+        Some(Value::Array(list)) => list.as_slice(),
+        Some(_) => return Err(InvalidReply::MissingField("list")),
+    };
+    let mut accounts = Vec::with_capacity(list.len());
+    for entry in list.iter().filter_map(Value::as_object) {
+        let Some(app_id) = app_id(entry) else {
+            continue;
+        };
+        accounts.push(ListedAuthorizer {
+            app_id,
+            // A malformed token must not hide the other accounts.
+            refresh_token: refresh_token(entry, "refresh_token").unwrap_or(None),
+            auth_time: auth_time(entry),
+        });
+    }
+    Ok(AuthorizerPage {
+        total: u64::try_from(total).unwrap_or(0),
+        entries: u32::try_from(list.len()).unwrap_or(u32::MAX),
+        accounts,
+    })
+}
+
+fn app_id(fields: &ReplyFields) -> Option<AppId> {
+    let text = reply::non_empty_text(fields, "authorizer_appid")?;
+    AppId::new(text).ok()
+}
+
+/// Returns a refresh token, or `None` if the field is missing or empty.
+fn refresh_token(
+    fields: &ReplyFields,
+    name: &'static str,
+) -> Result<Option<RefreshToken>, InvalidReply> {
+    Ok(reply::optional_token(fields, name)?.map(RefreshToken::from))
+}
+
+/// Returns the ids of the permission sets, without those that are no numbers.
+fn permissions(info: &ReplyFields) -> Vec<u32> {
+    let sets = info.get("func_info").and_then(Value::as_array);
+    let sets = sets.map(Vec::as_slice).unwrap_or_default();
+    sets.iter()
+        .filter_map(|set| set.get("funcscope_category")?.get("id"))
+        .filter_map(|id| u32::try_from(reply::parse_integer(id)?).ok())
+        .collect()
+}
+
+/// Returns the time of the last authorization, which WeChat sends in seconds. An implausible number
+/// counts as missing.
+fn auth_time(entry: &ReplyFields) -> Option<Timestamp> {
+    let seconds = entry.get("auth_time").and_then(reply::parse_integer)?;
+    let time = Timestamp::from_millis(seconds.checked_mul(1_000)?);
+    (seconds > 0 && time.is_plausible()).then_some(time)
+}
