@@ -13,14 +13,19 @@ pub(crate) const UNKNOWN_ERRCODE_PAUSE: Duration = Duration::from_secs(30);
 /// Classifies an error of a call that fetches a credential of the account. Such a credential needs
 /// no user, so no error is an [`InvalidGrant`](RenewalFailure::InvalidGrant).
 pub(crate) fn classify(error: Error) -> RenewalFailure {
+    if error.is_missing_prerequisite() {
+        return RenewalFailure::Dependency(error);
+    }
     match error.kind() {
-        ErrorKind::WechatConfig => RenewalFailure::Operator(with_renewal_delay(error)),
+        // Only the account's owner can authorize the platform again.
+        ErrorKind::WechatConfig | ErrorKind::AccountNotAuthorized => {
+            RenewalFailure::Operator(with_renewal_delay(error))
+        }
         ErrorKind::WechatUnavailable | ErrorKind::StoreUnavailable => {
             RenewalFailure::Transient(error)
         }
-        // A missing credential of the platform. No call was made.
-        ErrorKind::PlatformStarting => RenewalFailure::Dependency(error),
         ErrorKind::LoginRequired
+        | ErrorKind::PlatformStarting
         | ErrorKind::TokenRefused
         | ErrorKind::WechatRefused
         | ErrorKind::InvalidState
@@ -28,7 +33,6 @@ pub(crate) fn classify(error: Error) -> RenewalFailure {
         | ErrorKind::BadRequest
         | ErrorKind::UnknownAccount
         | ErrorKind::AccountsUnavailable
-        | ErrorKind::AccountNotAuthorized
         | ErrorKind::Configuration
         | ErrorKind::Application => {
             let wait = error.retry_after().unwrap_or_default();

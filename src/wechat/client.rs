@@ -12,7 +12,7 @@ use super::reply::ReplyFields;
 use super::token_response::{AccountTokenResponse, JsapiTicketResponse, UserTokenResponse};
 use super::transport::{ApiRequest, Transport};
 use super::user_info::{Language, UserInfo};
-use crate::credential::{AccessToken, AppId, AppSecret, RefreshToken};
+use crate::credential::{AccessToken, AppId, RefreshToken};
 use crate::error::{Error, ErrorKind, RecommendedAction};
 
 /// Maximum length of a login code: 2,048 bytes. WeCom documents 512 bytes, and the documentation of
@@ -176,8 +176,7 @@ impl WechatClient {
             retryable: true,
             redactor: Redactor::new([token]),
         };
-        self.send(&call, UserTokenResponse::from_refresh)
-            .await
+        self.send(&call, UserTokenResponse::from_refresh).await
     }
 
     /// Returns the user's profile (`sns/userinfo`), for a token of the scope `snsapi_userinfo`.
@@ -262,8 +261,7 @@ impl WechatClient {
     pub async fn jsapi_ticket(&self, token: &AccessToken) -> Result<JsapiTicketResponse, Error> {
         let mut call = token_request(Endpoint::AccountCall, "cgi-bin/ticket/getticket", token);
         call.query.push(("type", "jsapi"));
-        self.send(&call, JsapiTicketResponse::from_reply)
-            .await
+        self.send(&call, JsapiTicketResponse::from_reply).await
     }
 }
 
@@ -305,7 +303,7 @@ pub(super) fn token_request<'a>(
         path,
         query: vec![("access_token", token.expose())],
         body: None,
-            account: None,
+        account: None,
         retryable: true,
         redactor: Redactor::new([token.expose()]),
     }

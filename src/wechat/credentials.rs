@@ -41,7 +41,10 @@ impl WechatClient {
     ///
     /// # Errors
     /// The client works on behalf of the account, and has no AppSecret.
-    #[cfg_attr(not(feature = "platform"), allow(clippy::unnecessary_wraps))]
+    #[cfg_attr(
+        not(feature = "platform"),
+        allow(unused_variables, clippy::unnecessary_wraps)
+    )]
     pub(super) fn secret(&self, path: &str) -> Result<&AppSecret, Error> {
         match &self.inner.credentials {
             Credentials::Secret(secret) => Ok(secret),

@@ -31,12 +31,12 @@ mod user_info;
 
 pub use builder::WechatClientBuilder;
 pub use client::WechatClient;
-pub(crate) use errcode::with_renewal_delay;
 #[allow(unused_imports)] // the platform imports them soon
 #[cfg(feature = "platform")]
 pub(crate) use component::{
     AuthorizerGrant, AuthorizerPage, AuthorizerToken, ListedAuthorizer, PreAuthCode,
 };
+pub(crate) use errcode::with_renewal_delay;
 pub(crate) use http::{build_http_client, parse_base_url, root_cause};
 #[allow(unused_imports)] // the platform imports them soon
 #[cfg(feature = "platform")]

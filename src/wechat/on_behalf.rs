@@ -99,7 +99,8 @@ impl WechatClient {
                 retryable: false,
                 redactor: Redactor::new([code, token.expose()]),
             };
-            self.send(&call, UserTokenResponse::from_code_exchange).await
+            self.send(&call, UserTokenResponse::from_code_exchange)
+                .await
         };
         with_component_token(authority, call).await
     }
