@@ -98,7 +98,7 @@ impl WechatClient {
             // Only this call has this name for the AppSecret.
             "component_secret": secret,
         });
-        let call = component_request(Endpoint::ComponentToken, PATH, body, [secret]);
+        let call = component_request(Endpoint::ComponentToken, PATH, &body, [secret]);
         self.send(&call, |_| Ok(())).await
     }
 
@@ -126,7 +126,7 @@ impl WechatClient {
             "component_appsecret": secret,
             "component_verify_ticket": ticket,
         });
-        let call = component_request(Endpoint::ComponentToken, PATH, body, [secret, ticket]);
+        let call = component_request(Endpoint::ComponentToken, PATH, &body, [secret, ticket]);
         self.send(&call, component_reply::component_token).await
     }
 
@@ -137,7 +137,7 @@ impl WechatClient {
     pub(crate) async fn pre_auth_code(&self, token: &AccessToken) -> Result<PreAuthCode, Error> {
         const PATH: &str = "cgi-bin/component/api_create_preauthcode";
         let body = json!({ "component_appid": self.app_id().as_str() });
-        let call = component_call(PATH, body, token, []);
+        let call = component_call(PATH, &body, token, []);
         self.send(&call, component_reply::pre_auth_code).await
     }
 
@@ -163,7 +163,7 @@ impl WechatClient {
             "component_appid": self.app_id().as_str(),
             "authorization_code": code,
         });
-        let mut call = component_call(PATH, body, token, [code]);
+        let mut call = component_call(PATH, &body, token, [code]);
         call.retryable = false;
         self.send(&call, component_reply::grant).await
     }
@@ -195,7 +195,7 @@ impl WechatClient {
             "authorizer_appid": account.as_str(),
             "authorizer_refresh_token": refresh,
         });
-        let mut call = component_call(PATH, body, token, [refresh]);
+        let mut call = component_call(PATH, &body, token, [refresh]);
         call.account = Some(account);
         self.send(&call, component_reply::authorizer_token).await
     }
@@ -217,7 +217,7 @@ impl WechatClient {
             "offset": offset,
             "count": count.clamp(1, MAX_LIST_COUNT),
         });
-        let call = component_call(PATH, body, token, []);
+        let call = component_call(PATH, &body, token, []);
         self.send(&call, component_reply::page).await
     }
 }
@@ -225,7 +225,7 @@ impl WechatClient {
 /// Returns a request with the component token in its query.
 fn component_call<'a, const N: usize>(
     path: &'a str,
-    body: Value,
+    body: &Value,
     token: &'a AccessToken,
     secrets: [&'a str; N],
 ) -> ApiRequest<'a> {
@@ -239,7 +239,7 @@ fn component_call<'a, const N: usize>(
 fn component_request<'a>(
     endpoint: Endpoint,
     path: &'a str,
-    body: Value,
+    body: &Value,
     secrets: impl IntoIterator<Item = &'a str>,
 ) -> ApiRequest<'a> {
     ApiRequest {
