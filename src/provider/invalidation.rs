@@ -60,6 +60,9 @@ async fn listen(engine: Weak<ProviderState>, mut subscription: Subscription) {
         match event {
             Event::Subscribed => provider.cache.invalidate_all(),
             Event::Invalidated(write) => provider.apply_invalidation(&write),
+            // No engine caches what these writes change.
+            #[cfg(feature = "platform")]
+            Event::PlatformChanged(_) => {}
             Event::Synced(at) => provider
                 .cache
                 .mark_synced(provider.clock.now().saturating_sub(at.elapsed())),

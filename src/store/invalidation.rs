@@ -15,6 +15,8 @@ use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
 use tokio::sync::{mpsc, watch};
 
 use super::CredentialKey;
+#[cfg(feature = "platform")]
+use super::PlatformChange;
 use crate::clock::Timestamp;
 use crate::credential::{AccessToken, Lifetime, Record};
 
@@ -100,6 +102,9 @@ pub enum Event {
     Subscribed,
     /// A process has written or deleted a credential.
     Invalidated(Arc<Invalidation>),
+    /// A process has written a durable secret or the entry of an account.
+    #[cfg(feature = "platform")]
+    PlatformChanged(Arc<PlatformChange>),
     /// The subscriber has received all invalidations of writes before this time.
     Synced(Instant),
     /// The subscriber was too slow and has missed events.

@@ -12,23 +12,26 @@ pub enum CredentialKind {
     AccountToken,
     /// The `jsapi_ticket` of an account.
     JsapiTicket,
+    /// The component access token of a third-party platform. The account is the platform itself.
+    ComponentToken,
 }
 
 impl CredentialKind {
     /// All kinds of credential.
     #[cfg(feature = "redis")]
-    pub(crate) const ALL: [Self; 4] = [
+    pub(crate) const ALL: [Self; 5] = [
         Self::User,
         Self::SnapshotUser,
         Self::AccountToken,
         Self::JsapiTicket,
+        Self::ComponentToken,
     ];
 
     /// Returns `true` if credentials of this kind belong to the account, and `false` if they belong
     /// to users.
     pub const fn belongs_to_account(self) -> bool {
         match self {
-            Self::AccountToken | Self::JsapiTicket => true,
+            Self::AccountToken | Self::JsapiTicket | Self::ComponentToken => true,
             Self::User | Self::SnapshotUser => false,
         }
     }
@@ -40,6 +43,7 @@ impl CredentialKind {
             Self::SnapshotUser => "snapshot_user",
             Self::AccountToken => "access_token",
             Self::JsapiTicket => "jsapi_ticket",
+            Self::ComponentToken => "component_token",
         }
     }
 }
@@ -58,6 +62,7 @@ mod tests {
                 CredentialKind::SnapshotUser => 1,
                 CredentialKind::AccountToken => 2,
                 CredentialKind::JsapiTicket => 3,
+                CredentialKind::ComponentToken => 4,
             };
             assert_eq!(index, expected_index);
         }

@@ -9,6 +9,8 @@ mod credential;
 mod invalidation;
 mod kind;
 mod memory;
+#[cfg(feature = "platform")]
+mod platform;
 mod quota;
 #[cfg(feature = "redis")]
 pub(crate) mod redis;
@@ -27,6 +29,12 @@ pub(crate) use self::credential::{
 pub(crate) use self::invalidation::{Event, Invalidation, RecordVersion, Subscription};
 pub(crate) use self::kind::CredentialKind;
 pub use self::memory::MemoryStore;
+#[cfg(feature = "platform")]
+#[allow(unused_imports)]
+pub(crate) use self::platform::{
+    Authorization, AuthorizationList, AuthorizationLookup, AuthorizationState, DurableSecret,
+    DurableSecretKey, PlatformChange, StoredSecret,
+};
 pub(crate) use self::quota::Quota;
 #[cfg(feature = "redis")]
 pub(crate) use self::redis::ExternalTokenStore;
@@ -43,3 +51,5 @@ pub(crate) use self::traits::{
     AccountSeparation, BoxFuture, CredentialReader, CredentialWriter, InvalidationSource,
     LoginCodeStore, QuotaStore, RevocationStore,
 };
+#[cfg(feature = "platform")]
+pub(crate) use self::traits::{AuthorizationStore, DurableSecretStore};

@@ -15,6 +15,11 @@ use super::credential::{
 };
 use super::invalidation::Subscription;
 use super::kind::CredentialKind;
+#[cfg(feature = "platform")]
+use super::platform::{
+    Authorization, AuthorizationList, AuthorizationLookup, DurableSecret, DurableSecretKey,
+    StoredSecret,
+};
 use super::quota::Quota;
 use crate::clock::Timestamp;
 use crate::credential::{AppId, Record};
@@ -55,6 +60,7 @@ pub trait EngineStore:
     + RevocationStore
     + InvalidationSource
     + AccountSeparation
+    + PlatformStore
 {
 }
 
@@ -66,6 +72,7 @@ impl<S> EngineStore for S where
         + RevocationStore
         + InvalidationSource
         + AccountSeparation
+        + PlatformStore
 {
 }
 
@@ -272,4 +279,88 @@ pub trait AccountSeparation: fmt::Debug + Send + Sync + 'static {
     /// Checks that two accounts never share a record in this store. Fails if a name that the store
     /// uses for the records of every account does not contain the AppID.
     fn check_several_accounts(&self) -> Result<(), Error>;
+}
+
+/// What a third-party platform needs from a store.
+#[cfg(feature = "platform")]
+#[allow(unnameable_types)]
+pub trait PlatformStore: DurableSecretStore + AuthorizationStore {}
+
+#[cfg(feature = "platform")]
+impl<S: DurableSecretStore + AuthorizationStore> PlatformStore for S {}
+
+/// Without the feature `platform`, a platform needs nothing from a store.
+#[cfg(not(feature = "platform"))]
+#[allow(unnameable_types)]
+pub trait PlatformStore {}
+
+#[cfg(not(feature = "platform"))]
+impl<S> PlatformStore for S {}
+
+/// Keeps the secrets of a third-party platform that cannot be fetched again: its verify ticket, and
+/// the refresh tokens of its accounts.
+#[cfg(feature = "platform")]
+#[allow(unnameable_types)]
+pub trait DurableSecretStore: fmt::Debug + Send + Sync + 'static {
+    /// Reads a durable secret. A value that cannot be read counts as missing, and is logged once.
+    fn load_secret<'a>(
+        &'a self,
+        key: &'a DurableSecretKey,
+    ) -> BoxFuture<'a, Result<StoredSecret, Error>>;
+
+    /// Replaces `expected` with `value` and publishes the change, in one atomic step. `None`
+    /// deletes the secret.
+    ///
+    /// Returns `true` if the store holds `value` afterwards. That includes a value that an earlier
+    /// call has written whose reply was lost. Returns `false` and writes nothing if the store holds
+    /// something else. Fails without a write if `value` cannot be stored, and if the stored value
+    /// is sealed with a key that this process does not have.
+    fn replace_secret<'a>(
+        &'a self,
+        key: &'a DurableSecretKey,
+        expected: &'a Expected,
+        value: Option<&'a DurableSecret>,
+    ) -> BoxFuture<'a, Result<bool, Error>>;
+
+    /// Returns the reasons why the store may lose durable secrets, one sentence for each reason.
+    /// Returns nothing if the server does not say how it keeps its data.
+    fn durability_risks(&self) -> BoxFuture<'_, Vec<String>>;
+}
+
+/// Keeps the list of the accounts of a third-party platform.
+#[cfg(feature = "platform")]
+#[allow(unnameable_types)]
+pub trait AuthorizationStore: fmt::Debug + Send + Sync + 'static {
+    /// Stores the entry of an account and returns `true`, unless a newer entry is stored. An entry
+    /// of the same time is replaced. Returns `false` and writes nothing if a newer entry is stored.
+    ///
+    /// The store compares and writes in one atomic step, and publishes a change of the state.
+    fn record_authorization<'a>(
+        &'a self,
+        component: &'a AppId,
+        account: &'a AppId,
+        entry: Authorization,
+    ) -> BoxFuture<'a, Result<bool, Error>>;
+
+    /// Reads the entry of an account.
+    fn authorization<'a>(
+        &'a self,
+        component: &'a AppId,
+        account: &'a AppId,
+    ) -> BoxFuture<'a, Result<AuthorizationLookup, Error>>;
+
+    /// Reads the entries of all accounts, in bounded steps. Entries that are written meanwhile may
+    /// be missing.
+    fn authorizations<'a>(
+        &'a self,
+        component: &'a AppId,
+    ) -> BoxFuture<'a, Result<AuthorizationList, Error>>;
+
+    /// Stores the time at which the list of all accounts was complete, unless a later time is
+    /// stored.
+    fn set_listed<'a>(
+        &'a self,
+        component: &'a AppId,
+        at: Timestamp,
+    ) -> BoxFuture<'a, Result<(), Error>>;
 }

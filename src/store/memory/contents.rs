@@ -7,6 +7,8 @@ use std::time::Duration;
 use zeroize::Zeroizing;
 
 use super::expiring_map::{ExpiringMap, MIN_SWEEP_LEN};
+#[cfg(feature = "platform")]
+use super::platform::PlatformContents;
 use crate::clock::Timestamp;
 use crate::credential::{AppId, Record};
 use crate::shrink::shrink_map;
@@ -37,6 +39,9 @@ pub(super) struct Contents {
     code_bindings: ExpiringMap<LoginCodeKey, u64>,
     /// The time at which each user last logged out everywhere.
     revocations: ExpiringMap<CredentialKey, Timestamp>,
+    /// The durable secrets and the accounts of third-party platforms.
+    #[cfg(feature = "platform")]
+    pub(super) platform: PlatformContents,
     /// The number of writes so far. Each record keeps the number of its write, so that
     /// [`Expected`] never matches an equal record of a later write (no ABA).
     write_count: u64,

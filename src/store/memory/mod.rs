@@ -2,6 +2,8 @@
 
 mod contents;
 mod expiring_map;
+#[cfg(feature = "platform")]
+mod platform;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -30,6 +30,11 @@ impl RedisNames {
         format!("{}{app}:account:{}", self.prefix, kind.as_str())
     }
 
+    /// Returns the key of what belongs to a third-party platform, in both layouts.
+    pub(super) fn platform_key(&self, component: &str, name: &str) -> String {
+        format!("{}{component}:platform:{name}", self.prefix)
+    }
+
     /// Returns the key of the login to which a code is bound.
     pub(super) fn code_binding_key(&self, code: &LoginCodeKey) -> String {
         format!("{}{}:bound:{}", self.prefix, code.app, code.hash)

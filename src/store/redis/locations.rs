@@ -101,7 +101,7 @@ impl RedisNames {
     ) -> Locations<'a> {
         let read = self.location(layout, credential);
         let copy = dual_write.map(|layout| self.location(layout, credential));
-        // Snapshot users have the same location in both layouts, so they need no copy.
+        // Snapshot users and platforms have the same location in both layouts, so they need no copy.
         let copy = copy.filter(|copy| copy.keys != read.keys);
         let locations = || std::iter::once(&read).chain(&copy);
         let lease_keys = locations()
@@ -157,6 +157,11 @@ impl RedisNames {
             }
             (kind @ (CredentialKind::AccountToken | CredentialKind::JsapiTicket), Layout::Keys) => {
                 let key = self.account_key(app, kind);
+                Self::string_location(ValueFormat::Token, key.into(), true)
+            }
+            // The published layout has no key for a platform, so both layouts use this key.
+            (CredentialKind::ComponentToken, _) => {
+                let key = self.platform_key(app, "access_token");
                 Self::string_location(ValueFormat::Token, key.into(), true)
             }
         }

@@ -2,11 +2,15 @@
 
 #[cfg(feature = "cli")]
 pub mod admin;
+#[cfg(feature = "platform")]
+mod authorizations;
 mod builder;
 mod circuit_breaker;
 mod cluster_slots;
 mod codec;
 mod connection;
+#[cfg(feature = "platform")]
+mod durable_secrets;
 mod external;
 mod external_store;
 pub(crate) mod format;

@@ -10,7 +10,7 @@ use super::read::WRONG_TYPE_MARKER;
 use super::scan::Scan;
 use super::task::{
     ApplyResult, MAX_ATTEMPTS, NewValue, ProgressFn, RecordOutcome, ScanOptions, Summary,
-    account_kinds, decode_complete, retry_busy,
+    account_kinds, decode_complete, layouts_of, retry_busy,
 };
 use crate::clock::Timestamp;
 use crate::credential::Record;
@@ -76,7 +76,8 @@ impl Migration<'_> {
     /// Copies the records of the account and of all users, and retries busy records at the end.
     async fn copy_all(&self, summary: &mut Summary, progress: ProgressFn<'_>) -> Result<(), Error> {
         let mut busy = Vec::new();
-        for kind in account_kinds() {
+        // A kind with one location for both layouts needs no copy.
+        for kind in account_kinds().filter(|kind| layouts_of(*kind).len() > 1) {
             summary.scanned += 1;
             let slot = self.options.slot(kind, "");
             let outcome = self.copy_record(&slot).await?;

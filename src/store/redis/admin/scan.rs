@@ -81,7 +81,12 @@ impl<'a> Scan<'a> {
                 ScanStage::keys(names.snapshot_key(app.as_str(), ""))
             }
             // An account has one record of each of these kinds, which callers address directly.
-            (CredentialKind::AccountToken | CredentialKind::JsapiTicket, _) => ScanStage::Done,
+            (
+                CredentialKind::AccountToken
+                | CredentialKind::JsapiTicket
+                | CredentialKind::ComponentToken,
+                _,
+            ) => ScanStage::Done,
         };
         Self {
             store,

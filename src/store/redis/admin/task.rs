@@ -227,14 +227,15 @@ pub(super) fn account_kinds() -> impl Iterator<Item = CredentialKind> {
     kinds.filter(|kind| kind.belongs_to_account())
 }
 
-/// Returns the layouts in which a kind of credential has a location. Records of snapshot users are
-/// not part of the published layout, and have the same location in every layout of the store.
+/// Returns the layouts in which a kind of credential has a location. Records of snapshot users and
+/// of platforms are not part of the published layout, and have the same location in every layout of
+/// the store.
 pub(super) fn layouts_of(kind: CredentialKind) -> &'static [Layout] {
     match kind {
         CredentialKind::User | CredentialKind::AccountToken | CredentialKind::JsapiTicket => {
             &[Layout::Hashes, Layout::Keys]
         }
-        CredentialKind::SnapshotUser => &[Layout::Keys],
+        CredentialKind::SnapshotUser | CredentialKind::ComponentToken => &[Layout::Keys],
     }
 }
 
