@@ -4,4 +4,6 @@
 mod event;
 pub(crate) mod push;
 
-pub use self::push::PushKeys;
+pub use self::push::{
+    NoMessages, PlatformPush, PushField, PushFields, PushKeys, PushLayer, PushService,
+};

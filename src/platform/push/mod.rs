@@ -1,10 +1,27 @@
 //! The pushes of WeChat to a platform: tickets, authorizations, and messages of the accounts' users.
 
+mod application;
+mod body;
 #[allow(dead_code)]
 pub(crate) mod cipher;
-#[allow(dead_code)]
+mod envelope;
+mod event;
+mod fields;
 mod keys;
 #[allow(dead_code)]
+mod layer;
+mod message;
+#[allow(dead_code)]
+mod receiver;
+mod refusal;
+mod respond;
+mod response;
 pub(crate) mod signature;
+mod xml;
 
+pub use self::fields::{PushField, PushFields};
 pub use self::keys::PushKeys;
+pub use self::layer::{NoMessages, PushLayer, PushService};
+pub use self::message::PlatformPush;
+#[allow(unused_imports)]
+pub(crate) use self::receiver::{HandlePlatformEvents, PushReceiver};
