@@ -275,6 +275,13 @@ impl CredentialProvider {
         outcome
     }
 
+    /// Ends the back-off of a credential and of the account, because the cause of the failures is gone.
+    #[cfg(feature = "platform")]
+    pub(crate) fn end_backoff(&self, id: &str) {
+        self.0.failures.clear(id);
+        self.0.failures.close_circuit();
+    }
+
     /// Runs `work` in a task of its own and returns the result. The work continues if the future of
     /// the caller is dropped, and [`shutdown`](Self::shutdown) waits for the work.
     pub(crate) async fn run_to_completion<T: Send + 'static>(

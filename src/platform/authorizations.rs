@@ -1,0 +1,258 @@
+//! What the platform keeps for each account: its authorization, its refresh token and its access token.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::accounts::{AUTHORIZER_RENEW_MARGIN, account_record, account_slot};
+use crate::clock::Timestamp;
+use crate::credential::{AccessToken, AppId, Lifetime, Record, RefreshToken};
+use crate::error::Error;
+use crate::store::{
+    Authorization, AuthorizationList, AuthorizationState, CredentialKind, DurableSecret,
+    DurableSecretKey, Store, StoredSecret,
+};
+
+/// Maximum number of tries of a write that other writes for the same account cross.
+const MAX_WRITE_TRIES: usize = 8;
+
+/// The status of an account, from its authorization and its refresh token together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum AccountStatus {
+    Authorized,
+    /// The owner has ended the authorization, or has never given one.
+    Unknown,
+    /// The platform cannot act for the account until its owner authorizes it again.
+    Lost,
+    /// Nothing is stored about the account, and the list of all accounts was never read.
+    NotListedYet,
+}
+
+/// What WeChat grants for an account.
+pub(super) struct Grant {
+    pub(super) account: AppId,
+    /// `None` if the account has granted no API to the platform.
+    pub(super) refresh_token: Option<RefreshToken>,
+    pub(super) access_token: Option<(AccessToken, Option<i64>)>,
+    /// The time of the authorization, by WeChat's clock if it is known.
+    pub(super) since: Timestamp,
+}
+
+/// The authorizations of all accounts, in the store.
+pub(super) struct Authorizations {
+    component: AppId,
+    store: Arc<dyn Store>,
+}
+
+impl Authorizations {
+    pub(super) fn new(component: AppId, store: Arc<dyn Store>) -> Self {
+        Self { component, store }
+    }
+
+    /// Returns the refresh token of an account.
+    pub(super) async fn refresh_token(&self, account: &AppId) -> Result<StoredSecret, Error> {
+        self.store.load_secret(&key(account)).await
+    }
+
+    /// Returns the status of an account.
+    pub(super) async fn status(&self, account: &AppId) -> Result<AccountStatus, Error> {
+        let (secret, lookup) = tokio::join!(
+            self.refresh_token(account),
+            self.store.authorization(&self.component, account)
+        );
+        let (secret, lookup) = (secret?, lookup?);
+        // A refresh token may come from another service, which writes no authorization.
+        if secret.value.is_some() {
+            return Ok(AccountStatus::Authorized);
+        }
+        Ok(match lookup.entry.map(|entry| entry.state) {
+            Some(AuthorizationState::Authorized) => AccountStatus::Authorized,
+            Some(AuthorizationState::Unauthorized) => AccountStatus::Unknown,
+            Some(AuthorizationState::Lost) => AccountStatus::Lost,
+            None if lookup.listed_at.is_some() => AccountStatus::Unknown,
+            None => AccountStatus::NotListedYet,
+        })
+    }
+
+    /// Returns all authorizations, with the time of the last complete list.
+    pub(super) async fn all(&self) -> Result<AuthorizationList, Error> {
+        self.store.authorizations(&self.component).await
+    }
+
+    /// Returns the time of the last complete list of accounts.
+    pub(super) async fn listed_at(&self) -> Result<Option<Timestamp>, Error> {
+        let lookup = self.store.authorization(&self.component, &self.component);
+        Ok(lookup.await?.listed_at)
+    }
+
+    pub(super) async fn set_listed(&self, at: Timestamp) -> Result<(), Error> {
+        self.store.set_listed(&self.component, at).await
+    }
+
+    /// Stores what WeChat has granted, unless the store has something newer. Returns `true` if the
+    /// grant is stored.
+    ///
+    /// The refresh token is written first, because it cannot be had again. The access token of an
+    /// earlier authorization does not survive: WeChat has ended it.
+    pub(super) async fn store_grant(&self, grant: &Grant, now: Timestamp) -> Result<bool, Error> {
+        let account = &grant.account;
+        if let Some(refresh) = &grant.refresh_token {
+            let granted = DurableSecret {
+                secret: refresh.clone(),
+                since: grant.since,
+            };
+            if !self.replace_older(account, &granted).await? {
+                return Ok(false);
+            }
+        }
+        let entry = Authorization {
+            state: AuthorizationState::Authorized,
+            since: grant.since,
+        };
+        let recorded = self
+            .store
+            .record_authorization(&self.component, account, &entry);
+        if !recorded.await? {
+            // The authorization has ended since.
+            if let Some(refresh) = &grant.refresh_token {
+                self.remove_secret(account, |stored| stored.secret == *refresh)
+                    .await?;
+            }
+            return Ok(false);
+        }
+        let record = match &grant.access_token {
+            Some((token, expires_in)) => {
+                let lifetime = Lifetime::from_response(now, *expires_in, AUTHORIZER_RENEW_MARGIN);
+                account_record(token.clone(), lifetime)
+            }
+            None => Record::default(),
+        };
+        self.overwrite(account, CredentialKind::AccountToken, &record)
+            .await?;
+        // Another grant may have been stored between the two writes. Its access token is then lost, and
+        // the next request renews it.
+        let stored = self.refresh_token(account).await?.value;
+        if stored.map(|it| it.secret) != grant.refresh_token && grant.access_token.is_some() {
+            self.drop_access_token(account).await?;
+        }
+        Ok(true)
+    }
+
+    /// Stores a refresh token, unless a newer one is stored. Returns `false` if so.
+    async fn replace_older(&self, account: &AppId, granted: &DurableSecret) -> Result<bool, Error> {
+        for _ in 0..MAX_WRITE_TRIES {
+            let stored = self.refresh_token(account).await?;
+            match &stored.value {
+                Some(value) if value.since > granted.since => return Ok(false),
+                Some(value) if value == granted => return Ok(true),
+                Some(_) | None => {}
+            }
+            if self.replace(account, &stored, Some(granted)).await? {
+                return Ok(true);
+            }
+        }
+        Err(contended(account))
+    }
+
+    /// Replaces the refresh token that was read by `granted`. Returns `false` if the store holds another
+    /// one by now.
+    pub(super) async fn replace(
+        &self,
+        account: &AppId,
+        read: &StoredSecret,
+        granted: Option<&DurableSecret>,
+    ) -> Result<bool, Error> {
+        let (key, expected) = (key(account), &read.expected);
+        self.store.replace_secret(&key, expected, granted).await
+    }
+
+    /// Ends the authorization of an account at `since`, unless it was authorized later. Removes its
+    /// refresh token, its token and its ticket. Returns `true` if the authorization has ended.
+    pub(super) async fn end(
+        &self,
+        account: &AppId,
+        state: AuthorizationState,
+        since: Timestamp,
+    ) -> Result<bool, Error> {
+        let stored = self.refresh_token(account).await?.value;
+        if stored.is_some_and(|stored| stored.since > since) {
+            return Ok(false);
+        }
+        let entry = Authorization { state, since };
+        let recorded = self
+            .store
+            .record_authorization(&self.component, account, &entry);
+        if !recorded.await? {
+            return Ok(false);
+        }
+        self.remove_secret(account, |stored| stored.since <= since)
+            .await?;
+        self.drop_access_token(account).await?;
+        self.overwrite(account, CredentialKind::JsapiTicket, &Record::default())
+            .await?;
+        Ok(true)
+    }
+
+    /// Returns the time of the last change of an account that the store knows.
+    pub(super) async fn last_change(&self, account: &AppId) -> Result<Timestamp, Error> {
+        let (secret, lookup) = tokio::join!(
+            self.refresh_token(account),
+            self.store.authorization(&self.component, account)
+        );
+        let secret = secret?.value.map(|secret| secret.since);
+        let entry = lookup?.entry.map(|entry| entry.since);
+        Ok(secret
+            .max(entry)
+            .unwrap_or_else(|| Timestamp::from_millis(0)))
+    }
+
+    /// Removes the refresh token of an account if `is_meant` returns `true` for it.
+    async fn remove_secret(
+        &self,
+        account: &AppId,
+        is_meant: impl Fn(&DurableSecret) -> bool,
+    ) -> Result<(), Error> {
+        for _ in 0..MAX_WRITE_TRIES {
+            let stored = self.refresh_token(account).await?;
+            if !stored.value.as_ref().is_some_and(&is_meant) {
+                return Ok(());
+            }
+            if self.replace(account, &stored, None).await? {
+                return Ok(());
+            }
+        }
+        Err(contended(account))
+    }
+
+    /// Removes the access token of an account. The next request renews it.
+    pub(super) async fn drop_access_token(&self, account: &AppId) -> Result<(), Error> {
+        self.overwrite(account, CredentialKind::AccountToken, &Record::default())
+            .await
+    }
+
+    async fn overwrite(
+        &self,
+        account: &AppId,
+        kind: CredentialKind,
+        record: &Record,
+    ) -> Result<(), Error> {
+        let margin = match kind {
+            CredentialKind::AccountToken => AUTHORIZER_RENEW_MARGIN,
+            _ => Duration::ZERO,
+        };
+        let slot = account_slot(account, kind, margin);
+        self.store.overwrite(&slot, record).await
+    }
+}
+
+fn key(account: &AppId) -> DurableSecretKey {
+    DurableSecretKey::RefreshToken {
+        account: account.clone(),
+    }
+}
+
+fn contended(account: &AppId) -> Error {
+    Error::store_unavailable(format!(
+        "the refresh token of {account} could not be written, because other writes replaced it \
+         meanwhile"
+    ))
+}

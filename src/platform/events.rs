@@ -1,0 +1,127 @@
+//! What the platform does with the pushes of WeChat.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::event::PlatformEvent;
+use super::exchange::{AuthorizationCode, is_code_refused, pre_auth_code_hash};
+use super::state::PlatformState;
+use super::ticket::pushed_ticket;
+use crate::backoff::delay_after;
+use crate::clock::Timestamp;
+use crate::error::Error;
+use crate::store::AuthorizationState;
+
+/// Longest time for which a code is tried: one hour, the longest lifetime of a code.
+const MAX_CODE_LIFETIME: Duration = Duration::from_secs(60 * 60);
+
+/// First and longest wait between two tries of an exchange: one second and one minute.
+const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
+const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
+
+impl PlatformState {
+    /// Stores what a push says. An exchange of a code continues behind the answer to WeChat. A repeated
+    /// or late push changes nothing.
+    ///
+    /// # Errors
+    /// The store has not taken the change, or too many exchanges wait. WeChat may push again.
+    pub(crate) async fn handle_event(
+        self: &Arc<Self>,
+        event: PlatformEvent,
+    ) -> Result<(), Error> {
+        self.start_upkeep();
+        match event {
+            PlatformEvent::VerifyTicket { ticket, created } => {
+                if self.tickets.replace(&pushed_ticket(ticket, created)).await? {
+                    self.on_new_ticket();
+                }
+                Ok(())
+            }
+            PlatformEvent::Unauthorized { account, created } => {
+                let state = AuthorizationState::Unauthorized;
+                if self.authorizations.end(&account, state, created).await? {
+                    self.forget_refused(&account);
+                    self.changes.publish(&account);
+                    tracing::info!(target: "tower_wechat::platform", app = %account, "the owner of an account has ended its authorization");
+                } else {
+                    tracing::debug!(target: "tower_wechat::platform", app = %account, "a late event was ignored; the account was authorized since");
+                }
+                Ok(())
+            }
+            PlatformEvent::Authorized {
+                account,
+                code,
+                code_expires,
+                pre_auth_code,
+                created,
+            } => {
+                let code = AuthorizationCode {
+                    code,
+                    pre_auth_hash: pre_auth_code.map(|code| pre_auth_code_hash(&code)),
+                    account: Some(account),
+                    created: Some(created),
+                };
+                self.exchange_until_expiry(code, code_expires)
+            }
+        }
+    }
+
+    /// Ends the back-off of the component token, and has the list of accounts read if it is missing.
+    pub(super) fn on_new_ticket(&self) {
+        self.token.provider().end_backoff("");
+        self.list_wanted.notify_one();
+    }
+
+    /// Starts a task that exchanges a code, and tries again until the code expires.
+    fn exchange_until_expiry(
+        self: &Arc<Self>,
+        code: AuthorizationCode,
+        expires: Option<Timestamp>,
+    ) -> Result<(), Error> {
+        let Ok(permit) = self.exchanges.try_acquire() else {
+            return Err(Error::store_unavailable(
+                "too many authorizations wait for their exchange: check that WeChat answers",
+            ));
+        };
+        permit.forget();
+        let state = Arc::clone(self);
+        let now = self.clock.now();
+        let latest = now.saturating_add(MAX_CODE_LIFETIME);
+        let give_up = expires.map_or(latest, |at| at.min(latest));
+        self.tasks.spawn(async move {
+            state.exchange_with_retry(code, give_up).await;
+            state.exchanges.add_permits(1);
+        });
+        Ok(())
+    }
+
+    async fn exchange_with_retry(self: &Arc<Self>, code: AuthorizationCode, give_up: Timestamp) {
+        let account = code.account.clone();
+        for failures in 1_u32.. {
+            let error = match self.run_exchange(code.clone()).await {
+                Ok(account) => {
+                    self.changes.publish(&account);
+                    return;
+                }
+                Err(error) => error,
+            };
+            let wait = delay_after(failures, MIN_RETRY_DELAY, MAX_RETRY_DELAY)
+                .max(error.retry_after().unwrap_or_default().min(MAX_RETRY_DELAY));
+            let is_over = is_code_refused(&error)
+                || self.clock.now().saturating_add(wait) >= give_up
+                || self.ending.is_cancelled();
+            if is_over {
+                tracing::warn!(target: "tower_wechat::platform", app = ?account, %error, "an authorization code could not be exchanged; the list of accounts is read instead");
+                // The code may be spent by a process that has died. The list has the refresh token.
+                if let Err(error) = self.list().await {
+                    tracing::debug!(target: "tower_wechat::platform", %error, "the list of accounts could not be read");
+                }
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = self.ending.cancelled() => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! The exchange of an authorization code for the tokens of an account, once for all copies of the code.
+//!
+//! WeChat sends the code twice: with the event `authorized`, and with the browser that returns to the
+//! platform. Whichever comes first is exchanged. The lease of a code and its outcome are in the store.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+use zeroize::Zeroizing;
+
+use super::authorizations::Grant;
+use super::state::PlatformState;
+use crate::bytes::encode_hex;
+use crate::clock::Timestamp;
+use crate::credential::AppId;
+use crate::error::{Error, ErrorKind};
+use crate::store::{CodeLeaseResult, LeaseOwner, LoginCodeKey};
+
+/// Errcodes of an authorization code that WeChat refuses: invalid, and used or expired.
+pub(super) const CODE_REFUSED: [i64; 2] = [61009, 61010];
+
+/// Duration of the lease of a code. It outlasts the calls that it covers.
+const LEASE: Duration = Duration::from_secs(20);
+
+/// Time for which the outcome of an exchange is kept: one hour, the longest lifetime of a code.
+const OUTCOME_TTL: Duration = Duration::from_secs(60 * 60);
+
+/// Maximum time of an exchange with its wait for another process.
+const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Interval at which a process looks whether another one has ended its exchange.
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
+
+/// An authorization code, with what is known about it.
+#[derive(Clone)]
+pub(super) struct AuthorizationCode {
+    pub(super) code: Zeroizing<String>,
+    /// The hash of the code of the page on which the owner has authorized the platform.
+    pub(super) pre_auth_hash: Option<String>,
+    /// The account that the event names.
+    pub(super) account: Option<AppId>,
+    /// The time of the event.
+    pub(super) created: Option<Timestamp>,
+}
+
+/// Returns the hash of a pre_auth_code, by which the return of a browser and an event are joined.
+pub(crate) fn pre_auth_code_hash(code: &str) -> String {
+    encode_hex(&Sha256::digest(code.as_bytes())[..16])
+}
+
+/// How an exchange has ended, with the keys whose leases it holds.
+enum Ended<'h, 'k> {
+    /// The code is spent, and its account is known.
+    Granted(&'h [&'k LoginCodeKey]),
+    /// WeChat refuses the code. Another code of the same page may be valid.
+    Refused {
+        code: &'h &'k LoginCodeKey,
+        pages: &'h [&'k LoginCodeKey],
+    },
+    /// The exchange may succeed later.
+    Released(&'h [&'k LoginCodeKey]),
+}
+
+impl PlatformState {
+    /// Exchanges the code with which a browser has returned. `pre_auth_hash` is the
+    /// [`pre_auth_code_hash`] of the page that the browser came from.
+    ///
+    /// # Errors
+    /// The errors of the exchange. A code that WeChat refuses is [`ErrorKind::BadRequest`].
+    pub(crate) async fn authorize_returned(
+        self: &Arc<Self>,
+        code: &str,
+        pre_auth_hash: Option<&str>,
+    ) -> Result<AppId, Error> {
+        let code = AuthorizationCode {
+            code: Zeroizing::new(code.to_owned()),
+            pre_auth_hash: pre_auth_hash.map(str::to_owned),
+            account: None,
+            created: None,
+        };
+        self.run_exchange(code).await
+    }
+
+    /// Exchanges a code in a task of its own, so that the exchange ends if the caller does not wait.
+    pub(super) async fn run_exchange(
+        self: &Arc<Self>,
+        code: AuthorizationCode,
+    ) -> Result<AppId, Error> {
+        let state = Arc::clone(self);
+        let exchange = self
+            .tasks
+            .spawn(async move { state.exchange_once(&code).await });
+        exchange.await.unwrap_or_else(|_| {
+            let message = "the process ended before an authorization code was exchanged";
+            Err(Error::new(ErrorKind::WechatUnavailable, message))
+        })
+    }
+
+    /// Exchanges a code, or returns the outcome of an exchange by another process.
+    async fn exchange_once(&self, code: &AuthorizationCode) -> Result<AppId, Error> {
+        let component = self.component.app_id();
+        let key = |hash: String| LoginCodeKey {
+            app: component.clone(),
+            hash: format!("authorization:{hash}").into(),
+        };
+        // The page's key comes first in all processes, so that two exchanges never wait for each other.
+        let keys: Vec<_> = code
+            .pre_auth_hash
+            .iter()
+            .map(|hash| key(format!("page:{hash}")))
+            .chain([key(pre_auth_code_hash(&code.code))])
+            .collect();
+        let owner = LeaseOwner::unique();
+        let give_up = Instant::now() + EXCHANGE_TIMEOUT;
+        let mut held = Vec::new();
+        let outcome = self.acquire_all(&keys, &owner, give_up, &mut held).await;
+        let (ended, result) = match outcome {
+            Ok(Some(finished)) => match read_outcome(&finished) {
+                Ok(account) => (Ended::Granted(&held), Ok(account)),
+                Err(error) => (Ended::Released(&held), Err(error)),
+            },
+            Ok(None) => match (self.exchange(code).await, held.split_last()) {
+                (Ok(account), _) => (Ended::Granted(&held), Ok(account)),
+                (Err(error), Some((code, pages))) if is_code_refused(&error) => {
+                    (Ended::Refused { code, pages }, Err(error))
+                }
+                (Err(error), _) => (Ended::Released(&held), Err(error)),
+            },
+            Err(error) => (Ended::Released(&held), Err(error)),
+        };
+        self.end_exchange(&ended, &owner, result.as_ref().ok()).await;
+        result
+    }
+
+    /// Acquires the leases of all keys. Returns the outcome if one of them has ended.
+    async fn acquire_all<'k>(
+        &self,
+        keys: &'k [LoginCodeKey],
+        owner: &LeaseOwner,
+        give_up: Instant,
+        held: &mut Vec<&'k LoginCodeKey>,
+    ) -> Result<Option<String>, Error> {
+        for key in keys {
+            loop {
+                match self.store.acquire_code(key, owner, LEASE).await? {
+                    CodeLeaseResult::Acquired | CodeLeaseResult::Resumed(_) => break,
+                    CodeLeaseResult::Finished(outcome) => return Ok(Some(outcome)),
+                    CodeLeaseResult::Busy if Instant::now() < give_up => {
+                        tokio::time::sleep(POLL_INTERVAL).await;
+                    }
+                    CodeLeaseResult::Busy => {
+                        let message = "another process did not end its exchange of a code in time";
+                        return Err(Error::new(ErrorKind::WechatUnavailable, message));
+                    }
+                }
+            }
+            held.push(key);
+        }
+        Ok(None)
+    }
+
+    /// Keeps the outcome of an exchange for its copies. An exchange that may succeed later is released.
+    async fn end_exchange(
+        &self,
+        ended: &Ended<'_, '_>,
+        owner: &LeaseOwner,
+        account: Option<&AppId>,
+    ) {
+        let outcome = match account {
+            Some(account) => format!("ok:{account}"),
+            None => "refused".to_owned(),
+        };
+        let (finished, released): (&[&LoginCodeKey], &[&LoginCodeKey]) = match ended {
+            Ended::Granted(held) => (held, &[]),
+            Ended::Refused { code, pages } => (std::slice::from_ref(code), pages),
+            Ended::Released(held) => (&[], held),
+        };
+        for key in finished {
+            let finish = self
+                .store
+                .finish_code(key, Some(owner), &outcome, OUTCOME_TTL);
+            if let Err(error) = finish.await {
+                tracing::debug!(target: "tower_wechat::platform", %error, "the outcome of an authorization code could not be stored");
+            }
+        }
+        for key in released {
+            // A lease that cannot be released ends by itself.
+            let _ = self.store.release_code(key, owner).await;
+        }
+    }
+
+    /// Exchanges a code at WeChat, and stores the grant.
+    async fn exchange(&self, code: &AuthorizationCode) -> Result<AppId, Error> {
+        let component = &self.component;
+        let grant = self
+            .with_component_token(async |token: crate::accounts::AccountToken| {
+                component.query_auth(token.access_token(), &code.code).await
+            })
+            .await
+            .map_err(|error| match is_code_refused(&error) {
+                true => refused(error.errcode()),
+                false => error,
+            })?;
+        let now = self.clock.now();
+        let account = grant.app_id.clone();
+        if code.account.as_ref().is_some_and(|named| *named != account) {
+            tracing::warn!(
+                target: "tower_wechat::platform",
+                app = %account, named = ?code.account,
+                "WeChat granted another account than its event had named"
+            );
+        }
+        let grant = Grant {
+            account: account.clone(),
+            refresh_token: grant.refresh_token,
+            access_token: grant.access_token.map(|token| (token, grant.expires_in)),
+            since: code.created.unwrap_or(now),
+        };
+        if self.authorizations.store_grant(&grant, now).await? {
+            self.forget_refused(&account);
+            tracing::info!(target: "tower_wechat::platform", app = %account, "an account has authorized the platform");
+        } else {
+            tracing::debug!(target: "tower_wechat::platform", app = %account, "an authorization was ignored; a newer one is stored");
+        }
+        Ok(account)
+    }
+}
+
+pub(super) fn is_code_refused(error: &Error) -> bool {
+    error
+        .errcode()
+        .is_some_and(|code| CODE_REFUSED.contains(&code))
+}
+
+fn refused(errcode: Option<i64>) -> Error {
+    let message = "WeChat refuses the authorization code: it is invalid, used or expired. Open the \
+                   page of the authorization again";
+    Error::new(ErrorKind::BadRequest, message).with_errcode(errcode.unwrap_or(CODE_REFUSED[1]), None)
+}
+
+fn read_outcome(outcome: &str) -> Result<AppId, Error> {
+    match outcome.strip_prefix("ok:").map(AppId::new) {
+        Some(Ok(account)) => Ok(account),
+        Some(Err(_)) | None => Err(refused(None)),
+    }
+}
