@@ -19,6 +19,8 @@ pub use self::account_tokens::AccountTokens;
 pub use self::builder::AccountTokensBuilder;
 pub use self::center_client::TokenCenterClient;
 pub use self::mode::TokenMode;
+#[cfg(feature = "platform")]
+pub(crate) use self::own_credential::{AUTHORIZER_RENEW_MARGIN, account_slot};
 pub(crate) use self::own_credential::{OwnCredential, account_record, is_due};
 pub(crate) use self::rate_limiter::RateLimiter;
 pub(crate) use self::token::AccountCredential;

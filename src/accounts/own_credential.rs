@@ -6,6 +6,11 @@ use crate::clock::Timestamp;
 use crate::credential::{AccessToken, Lifetime, Record, Token};
 use crate::error::Error;
 use crate::provider::{CacheEntry, CredentialProvider, Prefetcher};
+#[cfg(feature = "platform")]
+use crate::{
+    credential::AppId,
+    store::{CredentialKey, CredentialKind, CredentialSlot},
+};
 
 /// Id of an account's token or ticket in its provider: the empty text, because the provider has no
 /// other credential.
@@ -61,6 +66,22 @@ impl OwnCredential {
         self.prefetcher.stop();
         self.provider.shutdown(timeout).await
     }
+}
+
+/// Time before the expiry of an authorizer token at which it is renewed: ten minutes. All processes use
+/// this time, because an authorization stores a token without its engine.
+#[cfg(feature = "platform")]
+pub(crate) const AUTHORIZER_RENEW_MARGIN: Duration = Duration::from_secs(10 * 60);
+
+/// Returns the slot of an account's token or ticket in a store.
+#[cfg(feature = "platform")]
+pub(crate) fn account_slot(app: &AppId, kind: CredentialKind, margin: Duration) -> CredentialSlot {
+    let key = CredentialKey {
+        app: app.clone(),
+        kind,
+        id: ACCOUNT_ID.into(),
+    };
+    CredentialSlot { key, margin }
 }
 
 /// Returns the stored form of an account's token or ticket.

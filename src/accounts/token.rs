@@ -61,7 +61,7 @@ pub struct AccountToken(AccountCredential);
 
 impl AccountToken {
     #[inline]
-    pub(super) fn new(entry: CacheEntry, clock: &Clock) -> Self {
+    pub(crate) fn new(entry: CacheEntry, clock: &Clock) -> Self {
         Self(AccountCredential::new(entry, clock))
     }
 

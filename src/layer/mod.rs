@@ -47,6 +47,8 @@ pub use self::future::ResponseFuture;
 pub use self::login_service::LoginService;
 pub use self::logout::Logout;
 pub use self::policy::Policy;
+#[cfg(feature = "platform")]
+pub use self::registry::PlatformAccounts;
 pub use self::registry::{Account, AccountRegistry, AccountSelector, Accounts, AccountsBuilder};
 pub use self::rejection::{JsonRejection, Reject, Rejection};
 pub use self::service::WechatService;

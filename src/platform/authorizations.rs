@@ -104,14 +104,8 @@ impl Authorizations {
                 return Ok(false);
             }
         }
-        let entry = Authorization {
-            state: AuthorizationState::Authorized,
-            since: grant.since,
-        };
-        let recorded = self
-            .store
-            .record_authorization(&self.component, account, &entry);
-        if !recorded.await? {
+        let state = AuthorizationState::Authorized;
+        if !self.note(account, state, grant.since).await? {
             // The authorization has ended since.
             if let Some(refresh) = &grant.refresh_token {
                 self.remove_secret(account, |stored| stored.secret == *refresh)
@@ -177,11 +171,7 @@ impl Authorizations {
         if stored.is_some_and(|stored| stored.since > since) {
             return Ok(false);
         }
-        let entry = Authorization { state, since };
-        let recorded = self
-            .store
-            .record_authorization(&self.component, account, &entry);
-        if !recorded.await? {
+        if !self.note(account, state, since).await? {
             return Ok(false);
         }
         self.remove_secret(account, |stored| stored.since <= since)
@@ -190,6 +180,19 @@ impl Authorizations {
         self.overwrite(account, CredentialKind::JsapiTicket, &Record::default())
             .await?;
         Ok(true)
+    }
+
+    /// Notes the state of an account at `since`, unless a newer one is stored.
+    pub(super) async fn note(
+        &self,
+        account: &AppId,
+        state: AuthorizationState,
+        since: Timestamp,
+    ) -> Result<bool, Error> {
+        let entry = Authorization { state, since };
+        self.store
+            .record_authorization(&self.component, account, entry)
+            .await
     }
 
     /// Returns the time of the last change of an account that the store knows.

@@ -87,7 +87,11 @@ impl ComponentSource {
         self.consume_quota().await?;
         match self.component.component_token(&ticket.secret).await {
             Ok(response) => Ok(Ok(response)),
-            Err(error) if error.errcode().is_some_and(|code| TICKET_REFUSED.contains(&code)) => {
+            Err(error)
+                if error
+                    .errcode()
+                    .is_some_and(|code| TICKET_REFUSED.contains(&code)) =>
+            {
                 Ok(Err(ticket))
             }
             Err(error) => Err(classify(error)),

@@ -25,14 +25,15 @@ impl PlatformState {
     ///
     /// # Errors
     /// The store has not taken the change, or too many exchanges wait. WeChat may push again.
-    pub(crate) async fn handle_event(
-        self: &Arc<Self>,
-        event: PlatformEvent,
-    ) -> Result<(), Error> {
+    pub(crate) async fn handle_event(self: &Arc<Self>, event: PlatformEvent) -> Result<(), Error> {
         self.start_upkeep();
         match event {
             PlatformEvent::VerifyTicket { ticket, created } => {
-                if self.tickets.replace(&pushed_ticket(ticket, created)).await? {
+                if self
+                    .tickets
+                    .replace(&pushed_ticket(ticket, created))
+                    .await?
+                {
                     self.on_new_ticket();
                 }
                 Ok(())
@@ -78,6 +79,16 @@ impl PlatformState {
         code: AuthorizationCode,
         expires: Option<Timestamp>,
     ) -> Result<(), Error> {
+        let now = self.clock.now();
+        let latest = code
+            .created
+            .unwrap_or(now)
+            .saturating_add(MAX_CODE_LIFETIME);
+        let give_up = expires.map_or(latest, |at| at.min(latest));
+        if give_up <= now {
+            tracing::debug!(target: "tower_wechat::platform", app = ?code.account, "a late event was ignored; its code has expired");
+            return Ok(());
+        }
         let Ok(permit) = self.exchanges.try_acquire() else {
             return Err(Error::store_unavailable(
                 "too many authorizations wait for their exchange: check that WeChat answers",
@@ -85,9 +96,6 @@ impl PlatformState {
         };
         permit.forget();
         let state = Arc::clone(self);
-        let now = self.clock.now();
-        let latest = now.saturating_add(MAX_CODE_LIFETIME);
-        let give_up = expires.map_or(latest, |at| at.min(latest));
         self.tasks.spawn(async move {
             state.exchange_with_retry(code, give_up).await;
             state.exchanges.add_permits(1);

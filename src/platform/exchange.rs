@@ -130,7 +130,8 @@ impl PlatformState {
             },
             Err(error) => (Ended::Released(&held), Err(error)),
         };
-        self.end_exchange(&ended, &owner, result.as_ref().ok()).await;
+        self.end_exchange(&ended, &owner, result.as_ref().ok())
+            .await;
         result
     }
 
@@ -237,7 +238,8 @@ pub(super) fn is_code_refused(error: &Error) -> bool {
 fn refused(errcode: Option<i64>) -> Error {
     let message = "WeChat refuses the authorization code: it is invalid, used or expired. Open the \
                    page of the authorization again";
-    Error::new(ErrorKind::BadRequest, message).with_errcode(errcode.unwrap_or(CODE_REFUSED[1]), None)
+    Error::new(ErrorKind::BadRequest, message)
+        .with_errcode(errcode.unwrap_or(CODE_REFUSED[1]), None)
 }
 
 fn read_outcome(outcome: &str) -> Result<AppId, Error> {

@@ -1,9 +1,29 @@
 //! The third-party platform (第三方平台): accounts (公众号) that their owners have authorized to it.
 
-#[allow(dead_code)]
-mod event;
-pub(crate) mod push;
+#![allow(dead_code, unused_imports)] // the push service and the pages use it soon
 
+mod authorizations;
+mod authorizer;
+mod builder;
+mod changes;
+mod component_source;
+mod event;
+mod events;
+mod exchange;
+mod handle;
+mod lists;
+pub(crate) mod push;
+mod state;
+mod ticket;
+mod upkeep;
+
+pub(crate) use self::authorizations::AccountStatus;
+pub use self::builder::PlatformBuilder;
+pub(crate) use self::changes::ChangeQueue;
+pub(crate) use self::event::PlatformEvent;
+pub(crate) use self::exchange::pre_auth_code_hash;
+pub use self::handle::Platform;
 pub use self::push::{
     NoMessages, PlatformPush, PushField, PushFields, PushKeys, PushLayer, PushService,
 };
+pub(crate) use self::state::PlatformState;

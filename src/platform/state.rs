@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::authorizations::{AccountStatus, Authorizations};
-use super::changes::Changes;
+use super::changes::{ChangeQueue, Changes};
 use super::component_source::ComponentSource;
 use super::lists::RunningList;
 use super::ticket::VerifyTickets;
@@ -34,6 +34,9 @@ const CACHE_CAPACITY: usize = 16;
 /// Maximum number of exchanges of codes that wait or run at the same time in this process.
 const MAX_EXCHANGES: usize = 512;
 
+/// Maximum number of accounts that are checked at the same time in this process.
+const MAX_CHECKS: usize = 32;
+
 /// Maximum number of accounts whose refused refresh token this process remembers.
 const MAX_REFUSED: usize = 100_000;
 
@@ -55,7 +58,10 @@ pub(crate) struct PlatformState {
     /// Wakes the task that reads the list of accounts.
     pub(super) list_wanted: Notify,
     pub(super) changes: Changes,
+    /// Permits for exchanges of codes that wait or run at the same time.
     pub(super) exchanges: Semaphore,
+    /// Permits for checks of accounts for which WeChat has refused a call.
+    pub(super) checks: Semaphore,
     pub(super) tasks: TaskTracker,
     pub(super) ending: CancellationToken,
     pub(super) upkeep: BackgroundTask,
@@ -109,6 +115,7 @@ impl PlatformState {
             list_wanted: Notify::new(),
             changes: Changes::default(),
             exchanges: Semaphore::new(MAX_EXCHANGES),
+            checks: Semaphore::new(MAX_CHECKS),
             tasks: TaskTracker::new(),
             ending: CancellationToken::new(),
             upkeep: BackgroundTask::default(),
@@ -157,6 +164,11 @@ impl PlatformState {
             self.list_wanted.notify_one();
         }
         Ok(status)
+    }
+
+    /// Returns a queue of the accounts whose authorization changes from now on.
+    pub(crate) fn subscribe_changes(&self) -> Arc<ChangeQueue> {
+        self.changes.subscribe()
     }
 
     /// Returns `true` if WeChat has refused this refresh token of the account.

@@ -34,7 +34,7 @@ pub use client::WechatClient;
 #[allow(unused_imports)] // the platform imports them soon
 #[cfg(feature = "platform")]
 pub(crate) use component::{
-    AuthorizerGrant, AuthorizerPage, AuthorizerToken, ListedAuthorizer, PreAuthCode,
+    AuthorizerGrant, AuthorizerPage, AuthorizerToken, ListedAuthorizer, MAX_LIST_COUNT, PreAuthCode,
 };
 pub(crate) use errcode::with_renewal_delay;
 pub(crate) use http::{build_http_client, parse_base_url, root_cause};

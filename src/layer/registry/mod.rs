@@ -8,6 +8,8 @@ mod ending;
 mod finding;
 mod listed;
 mod made;
+#[cfg(feature = "platform")]
+mod platform;
 mod searches;
 mod selector;
 mod source;
@@ -19,6 +21,8 @@ pub use self::account::Account;
 pub use self::accounts::Accounts;
 pub(super) use self::accounts::Selection;
 pub use self::builder::AccountsBuilder;
+#[cfg(feature = "platform")]
+pub use self::platform::PlatformAccounts;
 pub(super) use self::searches::FoundAccount;
 pub use self::selector::AccountSelector;
 pub use self::source::AccountRegistry;

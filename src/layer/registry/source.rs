@@ -97,6 +97,14 @@ pub trait AccountRegistry: Send + Sync + 'static {
         &self,
         app_id: AppId,
     ) -> impl Future<Output = Result<Option<Account>, Self::Error>> + Send;
+
+    /// Waits until an account may have changed, and returns its AppID. A layer that serves the account
+    /// then asks for it again at once. Default: waits forever, and the layer asks once a minute only.
+    ///
+    /// The layer drops the future and calls the method again after each account, and at other times.
+    fn next_change(&self) -> impl Future<Output = AppId> + Send {
+        std::future::pending()
+    }
 }
 
 #[diagnostic::do_not_recommend]
@@ -120,10 +128,17 @@ pub(super) type FindResult = Result<Option<Account>, Box<dyn StdError + Send + S
 pub(super) trait AnyRegistry: Send + Sync {
     /// Does what [`AccountRegistry::find`] does.
     fn find_account(self: Arc<Self>, app_id: AppId) -> BoxFuture<'static, FindResult>;
+
+    /// Does what [`AccountRegistry::next_change`] does.
+    fn wait_for_change(self: Arc<Self>) -> BoxFuture<'static, AppId>;
 }
 
 impl<R: AccountRegistry> AnyRegistry for R {
     fn find_account(self: Arc<Self>, app_id: AppId) -> BoxFuture<'static, FindResult> {
         Box::pin(async move { self.find(app_id).await.map_err(Into::into) })
+    }
+
+    fn wait_for_change(self: Arc<Self>) -> BoxFuture<'static, AppId> {
+        Box::pin(async move { self.next_change().await })
     }
 }

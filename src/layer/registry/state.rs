@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, Weak,
+};
 use std::time::Duration;
 
 use quick_cache::DefaultHashBuilder;
@@ -224,6 +226,13 @@ impl AccountsState {
         accounts
             .map(|(app_id, account)| (app_id.clone(), Arc::clone(account)))
             .collect()
+    }
+
+    /// Returns an account that the registry has returned and that this process serves.
+    pub(super) fn made_from_registry(&self, app_id: &AppId) -> Option<Weak<MadeAccount>> {
+        let made = read(&self.made);
+        let account = made.get(app_id).filter(|it| it.is_from_registry)?;
+        Some(Arc::downgrade(account))
     }
 
     pub(super) fn read_listed(&self) -> RwLockReadGuard<'_, ListedAccounts> {

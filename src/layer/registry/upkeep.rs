@@ -46,7 +46,33 @@ impl Drop for RunningUpkeep {
 async fn maintain(upkeep: RunningUpkeep) {
     let accounts = &upkeep.0;
     // A registry that hangs delays the second future only.
-    tokio::join!(drop_accounts(accounts), refresh_accounts(accounts));
+    tokio::join!(
+        drop_accounts(accounts),
+        refresh_accounts(accounts),
+        refresh_changed(accounts),
+    );
+}
+
+/// Asks the registry again for each account that it reports as changed, one after the other.
+async fn refresh_changed(accounts: &Weak<AccountsState>) {
+    loop {
+        let Some(registry) = accounts.upgrade().and_then(|it| it.registry.clone()) else {
+            return;
+        };
+        // A task, so that a panic of the registry does not end the whole upkeep. The set aborts the task
+        // when the upkeep ends.
+        let mut waiting = JoinSet::new();
+        waiting.spawn(registry.wait_for_change());
+        let Some(Ok(app_id)) = waiting.join_next().await else {
+            return;
+        };
+        let made = accounts
+            .upgrade()
+            .and_then(|it| it.made_from_registry(&app_id));
+        if let Some(account) = made {
+            refresh(accounts.clone(), app_id, account).await;
+        }
+    }
 }
 
 /// Drops idle accounts, and accounts that this process no longer serves.

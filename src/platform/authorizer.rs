@@ -1,0 +1,303 @@
+//! The tokens of the accounts, on whose behalf the platform acts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::state::PlatformState;
+use crate::accounts::AccountToken;
+use crate::credential::{AccessToken, AppId, RefreshToken};
+use crate::error::{Error, ErrorKind};
+use crate::store::{AuthorizationState, BoxFuture, DurableSecret, StoredSecret};
+use crate::wechat::errcode::NOT_AUTHORIZED;
+use crate::wechat::{AccountTokenResponse, AuthorizerToken, PlatformAuthority};
+
+/// Errcode of a refresh token that WeChat refuses.
+const REFRESH_TOKEN_REFUSED: i64 = 61023;
+
+/// Time for which calls for an account are suppressed that is not authorized any more: one minute.
+const NOT_AUTHORIZED_PAUSE: Duration = Duration::from_secs(60);
+
+/// `Retry-After` of requests that wait for the list of accounts.
+const RECOVERY_RETRY_DELAY: Duration = Duration::from_secs(5);
+
+/// Longest wait for another process that reads the list of accounts: four seconds. The renewal that
+/// waits ends after eight.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// Interval at which a process looks whether another one has recovered a refresh token.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Maximum number of refresh tokens that one renewal tries: the stored one, one that a concurrent
+/// authorization has written, and one of the list.
+const MAX_TRIES: usize = 3;
+
+impl PlatformState {
+    /// Requests a new access token for an account. Recovers its refresh token if that is lost.
+    async fn renew_token(self: &Arc<Self>, account: &AppId) -> Result<AccountTokenResponse, Error> {
+        let mut outcome = Err(recovering(account));
+        for _ in 0..MAX_TRIES {
+            let stored = self.authorizations.refresh_token(account).await?;
+            let usable = stored.value.as_ref();
+            let usable = usable.filter(|it| !self.is_refused(account, &it.secret));
+            let Some(refresh) = usable else {
+                let lost = stored.value.as_ref().map(|it| &it.secret);
+                self.recover(account, lost).await?;
+                continue;
+            };
+            match self.request_token(account, &refresh.secret).await {
+                Ok(granted) => {
+                    if self
+                        .keep_refresh_token(account, refresh, &stored, &granted)
+                        .await?
+                    {
+                        let AuthorizerToken {
+                            access_token,
+                            expires_in,
+                            ..
+                        } = granted;
+                        return Ok(AccountTokenResponse {
+                            access_token,
+                            expires_in,
+                        });
+                    }
+                    // The account was authorized again meanwhile, and this token is not valid any more.
+                    outcome = Err(recovering(account));
+                }
+                Err(error) if is_refused(&error) => {
+                    self.note_refused(account, &refresh.secret);
+                    outcome = Err(error);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        outcome
+    }
+
+    async fn request_token(
+        &self,
+        account: &AppId,
+        refresh: &RefreshToken,
+    ) -> Result<AuthorizerToken, Error> {
+        // An error of the component token is not one of this account.
+        self.component_token()
+            .await
+            .map_err(|error| error.as_missing_prerequisite())?;
+        let component = &self.component;
+        self.with_component_token(async |token: AccountToken| {
+            let token = token.access_token();
+            component.authorizer_token(token, account, refresh).await
+        })
+        .await
+    }
+
+    /// Returns `true` if WeChat does not issue a token for this refresh token any more.
+    pub(super) async fn is_refused_by_wechat(
+        &self,
+        account: &AppId,
+        secret: &DurableSecret,
+    ) -> Result<bool, Error> {
+        match self.request_token(account, &secret.secret).await {
+            Ok(granted) => {
+                let stored = self.authorizations.refresh_token(account).await?;
+                self.keep_refresh_token(account, secret, &stored, &granted)
+                    .await?;
+                // WeChat may have ended the account's current token.
+                self.authorizations.drop_access_token(account).await?;
+                Ok(false)
+            }
+            Err(error) => match is_refused(&error) {
+                true => Ok(true),
+                false => Err(error),
+            },
+        }
+    }
+
+    /// Stores the refresh token of a response, if WeChat has changed it. Returns `false` if another one
+    /// was stored meanwhile.
+    async fn keep_refresh_token(
+        &self,
+        account: &AppId,
+        used: &DurableSecret,
+        read: &StoredSecret,
+        granted: &AuthorizerToken,
+    ) -> Result<bool, Error> {
+        match &granted.refresh_token {
+            Some(next) if *next != used.secret => {
+                let next = DurableSecret {
+                    secret: next.clone(),
+                    since: used.since,
+                };
+                self.authorizations
+                    .replace(account, read, Some(&next))
+                    .await
+            }
+            Some(_) | None => Ok(true),
+        }
+    }
+
+    /// Has the list of accounts read, because the refresh token of an account is missing or `refused`.
+    /// Returns when the store has another refresh token.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AccountNotAuthorized`]: the list has no other refresh token either. The account is
+    /// then lost until its owner authorizes it again.
+    async fn recover(
+        self: &Arc<Self>,
+        account: &AppId,
+        refused: Option<&RefreshToken>,
+    ) -> Result<(), Error> {
+        if refused.is_none() && self.has_ended(account).await? {
+            return Err(not_authorized(account));
+        }
+        let list = self.list().await;
+        let Some(listed) = list.map_err(|error| error.as_missing_prerequisite())? else {
+            return self.wait_for_recovery(account, refused).await;
+        };
+        let stored = self.authorizations.refresh_token(account).await?.value;
+        if stored.is_some_and(|stored| Some(&stored.secret) != refused) {
+            return Ok(());
+        }
+        let is_listed = listed.accounts.contains_key(account);
+        self.lose(account, is_listed).await?;
+        Err(not_authorized(account))
+    }
+
+    /// Returns `true` if the authorization of an account has ended, so that no list is read for it.
+    async fn has_ended(&self, account: &AppId) -> Result<bool, Error> {
+        let lookup = self.store.authorization(self.component.app_id(), account);
+        let state = lookup.await?.entry.map(|entry| entry.state);
+        Ok(matches!(
+            state,
+            Some(AuthorizationState::Lost | AuthorizationState::Unauthorized)
+        ))
+    }
+
+    async fn wait_for_recovery(
+        &self,
+        account: &AppId,
+        refused: Option<&RefreshToken>,
+    ) -> Result<(), Error> {
+        let give_up = Instant::now() + RECOVERY_TIMEOUT;
+        while Instant::now() < give_up {
+            let stored = self.authorizations.refresh_token(account).await?.value;
+            if stored.is_some_and(|stored| Some(&stored.secret) != refused) {
+                return Ok(());
+            }
+            if self.has_ended(account).await? {
+                return Err(not_authorized(account));
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
+        Err(recovering(account))
+    }
+
+    /// Notes that the platform cannot act for an account any more, and says so once.
+    async fn lose(&self, account: &AppId, is_listed: bool) -> Result<(), Error> {
+        // The time of the last change, not ours: an event of a later authorization must win.
+        let since = self.authorizations.last_change(account).await?;
+        let state = AuthorizationState::Lost;
+        if self.authorizations.end(account, state, since).await? {
+            self.forget_refused(account);
+            self.changes.publish(account);
+            let reason = match is_listed {
+                true => "WeChat refuses its refresh token",
+                false => "WeChat does not list it any more",
+            };
+            tracing::error!(
+                target: "tower_wechat::platform",
+                app = %account, reason,
+                "an account is not authorized any more; its owner has to authorize the platform again"
+            );
+        }
+        Ok(())
+    }
+
+    /// Looks whether an account is still authorized, after WeChat has answered 61003 to a call.
+    async fn check_authorization(self: &Arc<Self>, account: &AppId) -> Result<(), Error> {
+        if self.has_ended(account).await? {
+            return Ok(());
+        }
+        match self.list().await? {
+            Some(listed) if !listed.accounts.contains_key(account) => {
+                self.lose(account, false).await
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+impl PlatformAuthority for PlatformState {
+    fn component(&self) -> &AppId {
+        self.component.app_id()
+    }
+
+    fn component_token<'a>(&'a self) -> BoxFuture<'a, Result<AccessToken, Error>> {
+        Box::pin(async move {
+            let token = Self::component_token(self).await?;
+            Ok(token.access_token().clone())
+        })
+    }
+
+    fn report_component_token<'a>(
+        &'a self,
+        invalid: &'a AccessToken,
+    ) -> BoxFuture<'a, Result<AccessToken, Error>> {
+        Box::pin(async move {
+            let current = self.token.report_invalid(invalid).await?;
+            Ok(current.secret().clone())
+        })
+    }
+
+    fn note_not_authorized(&self, account: &AppId) {
+        let (Some(state), account) = (self.this.upgrade(), account.clone()) else {
+            return;
+        };
+        let Ok(permit) = self.checks.try_acquire() else {
+            return;
+        };
+        permit.forget();
+        self.tasks.spawn(async move {
+            if let Err(error) = state.check_authorization(&account).await {
+                tracing::debug!(target: "tower_wechat::platform", app = %account, %error, "the authorization of an account could not be checked");
+            }
+            state.checks.add_permits(1);
+        });
+    }
+
+    fn renew_authorizer_token<'a>(
+        &'a self,
+        account: &'a AppId,
+    ) -> BoxFuture<'a, Result<AccountTokenResponse, Error>> {
+        Box::pin(async move {
+            match self.this.upgrade() {
+                Some(state) => state.renew_token(account).await,
+                None => Err(recovering(account)),
+            }
+        })
+    }
+}
+
+/// Returns `true` if the refresh token of a call is of no use any more.
+fn is_refused(error: &Error) -> bool {
+    matches!(
+        error.errcode(),
+        Some(REFRESH_TOKEN_REFUSED | NOT_AUTHORIZED)
+    )
+}
+
+fn not_authorized(account: &AppId) -> Error {
+    let message = format!(
+        "the account {account} is not authorized to the platform: its owner has to open the page of \
+         the authorization again"
+    );
+    Error::new(ErrorKind::AccountNotAuthorized, message).with_retry_after(NOT_AUTHORIZED_PAUSE)
+}
+
+fn recovering(account: &AppId) -> Error {
+    let message = format!(
+        "the refresh token of {account} is missing, and the list of accounts is read to recover it"
+    );
+    Error::new(ErrorKind::PlatformStarting, message).with_retry_after(RECOVERY_RETRY_DELAY)
+}

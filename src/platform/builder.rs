@@ -1,0 +1,89 @@
+//! The builder of a platform.
+
+use std::sync::Arc;
+
+use super::handle::Platform;
+use super::push::PushKeys;
+use super::state::{PlatformSettings, PlatformState};
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::store::Store;
+use crate::wechat::{WechatClient, parse_base_url};
+
+/// Default base URL of the page on which the owner of an account authorizes the platform at a computer.
+const MP_URL: &str = "https://mp.weixin.qq.com";
+
+/// Builder of a [`Platform`].
+///
+/// ```
+/// use tower_wechat::platform::{Platform, PushKeys};
+/// use tower_wechat::{MemoryStore, WechatClient};
+///
+/// # fn main() -> Result<(), tower_wechat::Error> {
+/// let component = WechatClient::new("wx00000000000000c0", "component-secret")?;
+/// let keys = PushKeys::new(["token"], ["abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"])?;
+/// let platform = Platform::builder(component, MemoryStore::new())
+///     .push_keys(keys)
+///     .build()?;
+/// assert_eq!(platform.app_id().as_str(), "wx00000000000000c0");
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+#[must_use = "a builder does nothing until `build` is called"]
+pub struct PlatformBuilder {
+    component: WechatClient,
+    store: Arc<dyn Store>,
+    push_keys: Option<PushKeys>,
+    mp_url: String,
+    clock: Clock,
+}
+
+impl PlatformBuilder {
+    pub(super) fn new(component: WechatClient, store: Arc<dyn Store>) -> Self {
+        Self {
+            component,
+            store,
+            push_keys: None,
+            mp_url: MP_URL.to_owned(),
+            clock: Clock::system(),
+        }
+    }
+
+    /// Sets the keys with which pushes are verified and decrypted. Default: none, and this process
+    /// takes no pushes.
+    pub fn push_keys(mut self, keys: PushKeys) -> Self {
+        self.push_keys = Some(keys);
+        self
+    }
+
+    /// Sets the base URL of the page on which the owner of an account authorizes the platform at a
+    /// computer. Default: `https://mp.weixin.qq.com`.
+    pub fn mp_url(mut self, url: impl Into<String>) -> Self {
+        self.mp_url = url.into();
+        self
+    }
+
+    /// Sets the clock for the lifetimes of tokens. Default: the system clock.
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Creates the [`Platform`], without a request to the store or to WeChat.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): the accounts would share a name in
+    /// the store, because the names of its hashes do not contain the AppID
+    /// (`RedisNames::with_appid` adds it), or the URL of [`mp_url`](Self::mp_url) is invalid.
+    pub fn build(self) -> Result<Platform, Error> {
+        self.store.check_several_accounts()?;
+        let mp_url = parse_base_url("the URL of mp_url", &self.mp_url)?;
+        let settings = PlatformSettings {
+            push_keys: self.push_keys,
+            mp_url: mp_url.as_str().to_owned(),
+        };
+        let state = PlatformState::new(self.component, self.store, self.clock, settings);
+        state.start_upkeep();
+        Ok(Platform(state))
+    }
+}

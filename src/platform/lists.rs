@@ -1,0 +1,218 @@
+//! The list of all accounts that have authorized the platform, from WeChat (`api_get_authorizer_list`).
+//!
+//! The list brings back what was lost: events that never arrived, and refresh tokens that the store has
+//! lost. A complete list also tells which AppIDs no account of the platform has.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+
+use super::authorizations::Grant;
+use super::state::PlatformState;
+use crate::accounts::AccountToken;
+use crate::clock::Timestamp;
+use crate::credential::AppId;
+use crate::error::{Error, ErrorKind};
+use crate::store::{Authorization, AuthorizationState, DurableSecret, Quota};
+use crate::wechat::{ListedAuthorizer, MAX_LIST_COUNT};
+
+/// Time between two lists of all processes, which are read because an account needs one: one minute.
+const MIN_LIST_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Maximum number of pages of one list, of 500 accounts each.
+const MAX_PAGES: u32 = 400;
+
+/// Maximum number of accounts that are missing in a list and are checked one by one afterwards.
+const MAX_CHECKS: usize = 50;
+
+/// What a list has said.
+#[derive(Debug)]
+pub(super) struct AccountsListed {
+    /// The listed accounts, with `true` for those whose refresh token the list contains.
+    pub(super) accounts: HashMap<AppId, bool>,
+}
+
+/// The outcome of a list: `None` if another process has read one within the last minute.
+type ListOutcome = Result<Option<Arc<AccountsListed>>, Error>;
+
+/// The list that this process reads at the moment.
+#[derive(Default)]
+pub(super) struct RunningList(Mutex<Option<watch::Receiver<Option<ListOutcome>>>>);
+
+impl PlatformState {
+    /// Reads the list of all accounts, unless a process has read it within the last minute. All callers
+    /// of this process share one list. The list is read in a task of its own.
+    pub(super) async fn list(self: &Arc<Self>) -> ListOutcome {
+        let mut outcome = self.join_list();
+        let ended = outcome.wait_for(Option::is_some).await;
+        match ended.ok().and_then(|outcome| outcome.clone()) {
+            Some(outcome) => outcome,
+            None => Err(Error::new(
+                ErrorKind::WechatUnavailable,
+                "the list of accounts was not read to its end",
+            )),
+        }
+    }
+
+    fn join_list(self: &Arc<Self>) -> watch::Receiver<Option<ListOutcome>> {
+        let mut running = self
+            .running_list
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // A sender that is gone belongs to a list that has ended.
+        if let Some(outcome) = running.as_ref().filter(|it| it.has_changed().is_ok()) {
+            return outcome.clone();
+        }
+        let (sender, receiver) = watch::channel(None);
+        *running = Some(receiver.clone());
+        drop(running);
+        let state = Arc::clone(self);
+        self.tasks.spawn(async move {
+            let outcome = state.read_list().await;
+            sender.send_replace(Some(outcome));
+        });
+        receiver
+    }
+
+    async fn read_list(&self) -> ListOutcome {
+        // Without a component token, no list is read, and none is counted.
+        self.component_token().await?;
+        let quota = Quota {
+            app: self.component.app_id().clone(),
+            purpose: "authorizer_list".into(),
+            limit: 1,
+            window: MIN_LIST_INTERVAL,
+        };
+        if !self.store.try_consume(&quota).await? {
+            return Ok(None);
+        }
+        let known = self.authorizations.all().await?;
+        let started = self.clock.now();
+        let listed = self.fetch_all().await?;
+        let mut accounts = HashMap::with_capacity(listed.len());
+        let mut recovered = 0_usize;
+        for account in listed {
+            recovered += usize::from(self.merge(&account).await?);
+            accounts.insert(account.app_id, account.refresh_token.is_some());
+        }
+        self.authorizations.set_listed(started).await?;
+        let missing = known.entries.into_iter().filter(|(account, entry)| {
+            entry.state == AuthorizationState::Authorized && !accounts.contains_key(account)
+        });
+        for (account, entry) in missing.take(MAX_CHECKS) {
+            self.check_missing(&account, &entry).await?;
+        }
+        tracing::info!(
+            target: "tower_wechat::platform",
+            app = %self.component.app_id(),
+            accounts = accounts.len(), recovered,
+            "the list of accounts was read"
+        );
+        Ok(Some(Arc::new(AccountsListed { accounts })))
+    }
+
+    /// Fetches all pages of the list.
+    async fn fetch_all(&self) -> Result<Vec<ListedAuthorizer>, Error> {
+        let component = &self.component;
+        let mut listed = Vec::new();
+        let mut offset = 0;
+        for _ in 0..MAX_PAGES {
+            let page = self
+                .with_component_token(async |token: AccountToken| {
+                    let token = token.access_token();
+                    component
+                        .authorizer_list(token, offset, MAX_LIST_COUNT)
+                        .await
+                })
+                .await?;
+            listed.extend(page.accounts);
+            offset += page.entries;
+            if page.entries == 0 || u64::from(offset) >= page.total {
+                return Ok(listed);
+            }
+        }
+        tracing::warn!(
+            target: "tower_wechat::platform",
+            app = %component.app_id(),
+            accounts = listed.len(),
+            "the list of accounts is longer than this process reads; the rest is unknown"
+        );
+        Ok(listed)
+    }
+
+    /// Stores what the list says about an account, unless the store has something newer. Returns `true`
+    /// if the refresh token comes from the list.
+    async fn merge(&self, listed: &ListedAuthorizer) -> Result<bool, Error> {
+        let account = &listed.app_id;
+        let since = listed.auth_time.unwrap_or(Timestamp::from_millis(0));
+        let stored = self.authorizations.refresh_token(account).await?;
+        let Some(refresh) = &listed.refresh_token else {
+            // The platform never exchanged the code of this account, so nothing can be done for it.
+            if stored.value.is_none() {
+                self.authorizations
+                    .note(account, AuthorizationState::Lost, since)
+                    .await?;
+            }
+            return Ok(false);
+        };
+        if let Some(value) = &stored.value {
+            let is_same = value.secret == *refresh;
+            let is_newer = since > value.since || self.is_refused(account, &value.secret);
+            if is_same || !is_newer {
+                // Another service may have written the token without a time.
+                if is_same && value.since.as_millis() == 0 && since.as_millis() > 0 {
+                    let dated = DurableSecret {
+                        secret: refresh.clone(),
+                        since,
+                    };
+                    self.authorizations
+                        .replace(account, &stored, Some(&dated))
+                        .await?;
+                }
+                self.authorizations
+                    .note(account, AuthorizationState::Authorized, value.since)
+                    .await?;
+                return Ok(false);
+            }
+        }
+        let grant = Grant {
+            account: account.clone(),
+            refresh_token: Some(refresh.clone()),
+            access_token: None,
+            since: stored.value.map_or(since, |value| value.since.max(since)),
+        };
+        let is_stored = self
+            .authorizations
+            .store_grant(&grant, self.clock.now())
+            .await?;
+        if is_stored {
+            self.forget_refused(account);
+            self.changes.publish(account);
+        }
+        Ok(is_stored)
+    }
+
+    /// Checks an account that is missing in a list, because its event may be lost. Its authorization
+    /// ends only if WeChat refuses its refresh token too.
+    async fn check_missing(&self, account: &AppId, entry: &Authorization) -> Result<(), Error> {
+        let stored = self.authorizations.refresh_token(account).await?.value;
+        let has_ended = match &stored {
+            Some(secret) => self.is_refused_by_wechat(account, secret).await?,
+            None => true,
+        };
+        if !has_ended {
+            return Ok(());
+        }
+        // The time of the authorization, not ours: an event of a later authorization must win.
+        let since = stored.map_or(entry.since, |stored| stored.since.max(entry.since));
+        let state = AuthorizationState::Unauthorized;
+        if self.authorizations.end(account, state, since).await? {
+            self.changes.publish(account);
+            tracing::warn!(target: "tower_wechat::platform", app = %account, "an account is not authorized any more; its event was lost");
+        }
+        Ok(())
+    }
+}
