@@ -20,6 +20,8 @@ mod health_cache;
 mod invalidation;
 mod key_names;
 mod key_registry;
+#[cfg(feature = "cli")]
+mod key_scan;
 mod layout;
 mod locations;
 mod login_codes;
