@@ -239,6 +239,9 @@ pub mod redis {
     //! # Ok(()) }
     //! ```
 
+    #[cfg(feature = "cli")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "cli")))]
+    pub use crate::store::ExternalPlatform;
     pub use crate::store::{
         ExternalToken, Layout, RedisNames, RedisStore, RedisStoreBuilder, SweepReport,
     };

@@ -36,6 +36,8 @@ pub(crate) use self::platform::{
     DurableSecretKey, PlatformChange, StoredSecret,
 };
 pub(crate) use self::quota::Quota;
+#[cfg(feature = "cli")]
+pub use self::redis::ExternalPlatform;
 #[cfg(feature = "redis")]
 pub(crate) use self::redis::ExternalTokenStore;
 #[cfg(feature = "cli")]

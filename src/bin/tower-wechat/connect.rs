@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tower_wechat::RedisStore;
-use tower_wechat::redis::{Layout, RedisNames, SealingKeys};
+use tower_wechat::redis::{Layout, RedisNames, RedisStoreBuilder, SealingKeys};
 
 use crate::options::{CliError, Command, Options, TargetLayout, non_empty};
 
@@ -20,28 +20,17 @@ pub(crate) async fn connect_store(options: &Options) -> Result<RedisStore, CliEr
             TargetLayout::Keys => Layout::Hashes,
         };
     }
-    let mut builder = RedisStore::builder(url)
-        .layout(layout)
-        .command_timeout(Duration::from_secs(10));
-    if let Some(authority) = read_file("REDIS_CA", options.redis_ca.as_deref())? {
-        builder = builder.certificate_authority(authority);
-    }
-    let certificate = read_file("REDIS_CLIENT_CERT", options.redis_client_cert.as_deref())?;
-    let key = read_file("REDIS_CLIENT_KEY", options.redis_client_key.as_deref())?;
-    builder = match (certificate, key) {
-        (Some(certificate), Some(key)) => builder.client_certificate(certificate, key),
-        (None, None) => builder,
-        _ => return Err("set both of REDIS_CLIENT_CERT and REDIS_CLIENT_KEY, or neither".into()),
-    };
-    if let Some(password) = read_variable("REDIS_SENTINEL_PASSWORD") {
-        let user = read_variable("REDIS_SENTINEL_USER").unwrap_or_default();
-        builder = builder.sentinel_credentials(user, password);
-    }
-    if let Some(names) = non_empty(options.names.as_deref()) {
-        let names: RedisNames = serde_json::from_str(names)
+    let mut builder = connection(options, url)?.layout(layout);
+    let mut names = RedisNames::default();
+    if let Some(block) = non_empty(options.names.as_deref()) {
+        names = serde_json::from_str(block)
             .map_err(|error| format!("REDIS_NAMES is not the JSON block of names: {error}"))?;
-        builder = builder.names(names);
     }
+    if options.command.is_for_platform() {
+        // The services of a platform have several accounts, whose names contain the AppID.
+        names = names.with_appid();
+    }
+    builder = builder.names(names);
     if let Some(keys) = read_variable("SEALING_KEY") {
         let mut keys =
             SealingKeys::from_base64(&keys).map_err(|error| format!("SEALING_KEY: {error}"))?;
@@ -58,6 +47,37 @@ pub(crate) async fn connect_store(options: &Options) -> Result<RedisStore, CliEr
         );
     }
     Ok(builder.connect().await?)
+}
+
+/// Connects to the Redis of another system, from which `import` copies.
+pub(crate) async fn connect_source(options: &Options, url: &str) -> Result<RedisStore, CliError> {
+    // No key of this crate is read there. Another prefix leaves the registry of sealing keys alone,
+    // if services of this crate also use that Redis.
+    let mut names = RedisNames::default();
+    names.prefix = "tower-wechat-import:".to_owned();
+    let builder = connection(options, url)?.layout(Layout::Keys).names(names);
+    let connected = builder.connect().await;
+    Ok(connected.map_err(|error| format!("--source-url: {error}"))?)
+}
+
+/// Returns a builder with the address, the certificates and the timeout of a connection.
+fn connection(options: &Options, url: &str) -> Result<RedisStoreBuilder, CliError> {
+    let mut builder = RedisStore::builder(url).command_timeout(Duration::from_secs(10));
+    if let Some(authority) = read_file("REDIS_CA", options.redis_ca.as_deref())? {
+        builder = builder.certificate_authority(authority);
+    }
+    let certificate = read_file("REDIS_CLIENT_CERT", options.redis_client_cert.as_deref())?;
+    let key = read_file("REDIS_CLIENT_KEY", options.redis_client_key.as_deref())?;
+    builder = match (certificate, key) {
+        (Some(certificate), Some(key)) => builder.client_certificate(certificate, key),
+        (None, None) => builder,
+        _ => return Err("set both of REDIS_CLIENT_CERT and REDIS_CLIENT_KEY, or neither".into()),
+    };
+    if let Some(password) = read_variable("REDIS_SENTINEL_PASSWORD") {
+        let user = read_variable("REDIS_SENTINEL_USER").unwrap_or_default();
+        builder = builder.sentinel_credentials(user, password);
+    }
+    Ok(builder)
 }
 
 /// Returns the value of an environment variable, unless it is unset or empty.

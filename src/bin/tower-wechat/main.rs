@@ -1,5 +1,5 @@
-//! The operators' program: lists, sweeps, migrates and reseals the WeChat tokens in Redis while
-//! services run.
+//! The operators' program: lists, sweeps, migrates, reseals and imports the WeChat tokens in Redis
+//! while services run.
 
 mod connect;
 mod options;
@@ -10,10 +10,10 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use tower_wechat::RedisStore;
-use tower_wechat::admin::{self, ScanOptions, Summary, UserReport};
+use tower_wechat::admin::{self, ImportReport, ScanOptions, Summary, UserReport};
 use tower_wechat::redis::SweepReport;
 
-use self::connect::connect_store;
+use self::connect::{connect_source, connect_store};
 use self::options::{CliError, Command, Options};
 use self::output::Output;
 
@@ -109,6 +109,32 @@ async fn run_command(
             output.print_summary("reseal", &summary, scan.dry_run);
             check_complete(&summary, "reseal")
         }
+        Command::Accounts { .. } => {
+            let platform = admin::platform_report(store, scan).await?;
+            if output.print_platform(&platform).is_continue() {
+                let mut visit = |report| output.print_account(&report);
+                admin::list_accounts(store, scan, &mut visit).await?;
+            }
+            Ok(())
+        }
+        Command::Import {
+            from,
+            prefix,
+            source_url,
+            ..
+        } => {
+            let source = match options::non_empty(source_url.as_deref()) {
+                Some(url) => &connect_source(options, url).await?,
+                None => store,
+            };
+            let platform = from.keys(prefix.as_deref());
+            let mut progress = output.start_progress(0);
+            let mut on_progress =
+                |summary: &Summary| progress.report(summary.scanned, summary.written);
+            let report = admin::import(store, source, &platform, scan, &mut on_progress).await?;
+            output.print_import(&report, scan.dry_run);
+            check_import(&report)
+        }
     }
 }
 
@@ -138,6 +164,28 @@ async fn list(
     };
     let summary = admin::list_users(store, scan, &mut visit, &mut on_progress).await?;
     output.warn_not_utf8(summary.not_utf8);
+    Ok(())
+}
+
+/// Returns an error if an import has left out secrets.
+fn check_import(report: &ImportReport) -> Result<(), CliError> {
+    let secrets = &report.secrets;
+    if secrets.still_busy > 0 {
+        return Err(format!(
+            "services were changing {} secrets all the time; run the import again",
+            secrets.still_busy
+        )
+        .into());
+    }
+    if secrets.unreadable > 0 {
+        let reason = report.unreadable_reason.as_deref();
+        return Err(format!(
+            "{} secrets cannot be read and were not copied; {}",
+            secrets.unreadable,
+            reason.unwrap_or("their names are not UTF-8")
+        )
+        .into());
+    }
     Ok(())
 }
 

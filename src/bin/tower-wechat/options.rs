@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use tower_wechat::admin::{ScanOptions, TokenState};
 use tower_wechat::credential::AppId;
-use tower_wechat::redis::Layout;
+use tower_wechat::redis::{ExternalPlatform, Layout};
 
 /// An error as a sentence for the operator.
 pub(crate) type CliError = Box<dyn std::error::Error>;
@@ -96,6 +96,57 @@ pub(crate) enum Command {
         #[command(flatten)]
         dry: DryRunArgs,
     },
+    /// Shows a third-party platform and the states of its accounts
+    Accounts {
+        #[command(flatten)]
+        platform: PlatformArgs,
+    },
+    /// Copies the secrets of a third-party platform from the keys of another system, unless newer
+    /// ones are stored
+    Import {
+        /// The system that has written the keys
+        #[arg(long)]
+        from: SourceSystem,
+        #[command(flatten)]
+        platform: PlatformArgs,
+        /// The prefix of that system's keys [default: wx:open for wxjava, wechatpy for wechatpy]
+        #[arg(long)]
+        prefix: Option<String>,
+        /// The URL of that system's Redis, unless it is the Redis of --redis-url
+        #[arg(long, env = "SOURCE_REDIS_URL", hide_env_values = true)]
+        source_url: Option<String>,
+        #[command(flatten)]
+        dry: DryRunArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlatformArgs {
+    /// The AppID of the platform (component_appid)
+    #[arg(long, env = "PLATFORM_APPID")]
+    component: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(crate) enum SourceSystem {
+    /// WxJava, with the keys of WxOpenInRedisConfigStorage
+    Wxjava,
+    /// wechatpy, with the keys of its RedisStorage
+    Wechatpy,
+}
+
+impl SourceSystem {
+    /// Returns the keys of the system, under its default prefix or the one of the command line.
+    pub(crate) fn keys(self, prefix: Option<&str>) -> ExternalPlatform {
+        let platform = match self {
+            Self::Wxjava => ExternalPlatform::wx_java(),
+            Self::Wechatpy => ExternalPlatform::wechatpy(),
+        };
+        match prefix {
+            Some(prefix) => platform.prefix(prefix),
+            None => platform,
+        }
+    }
 }
 
 #[derive(Debug, Args)]
@@ -155,9 +206,23 @@ impl StateFilter {
 impl Options {
     /// Returns the options of a task from the command line.
     pub(crate) fn scan_options(&self) -> Result<ScanOptions, CliError> {
-        let app = non_empty(self.app_id.as_deref())
-            .ok_or("which account? Set WECHAT_APPID or --app-id to its AppID")?;
-        let app = AppId::new(app).map_err(|error| format!("WECHAT_APPID: {error}"))?;
+        let (name, app) = match &self.command {
+            Command::Accounts { platform } | Command::Import { platform, .. } => {
+                let app = non_empty(platform.component.as_deref())
+                    .ok_or("which platform? Set PLATFORM_APPID or --component to its own AppID")?;
+                ("PLATFORM_APPID", app)
+            }
+            Command::Show { .. }
+            | Command::List { .. }
+            | Command::Sweep { .. }
+            | Command::Migrate { .. }
+            | Command::Reseal { .. } => {
+                let app = non_empty(self.app_id.as_deref())
+                    .ok_or("which account? Set WECHAT_APPID or --app-id to its AppID")?;
+                ("WECHAT_APPID", app)
+            }
+        };
+        let app = AppId::new(app).map_err(|error| format!("{name}: {error}"))?;
         Ok(ScanOptions {
             app,
             margin: Duration::from_secs(self.margin_secs),
@@ -178,12 +243,25 @@ impl Options {
 }
 
 impl Command {
+    /// Returns `true` if the command is about a third-party platform with several accounts.
+    pub(crate) fn is_for_platform(&self) -> bool {
+        match self {
+            Self::Accounts { .. } | Self::Import { .. } => true,
+            Self::Show { .. }
+            | Self::List { .. }
+            | Self::Sweep { .. }
+            | Self::Migrate { .. }
+            | Self::Reseal { .. } => false,
+        }
+    }
+
     pub(crate) fn is_dry_run(&self) -> bool {
         match self {
-            Self::Show { .. } | Self::List { .. } => false,
-            Self::Sweep { dry } | Self::Migrate { dry, .. } | Self::Reseal { dry, .. } => {
-                dry.dry_run
-            }
+            Self::Show { .. } | Self::List { .. } | Self::Accounts { .. } => false,
+            Self::Sweep { dry }
+            | Self::Migrate { dry, .. }
+            | Self::Reseal { dry, .. }
+            | Self::Import { dry, .. } => dry.dry_run,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use tower_wechat::admin::{Summary, UserReport};
+use tower_wechat::admin::{AccountReport, ImportReport, PlatformReport, Summary, UserReport};
 use tower_wechat::redis::SweepReport;
 
 /// Minimum time between two progress lines on stderr: one second.
@@ -191,6 +191,75 @@ impl Output {
         let _ = self.print_line(&text, &value);
     }
 
+    pub(crate) fn print_import(&mut self, report: &ImportReport, dry_run: bool) {
+        let (accounts, secrets) = (report.accounts, &report.secrets);
+        let would = if dry_run {
+            "would be written"
+        } else {
+            "written"
+        };
+        let value = json!({
+            "command": "import", "dry_run": dry_run, "accounts": accounts,
+            "seen": secrets.scanned, "written": secrets.written, "same": secrets.unchanged,
+            "newer": secrets.newer, "dead": secrets.dead, "unreadable": secrets.unreadable,
+            "left": secrets.still_busy,
+        });
+        let text = format!(
+            "{accounts} accounts, {} secrets looked at: {} {would}, {} as they should be, {} newer \
+             here, {} expired and not copied, {} unreadable, {} in use",
+            secrets.scanned,
+            secrets.written,
+            secrets.unchanged,
+            secrets.newer,
+            secrets.dead,
+            secrets.unreadable,
+            secrets.still_busy
+        );
+        let _ = self.print_line(&text, &value);
+    }
+
+    pub(crate) fn print_platform(&mut self, report: &PlatformReport) -> ControlFlow<()> {
+        let value = json!({
+            "platform": report.app_id,
+            "ticket_age_secs": report.ticket_age_secs,
+            "component_token": report.component_token,
+            "listed_secs_ago": report.listed_secs_ago,
+            "accounts": report.accounts,
+        });
+        let ago = |secs: Option<i64>| match secs {
+            Some(secs) => format!("{secs} s ago"),
+            None => "never".to_owned(),
+        };
+        let text = format!(
+            "{}  ticket sent {}  component token {}  list of accounts stored {}  {} accounts",
+            report.app_id,
+            ago(report.ticket_age_secs),
+            report.component_token,
+            ago(report.listed_secs_ago),
+            report.accounts,
+        );
+        self.print_line(&text, &value)
+    }
+
+    pub(crate) fn print_account(&mut self, report: &AccountReport) -> ControlFlow<()> {
+        let value = json!({
+            "account": report.app_id,
+            "state": report.state,
+            "state_secs": report.state_secs,
+            "refresh_token": report.has_refresh_token,
+        });
+        let refresh = if report.has_refresh_token {
+            "refresh token stored"
+        } else {
+            "no refresh token"
+        };
+        let text = format!(
+            "{}  {} for {} s  {refresh}",
+            report.app_id, report.state, report.state_secs
+        );
+        self.print_line(&text, &value)
+    }
+
     /// Prints a warning on stderr about users that were not listed because their names are not
     /// UTF-8.
     pub(crate) fn warn_not_utf8(&self, count: u64) {
@@ -225,10 +294,14 @@ impl Progress {
             return;
         }
         self.next_report_at = now + PROGRESS_INTERVAL;
+        let of_total = match self.estimated_total {
+            // The number is not known before the end.
+            0 => String::new(),
+            total => format!(" of about {}", total.max(seen)),
+        };
         let _ = writeln!(
             std::io::stderr(),
-            "{seen} of about {} looked at, {done} changed",
-            self.estimated_total.max(seen)
+            "{seen}{of_total} looked at, {done} changed"
         );
     }
 }

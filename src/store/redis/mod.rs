@@ -12,6 +12,8 @@ mod connection;
 #[cfg(feature = "platform")]
 mod durable_secrets;
 mod external;
+#[cfg(feature = "cli")]
+mod external_platform;
 mod external_store;
 pub(crate) mod format;
 mod hash_tag;
@@ -39,6 +41,8 @@ mod write;
 
 pub use self::builder::RedisStoreBuilder;
 pub use self::external::ExternalToken;
+#[cfg(feature = "cli")]
+pub use self::external_platform::ExternalPlatform;
 pub(crate) use self::external_store::ExternalTokenStore;
 #[cfg(feature = "sealing")]
 pub use self::format::keys::{SealingKeys, SealingMode};

@@ -66,7 +66,7 @@ impl RedisStore {
 
     /// Reads the values of these keys. For a key of another Redis type, returns
     /// [`WRONG_TYPE_MARKER`] instead of an error, so that all other users can be read.
-    async fn read_keys(&self, keys: &[&RedisKey<'_>]) -> Result<Vec<RawValue>, Error> {
+    pub(super) async fn read_keys(&self, keys: &[&RedisKey<'_>]) -> Result<Vec<RawValue>, Error> {
         let reads: Vec<Cmd> = keys.iter().map(|key| read_command(key)).collect();
         let connection = &self.0.connection;
         if connection.is_cluster() {
