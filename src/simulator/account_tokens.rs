@@ -34,10 +34,15 @@ struct ActiveSecret {
 #[derive(Debug, Clone, Copy)]
 struct AccountTokenStatus {
     valid_until: Duration,
-    /// `true` if a newer token has replaced this token: after `valid_until`, a call with this token
-    /// gets 40001. `false` if this token expires by its age: a call then gets 42001.
-    superseded: bool,
+    /// The errcode of calls with this token from `valid_until` on: [`EXPIRED`] if the token expires
+    /// by its age, [`SUPERSEDED`] if a newer token has replaced it.
+    errcode: i64,
 }
+
+/// The errcode of calls with a token that has expired by its age.
+const EXPIRED: i64 = 42001;
+/// The errcode of calls with a token that a newer one has replaced.
+const SUPERSEDED: i64 = 40001;
 
 /// The token and its remaining lifetime, which a call of `cgi-bin/token` or `cgi-bin/stable_token`
 /// returns.
@@ -63,6 +68,8 @@ pub(super) struct AccountTokenIssuer {
     stable_calls: WindowCounter,
     stable_calls_per_minute: WindowCounter,
     quota_clears: WindowCounter,
+    #[cfg(feature = "platform")]
+    authorizer_calls: WindowCounter,
     pub(super) issue_log: IssueLog,
 }
 
@@ -80,6 +87,8 @@ impl AccountTokenIssuer {
             stable_calls: WindowCounter::default(),
             stable_calls_per_minute: WindowCounter::default(),
             quota_clears: WindowCounter::default(),
+            #[cfg(feature = "platform")]
+            authorizer_calls: WindowCounter::default(),
             issue_log: IssueLog::new(app_id),
         }
     }
@@ -94,12 +103,13 @@ impl AccountTokenIssuer {
         self.plain_calls
             .try_count_daily(settings.token_daily_quota, now)?;
         if let Some(old) = self.plain.take() {
-            self.supersede(
+            self.end_at(
                 &old.value,
                 now.saturating_add(settings.account_token_overlap),
+                SUPERSEDED,
             );
         }
-        let new = self.issue(settings, now);
+        let new = self.issue(settings.account_token_lifetime, now);
         self.plain = Some(new.clone());
         Ok(self.return_as_latest(new, now))
     }
@@ -124,7 +134,7 @@ impl AccountTokenIssuer {
                 .try_count_daily(FORCED_REFRESHES_PER_DAY, now)?;
             self.forced_at = Some(now);
             if let Some(old) = self.stable.take() {
-                self.supersede(&old.value, now);
+                self.end_at(&old.value, now, SUPERSEDED);
             }
         }
         // The last minutes are at most half of the lifetime. Otherwise a token with a lifetime of
@@ -135,14 +145,78 @@ impl AccountTokenIssuer {
         let current = match self.stable.take() {
             Some(current) if now.saturating_add(last_minutes) < current.expires_at => current,
             // The old token works until it expires, because nothing marks it as superseded.
-            _ => self.issue(settings, now),
+            _ => self.issue(settings.account_token_lifetime, now),
         };
         self.stable = Some(current.clone());
         Ok(self.return_as_latest(current, now))
     }
 
-    fn issue(&mut self, settings: &SimulatorSettings, now: Duration) -> ActiveSecret {
-        let expires_at = now.saturating_add(settings.account_token_lifetime);
+    /// Handles `api_component_token`: issues a new component token. The former one remains valid for
+    /// the time of the setting `component_token_overlap`.
+    #[cfg(feature = "platform")]
+    pub(super) fn component_token(
+        &mut self,
+        settings: &SimulatorSettings,
+        now: Duration,
+    ) -> Result<AccountTokenResult, WechatErrorReply> {
+        self.plain_calls
+            .try_count_daily(settings.component_token_daily_quota, now)?;
+        if let Some(old) = self.plain.take() {
+            let end = now.saturating_add(settings.component_token_overlap);
+            self.end_at(&old.value, end, SUPERSEDED);
+        }
+        let new = self.issue(settings.component_token_lifetime, now);
+        self.plain = Some(new.clone());
+        Ok(self.return_as_latest(new, now))
+    }
+
+    /// Issues a token with which a third-party platform calls for the account. The token before it
+    /// remains valid for the time of the setting `account_token_overlap`.
+    #[cfg(feature = "platform")]
+    pub(super) fn authorizer_token(
+        &mut self,
+        former: Option<&str>,
+        settings: &SimulatorSettings,
+        now: Duration,
+    ) -> AccountTokenResult {
+        if let Some(former) = former {
+            let end = now.saturating_add(settings.account_token_overlap);
+            self.end_at(former, end, SUPERSEDED);
+        }
+        let new = self.issue(settings.account_token_lifetime, now);
+        AccountTokenResult {
+            access_token: new.value,
+            expires_in: new.expires_at.saturating_sub(now),
+        }
+    }
+
+    /// Counts a call of `api_authorizer_token`, which has the daily quota of `cgi-bin/token`.
+    #[cfg(feature = "platform")]
+    pub(super) fn count_authorizer_call(
+        &mut self,
+        settings: &SimulatorSettings,
+        now: Duration,
+    ) -> Result<(), WechatErrorReply> {
+        self.authorizer_calls
+            .try_count_daily(settings.token_daily_quota, now)
+    }
+
+    /// Ends a token of a third-party platform at once. Calls with it then get `errcode`.
+    #[cfg(feature = "platform")]
+    pub(super) fn revoke(&mut self, token: &str, errcode: i64, now: Duration) {
+        match self.issued.get_mut(token) {
+            Some(issued) if now < issued.valid_until || errcode == 61003 => {
+                *issued = AccountTokenStatus {
+                    valid_until: now,
+                    errcode,
+                };
+            }
+            _ => {}
+        }
+    }
+
+    fn issue(&mut self, lifetime: Duration, now: Duration) -> ActiveSecret {
+        let expires_at = now.saturating_add(lifetime);
         let value = random::token();
         self.issue_log
             .record(IssuedKind::AccountToken, "", [&*value], now);
@@ -150,7 +224,7 @@ impl AccountTokenIssuer {
             value.clone(),
             AccountTokenStatus {
                 valid_until: expires_at,
-                superseded: false,
+                errcode: EXPIRED,
             },
         );
         ActiveSecret { value, expires_at }
@@ -164,13 +238,14 @@ impl AccountTokenIssuer {
         }
     }
 
-    fn supersede(&mut self, token: &str, at: Duration) {
+    /// Ends the token at `at`, unless it ends earlier. Calls with it then get `errcode`.
+    fn end_at(&mut self, token: &str, at: Duration, errcode: i64) {
         if let Some(issued) = self.issued.get_mut(token)
             && at < issued.valid_until
         {
             *issued = AccountTokenStatus {
                 valid_until: at,
-                superseded: true,
+                errcode,
             };
         }
     }
@@ -185,8 +260,7 @@ impl AccountTokenIssuer {
         match self.issued.get(access_token) {
             None => Err(WechatErrorReply::unknown_token(access_token)),
             Some(issued) if now < issued.valid_until => Ok(()),
-            Some(issued) if issued.superseded => Err(WechatErrorReply::new(40001)),
-            Some(_) => Err(WechatErrorReply::new(42001)),
+            Some(issued) => Err(WechatErrorReply::new(issued.errcode)),
         }
     }
 
@@ -238,6 +312,8 @@ impl AccountTokenIssuer {
         self.plain_calls.clear();
         self.stable_calls.clear();
         self.stable_calls_per_minute.clear();
+        #[cfg(feature = "platform")]
+        self.authorizer_calls.clear();
         Ok(())
     }
 }

@@ -41,7 +41,7 @@ use super::{apps::AppIndex, state::SharedState, user_pair::UserPair};
 pub struct SimulatedApp {
     url: String,
     app_id: String,
-    index: AppIndex,
+    pub(super) index: AppIndex,
     pub(super) shared: Arc<SharedState>,
 }
 
@@ -110,7 +110,7 @@ impl SimulatedApp {
     pub fn authorize(&self, openid: &str, scope: &str) -> String {
         self.shared
             .lock()
-            .issue_code(self.index, openid, scope, false)
+            .issue_code(self.index, openid, scope, false, None)
     }
 
     /// Signs a user in without HTTP: issues an access token and a refresh token of this app, and

@@ -19,6 +19,9 @@ pub(super) enum AppKind {
     Account,
     /// A website app of the 开放平台, with `connect/qrconnect` and the scope `snsapi_login`.
     Website,
+    /// A third-party platform (第三方平台), with component tokens. Accounts authorize it.
+    #[cfg(feature = "platform")]
+    Platform,
 }
 
 /// One account or website app, with everything that WeChat keeps by AppID.

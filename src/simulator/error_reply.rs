@@ -49,6 +49,15 @@ impl WechatErrorReply {
         }
     }
 
+    /// Returns 61004, whose text contains the address of the caller.
+    #[cfg(feature = "platform")]
+    pub(super) fn ip_not_registered(ip: IpAddr) -> Self {
+        Self {
+            errcode: 61004,
+            text: Some(format!("access clientip is not registered requestIP: {ip}")),
+        }
+    }
+
     /// Returns the errmsg of the reply. Unless the errcode is 0, the errmsg ends with ` rid: …`,
     /// the id of the request.
     pub(super) fn errmsg(&self, now: Duration) -> String {
@@ -76,6 +85,7 @@ fn errmsg_for(errcode: i64) -> &'static str {
         }
         40002 => "invalid grant_type",
         40003 => "invalid openid",
+        40008 => "invalid message type",
         40013 => "invalid appid",
         40014 => "invalid access_token",
         40029 => "invalid code",
@@ -113,7 +123,19 @@ fn errmsg_for(errcode: i64) -> &'static str {
         50002 => "user limited",
         50004 => "token api forbidden",
         50007 => "account is frozen",
+        40170 => "args count exceed count limit",
+        61003 => "component is not authorized by this account",
         61004 => "access clientip is not registered",
+        61005 => "component ticket is expired",
+        61006 => "component ticket is invalid",
+        61007 => "api is unauthorized to component",
+        61009 => "code is invalid",
+        61010 => "code is expired",
+        61011 => "invalid component",
+        61014 => "must use component token for component api",
+        61015 => "must use biz token for not component api",
+        61023 => "refresh_token is invalid",
+        61024 => "must use api(api_component_token) to get token for component acct",
         89503 => "this ip is waiting for the confirmation of the administrator",
         89506 => "this ip was refused twice by the administrator, not allowed within 24 hours",
         89507 => "this ip was refused by the administrator, not allowed within 1 hour",

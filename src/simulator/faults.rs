@@ -220,19 +220,18 @@ impl FaultList {
         &self.faults
     }
 
-    /// Returns the delay and the effect of the fault that applies to a call of this path and app.
+    /// Returns the delay and the effect of the fault that applies to a call of this path and apps.
     /// Counts the call, and removes the fault after the last of its times.
     ///
     /// Faults with a number of times apply first, in the order of their addition. Among faults
     /// without a number, the newest applies, so that a new fault replaces an old one.
-    pub(super) fn take_for(
-        &mut self,
-        path: &str,
-        app_id: Option<&str>,
-    ) -> Option<(Duration, Effect)> {
+    pub(super) fn take_for(&mut self, path: &str, app_ids: &[&str]) -> Option<(Duration, Effect)> {
         let matches = |fault: &Fault| {
             (fault.path == path || fault.path == "*")
-                && (fault.app_id.is_none() || fault.app_id.as_deref() == app_id)
+                && fault
+                    .app_id
+                    .as_deref()
+                    .is_none_or(|app_id| app_ids.contains(&app_id))
         };
         let counted = self
             .faults
@@ -256,7 +255,7 @@ mod tests {
     use super::*;
 
     fn next_errcode(faults: &mut FaultList, path: &str) -> Option<i64> {
-        match faults.take_for(path, None)?.1 {
+        match faults.take_for(path, &[])?.1 {
             Effect::Errcode { errcode, .. } => Some(errcode),
             _ => None,
         }

@@ -242,7 +242,7 @@ impl Simulator {
 
     /// Moves the simulator's clock forward, by at most a century in total.
     pub fn advance(&self, by: Duration) {
-        self.shared.lock().clock.advance(by);
+        self.shared.advance(by);
     }
 
     /// Returns the time on the simulator's clock.

@@ -21,6 +21,14 @@ pub enum IssuedKind {
     AccountToken,
     /// A ticket of the account, such as a `jsapi_ticket`.
     Ticket,
+    /// A verify ticket of a third-party platform.
+    VerifyTicket,
+    /// A code with which a page of a third-party platform opens: a pre_auth_code.
+    PreAuthCode,
+    /// The code of an account that has authorized a third-party platform.
+    AuthorizationCode,
+    /// The refresh token of an account, which a third-party platform uses.
+    AuthorizerRefreshToken,
 }
 
 /// A code, pair of tokens, account token or ticket that the simulator has issued.

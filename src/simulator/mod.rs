@@ -60,11 +60,45 @@
 //! | `GET`, `POST /_sim/users` | `openid`, `nickname`, `unionid`, `snapshot`, `subscribed`, all optional: adds the user, who is logged in to WeChat at the next request to an authorize page; `GET` with `?app_id=` returns the openids in that app |
 //! | `POST /_sim/sign_in` | `{"openid", "scope"?, "app_id"?}` → the reply of a code exchange |
 //! | `POST /_sim/password_change` | `{"openid"}`: calls with the user's tokens get 42007 from then on |
+//! | `GET`, `POST /_sim/platform` | adds, changes and steers a third-party platform; see below |
+//!
+//! # Third-party platform
+//!
+//! With the feature `platform` as well, [`Simulator::add_platform`] adds a third-party platform
+//! (第三方平台). The simulator plays WeChat's side: the calls under `/cgi-bin/component` and
+//! `/sns/oauth2/component`, the pages on which the owner of an account authorizes the platform, and
+//! the pushes, encrypted and signed. A ticket goes out every ten minutes of the simulator's clock, and
+//! after `api_start_push_ticket`. [`SimulatedPlatform::push`] sends one when a test says so.
+//!
+//! The same over HTTP is `POST /_sim/platform`, whose body has settings and at most one action.
+//! `app_id` may be missing if the simulator has one platform. `GET` returns the platforms with their
+//! accounts, the last pushes, and the messages that accounts have sent.
+//!
+//! | fields | effect |
+//! |---|---|
+//! | `app_id`, `secret` | adds the platform, or replaces its secret |
+//! | `token`, `aes_key`, `push_url`, `message_url`, `authorize_hosts`, `redirect_hosts` | the settings of WeChat's console; an empty URL is none |
+//! | `next_account` | the account that the authorize pages choose |
+//! | `lose_events`, `delay_events_secs`, `separate_codes` | authorizations send no event; send it later than the return; send another code than the return |
+//! | `push_tickets` | `false` stops the pushes of tickets until `api_start_push_ticket` |
+//! | `rotate_token`, `rotate_key` | pushes use the new one from now on |
+//! | `authorize`: an AppID, `permissions`? | the account authorizes the platform, for the first time or again, with its event; `authorization_code` in the reply; an unknown account is added |
+//! | `revoke`: an AppID | the account withdraws its authorization, with its event |
+//! | `push`: `"ticket"`, `same_value`? | pushes a new ticket, or the latest one again |
+//! | `push`: `"authorized"` or `"unauthorized"`, `account` | pushes the event alone |
+//! | `push`: `"text"` or `"event"`, `account`, `openid`?, `content`? or `event`? | pushes a user's message |
+//! | `push`: `"release_test_text"` or `"release_test_api"`, `account`, `openid`? | pushes a message of WeChat's release test (全网发布检测), the second with a new authorization code |
+//! | `push`: `"xml"`, `content` | pushes any text, encrypted |
+//! | `push`: another InfoType, `fields`? | pushes an event with these fields: `[["name", "value"]]` |
+//! | with each push: `repeat`, `delay_secs`, `age_secs`, `wrong_signature`, `former_keys`, `component` | as the methods of [`PlatformPush`] say |
+//!
+//! The reply contains `pushes`: for each delivery `status`, `body`, `error`, and in `message` the
+//! decrypted reply to a user.
 //!
 //! # Limits
 //!
 //! All apps share one set of settings; a fault can be limited to one app. The simulator does not check the host name of a page that uses the JS-SDK.
-//! It pushes no messages, and has no third-party platform, no WeCom and no mini program.
+//! It pushes messages only to a third-party platform, and has no WeCom and no mini program.
 
 mod account_tokens;
 mod app;
@@ -77,6 +111,8 @@ mod faults;
 mod handle;
 mod http;
 mod issue_log;
+#[cfg(feature = "platform")]
+mod platform;
 mod random;
 mod settings;
 mod state;
@@ -85,6 +121,8 @@ mod user_tokens;
 mod users;
 mod window_counter;
 
+#[cfg(feature = "platform")]
+pub use self::platform::{PlatformPush, PushReply, SimulatedPlatform};
 pub use self::{
     app::SimulatedApp,
     builder::SimulatorBuilder,

@@ -56,3 +56,22 @@ pub(super) fn rid(now: Duration) -> String {
         fastrand::u32(..)
     )
 }
+
+/// Returns a secret of a third-party platform: `kind`, `@@@` and 80 random characters.
+#[cfg(feature = "platform")]
+pub(super) fn platform_secret(kind: &str) -> String {
+    format!("{kind}@@@{}", random_text(URL_SAFE, 80))
+}
+
+/// Returns the original id of an account (原始ID), which depends on its AppID alone: `gh_` and 12 hexadecimal
+/// digits.
+#[cfg(feature = "platform")]
+pub(super) fn original_id(app_id: &str) -> String {
+    let hash = Sha1::digest(app_id);
+    let digits: String = hash
+        .iter()
+        .take(6)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    format!("gh_{digits}")
+}

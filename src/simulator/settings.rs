@@ -266,4 +266,39 @@ settings! {
     /// Maximum number of calls of `cgi-bin/stable_token` per day. Further calls get 45009. Default:
     /// 500,000 (documentation of `cgi-bin/stable_token`).
     stable_token_daily_quota: u64, stable_token_daily_quota = 500_000;
+
+    /// Lifetime of a third-party platform's component token. Default: 7,200 s (documentation of
+    /// `api_component_token`).
+    component_token_lifetime: Duration, component_token_secs = Duration::from_secs(7200);
+
+    /// Time for which a component token still works after the next one was issued. WeChat's staff
+    /// says five minutes, and other reports say that it ends at once. Default: 5 minutes.
+    component_token_overlap: Duration, component_token_overlap_secs = Duration::from_secs(300);
+
+    /// Maximum number of calls of `api_component_token` per day. Further calls get 45009. Default:
+    /// 2,000, the smaller of the two numbers that developers report.
+    component_token_daily_quota: u64, component_token_daily_quota = 2_000;
+
+    /// Lifetime of a verify ticket. Older tickets get 61005. Default: 12 hours (documentation of the
+    /// ticket).
+    verify_ticket_lifetime: Duration, verify_ticket_secs = Duration::from_secs(12 * 3600);
+
+    /// Time on the simulator's clock from one push of a verify ticket to the next. Zero: the
+    /// simulator pushes no tickets by itself. Default: 10 minutes (documentation of the ticket).
+    ticket_push_interval: Duration, ticket_push_secs = Duration::from_secs(600);
+
+    /// Lifetime of a pre_auth_code. Default: 1,800 s (documentation of `api_create_preauthcode`).
+    pre_auth_code_lifetime: Duration, pre_auth_code_secs = Duration::from_secs(1800);
+
+    /// Lifetime of an authorization code of an account. Default: 3,600 s, as seen in WeChat's
+    /// replies.
+    authorization_code_lifetime: Duration, authorization_code_secs = Duration::from_secs(3600);
+
+    /// `true`: each call of `api_authorizer_token` returns a new refresh token. WeChat's staff says
+    /// both. Default: `false`.
+    rotate_authorizer_refresh_token: bool, rotate_authorizer_refresh_token = false;
+
+    /// Time for which a refresh token of an account still works after a call of
+    /// `api_authorizer_token` has returned the next one. Default: 5 minutes, as WeChat's staff says.
+    authorizer_refresh_token_grace: Duration, authorizer_refresh_token_grace_secs = Duration::from_secs(300);
 }

@@ -9,6 +9,8 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
+#[cfg(feature = "platform")]
+use super::platform::Platforms;
 use super::{
     account_tokens::AccountTokenResult,
     apps::{AppDirectory, AppIndex, AppKind},
@@ -31,6 +33,9 @@ pub(super) struct SharedState {
     wechat: Mutex<SimulatedWechat>,
     /// The cancellation that ends all connections at once, even in the middle of a call.
     pub(super) force_stop: CancellationToken,
+    /// Wakes the task that sends pushes, after a push was queued or the clock has moved.
+    #[cfg(feature = "platform")]
+    pub(super) pushes_due: tokio::sync::Notify,
 }
 
 impl SharedState {
@@ -38,7 +43,16 @@ impl SharedState {
         Self {
             wechat: Mutex::new(wechat),
             force_stop: CancellationToken::new(),
+            #[cfg(feature = "platform")]
+            pushes_due: tokio::sync::Notify::new(),
         }
+    }
+
+    /// Moves the clock forward. Pushes that are then due are sent.
+    pub(super) fn advance(&self, by: Duration) {
+        self.lock().clock.advance(by);
+        #[cfg(feature = "platform")]
+        self.pushes_due.notify_one();
     }
 
     /// Locks the state. No caller holds the lock across an `await`. A poisoned lock is still used:
@@ -61,6 +75,8 @@ pub(super) struct SimulatedWechat {
     pub(super) faults: FaultList,
     /// The calls of all apps, and those that name no app.
     pub(super) calls: CallCounts,
+    #[cfg(feature = "platform")]
+    pub(super) platforms: Platforms,
 }
 
 impl SimulatedWechat {
@@ -76,6 +92,8 @@ impl SimulatedWechat {
             users: UserDirectory::new(first),
             faults: FaultList::default(),
             calls: CallCounts::default(),
+            #[cfg(feature = "platform")]
+            platforms: Platforms::default(),
         }
     }
 
@@ -83,11 +101,11 @@ impl SimulatedWechat {
         self.clock.now()
     }
 
-    /// Counts a call, also for its app if the call names one.
-    pub(super) fn count_call(&mut self, path: &str, app: Option<AppIndex>) {
+    /// Counts a call, also for each app that the call names.
+    pub(super) fn count_call(&mut self, path: &str, apps: &[AppIndex]) {
         self.calls.count(path);
-        if let Some(app) = app {
-            self.apps[app].calls.count(path);
+        for app in apps {
+            self.apps[*app].calls.count(path);
         }
     }
 
@@ -110,7 +128,7 @@ impl SimulatedWechat {
     }
 
     /// Remembers the app of an access token that was just issued.
-    fn record_token(&mut self, app: AppIndex, access_token: &str) {
+    pub(super) fn record_token(&mut self, app: AppIndex, access_token: &str) {
         if !self.token_apps.contains_key(access_token) {
             self.token_apps.insert(access_token.to_owned(), app);
         }
@@ -140,7 +158,7 @@ impl SimulatedWechat {
         }
     }
 
-    /// Returns the account for which a call may use this token.
+    /// Returns the account for which a call may use this token. A component token gets 61015.
     pub(super) fn check_account_token(
         &self,
         token: Option<&str>,
@@ -149,6 +167,10 @@ impl SimulatedWechat {
         let app = self
             .app_of_token(token)
             .ok_or_else(|| WechatErrorReply::unknown_token(token))?;
+        #[cfg(feature = "platform")]
+        if self.apps[app].kind == AppKind::Platform {
+            return Err(WechatErrorReply::new(61015));
+        }
         if self.apps[app].user_tokens.was_issued(token) {
             return Err(WRONG_KIND_OF_TOKEN);
         }
@@ -181,10 +203,11 @@ impl SimulatedWechat {
         &mut self,
         app: AppIndex,
         code: &str,
+        component: Option<AppIndex>,
         now: Duration,
     ) -> Result<TokenPair, WechatErrorReply> {
         let issuer = &mut self.apps[app].user_tokens;
-        let pair = issuer.exchange(code, &self.settings, now)?;
+        let pair = issuer.exchange(code, component, &self.settings, now)?;
         self.record_token(app, &pair.access_token);
         Ok(pair)
     }
@@ -193,10 +216,11 @@ impl SimulatedWechat {
         &mut self,
         app: AppIndex,
         refresh_token: &str,
+        component: Option<AppIndex>,
         now: Duration,
     ) -> Result<TokenPair, WechatErrorReply> {
         let issuer = &mut self.apps[app].user_tokens;
-        let pair = issuer.refresh(refresh_token, &self.settings, now)?;
+        let pair = issuer.refresh(refresh_token, component, &self.settings, now)?;
         self.record_token(app, &pair.access_token);
         Ok(pair)
     }
@@ -247,18 +271,24 @@ impl SimulatedWechat {
     }
 
     /// Issues a code of this app, as for a user who agrees at the authorize page. Adds the user if
-    /// none has this openid.
+    /// none has this openid. `component` is the third-party platform whose link the user followed.
     pub(super) fn issue_code(
         &mut self,
         app: AppIndex,
         openid: &str,
         scope: &str,
         snapshot: bool,
+        component: Option<AppIndex>,
     ) -> String {
-        let authorization = self.authorization(app, openid, scope, snapshot);
+        let authorization = Authorization {
+            component,
+            ..self.authorization(app, openid, scope, snapshot)
+        };
         let lifetime = match self.apps[app].kind {
             AppKind::Account => self.settings.code_lifetime,
             AppKind::Website => self.settings.code_lifetime.saturating_mul(2),
+            #[cfg(feature = "platform")]
+            AppKind::Platform => Duration::ZERO,
         };
         let now = self.now();
         self.apps[app]
@@ -302,6 +332,7 @@ impl SimulatedWechat {
             openid,
             scope: scope.to_owned(),
             snapshot,
+            component: None,
         }
     }
 }

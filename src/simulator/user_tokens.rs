@@ -3,6 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use super::{
+    apps::AppIndex,
     error_reply::WechatErrorReply,
     issue_log::{IssueLog, IssuedKind},
     random,
@@ -20,6 +21,9 @@ pub(super) struct Authorization {
     pub(super) openid: String,
     pub(super) scope: String,
     pub(super) snapshot: bool,
+    /// The third-party platform that may exchange the code and refresh the pair on behalf of the
+    /// app. `None`: only the app itself may do so.
+    pub(super) component: Option<AppIndex>,
 }
 
 #[derive(Debug)]
@@ -106,16 +110,19 @@ impl UserTokenIssuer {
     }
 
     /// Handles `sns/oauth2/access_token`: exchanges a code, which works once, for a pair of tokens.
-    /// The new pair invalidates the user's former pair.
+    /// The new pair invalidates the user's former pair. `component` is the third-party platform that
+    /// calls on behalf of the app.
     pub(super) fn exchange(
         &mut self,
         code: &str,
+        component: Option<AppIndex>,
         settings: &SimulatorSettings,
         now: Duration,
     ) -> Result<TokenPair, WechatErrorReply> {
         let code = self
             .codes
             .get_mut(code)
+            .filter(|code| code.authorization.component == component)
             .ok_or(WechatErrorReply::new(40029))?;
         if code.used {
             return Err(WechatErrorReply::new(40163));
@@ -178,10 +185,12 @@ impl UserTokenIssuer {
     }
 
     /// Handles `sns/oauth2/refresh_token`: extends the access token before its expiry, and issues a
-    /// new access token after its expiry.
+    /// new access token after its expiry. `component` is the third-party platform that calls on behalf
+    /// of the app.
     pub(super) fn refresh(
         &mut self,
         refresh_token: &str,
+        component: Option<AppIndex>,
         settings: &SimulatorSettings,
         now: Duration,
     ) -> Result<TokenPair, WechatErrorReply> {
@@ -198,6 +207,9 @@ impl UserTokenIssuer {
         let Some(mut pair) = self.pairs.get(&issued.openid).cloned() else {
             return Err(WechatErrorReply::new(40030));
         };
+        if pair.authorization.component != component {
+            return Err(WechatErrorReply::new(40030));
+        }
         if now >= pair.refresh_expires_at {
             return Err(WechatErrorReply::new(42002));
         }

@@ -111,6 +111,8 @@ impl SimulatedUser {
         match app.kind {
             AppKind::Account if app.returns_unionid => self.unionid.clone(),
             AppKind::Account => None,
+            #[cfg(feature = "platform")]
+            AppKind::Platform => None,
             AppKind::Website => Some(
                 self.unionid
                     .clone()

@@ -134,7 +134,7 @@ async fn return_to_callback(
     pages::navigation_page(url, window)
 }
 
-fn redirect(url: &str) -> Response {
+pub(super) fn redirect(url: &str) -> Response {
     match HeaderValue::from_str(url) {
         Ok(location) => {
             let no_store = (header::CACHE_CONTROL, HeaderValue::from_static("no-store"));

@@ -60,6 +60,8 @@ impl Return {
 #[derive(Debug)]
 pub(super) struct AuthorizeRequest {
     app: AppIndex,
+    /// The third-party platform that calls on behalf of the account.
+    component: Option<AppIndex>,
     redirect_uri: String,
     scope: String,
     state: Option<String>,
@@ -86,7 +88,9 @@ impl AuthorizeRequest {
         let redirect_uri = params
             .non_empty("redirect_uri")
             .ok_or(AuthorizeError::MissingRedirectUri)?;
-        check_redirect_uri(redirect_uri, app, wechat)?;
+        let component = component_of_link(params, page, app, wechat)?;
+        // On behalf of an account, the host is that of the third-party platform (公众号开发域名).
+        check_redirect_uri(redirect_uri, component.unwrap_or(app), wechat)?;
         let back = Return::parse(params, page);
         match params.non_empty("response_type") {
             Some("code") => {}
@@ -114,6 +118,7 @@ impl AuthorizeRequest {
         }
         Ok(Self {
             app,
+            component,
             redirect_uri: redirect_uri.to_owned(),
             scope: scope.to_owned(),
             state: state.map(str::to_owned),
@@ -142,12 +147,20 @@ impl AuthorizeRequest {
                 let virtual_user = SimulatedUser::random().snapshot(true);
                 let openid = virtual_user.openid().to_owned();
                 wechat.users.insert_or_replace(virtual_user);
-                wechat.issue_code(self.app, &openid, &self.scope, true)
+                wechat.issue_code(self.app, &openid, &self.scope, true, self.component)
             } else {
-                wechat.issue_code(self.app, openid, &self.scope, false)
+                wechat.issue_code(self.app, openid, &self.scope, false, self.component)
             }
         });
-        callback_url(&self.redirect_uri, code.as_deref(), self.state.as_deref())
+        let app_id = self.component.map(|_| &*wechat.apps[self.app].app_id);
+        url_with_params(
+            &self.redirect_uri,
+            &[
+                ("code", code.as_deref()),
+                ("state", self.state.as_deref()),
+                ("appid", app_id),
+            ],
+        )
     }
 }
 
@@ -167,27 +180,64 @@ fn check_redirect_uri(
     app: AppIndex,
     wechat: &SimulatedWechat,
 ) -> Result<(), AuthorizeError> {
-    let without_fragment = redirect_uri.split('#').next().unwrap_or_default();
-    let encoded = utf8_percent_encode(without_fragment, URL_ESCAPES).to_string();
-    let uri: Uri = encoded
-        .parse()
-        .map_err(|_| AuthorizeError::WrongRedirectUri)?;
-    let host = match (uri.scheme_str(), uri.host()) {
-        (Some("http" | "https"), Some(host)) if !host.is_empty() => host,
-        _ => return Err(AuthorizeError::WrongRedirectUri),
-    };
+    let host = http_host(redirect_uri).ok_or(AuthorizeError::WrongRedirectUri)?;
     let allowed = wechat.apps[app].redirect_hosts.as_ref();
     match allowed.or(wechat.settings.redirect_hosts.as_ref()) {
-        Some(hosts) if !hosts.iter().any(|known| known.eq_ignore_ascii_case(host)) => {
+        Some(hosts) if !hosts.iter().any(|known| known.eq_ignore_ascii_case(&host)) => {
             Err(AuthorizeError::WrongRedirectUri)
         }
         _ => Ok(()),
     }
 }
 
-/// Returns `redirect_uri` with the given `code` and `state`, which WeChat inserts before the
-/// fragment.
-fn callback_url(redirect_uri: &str, code: Option<&str>, state: Option<&str>) -> String {
+/// Returns the host of an http or https URL.
+pub(super) fn http_host(url: &str) -> Option<String> {
+    let without_fragment = url.split('#').next().unwrap_or_default();
+    let encoded = utf8_percent_encode(without_fragment, URL_ESCAPES).to_string();
+    let uri: Uri = encoded.parse().ok()?;
+    match (uri.scheme_str(), uri.host()) {
+        (Some("http" | "https"), Some(host)) if !host.is_empty() => Some(host.to_owned()),
+        _ => None,
+    }
+}
+
+/// Returns the third-party platform that the link names, to which the account must be authorized.
+#[cfg(feature = "platform")]
+fn component_of_link(
+    params: &Params,
+    page: AuthorizePage,
+    app: AppIndex,
+    wechat: &SimulatedWechat,
+) -> Result<Option<AppIndex>, AuthorizeError> {
+    let Some(component) = params.non_empty("component_appid") else {
+        return Ok(None);
+    };
+    if page != AuthorizePage::InWechat {
+        return Ok(None);
+    }
+    let component = wechat.find_platform(Some(component));
+    let component = component.map_err(|_| AuthorizeError::WrongComponentAppId)?;
+    if wechat.platforms.is_authorized(component, app) {
+        Ok(Some(component))
+    } else {
+        Err(AuthorizeError::NotAuthorizedToComponent)
+    }
+}
+
+/// Returns `None`: without the feature `platform`, the simulator has no third-party platforms.
+#[cfg(not(feature = "platform"))]
+#[allow(clippy::unnecessary_wraps)]
+fn component_of_link(
+    _: &Params,
+    _: AuthorizePage,
+    _: AppIndex,
+    _: &SimulatedWechat,
+) -> Result<Option<AppIndex>, AuthorizeError> {
+    Ok(None)
+}
+
+/// Returns `redirect_uri` with the given parameters, which WeChat inserts before the fragment.
+pub(super) fn url_with_params(redirect_uri: &str, params: &[(&str, Option<&str>)]) -> String {
     let (base, fragment) = match redirect_uri.split_once('#') {
         Some((base, fragment)) => (base, Some(fragment)),
         None => (redirect_uri, None),
@@ -198,7 +248,7 @@ fn callback_url(redirect_uri: &str, code: Option<&str>, state: Option<&str>) -> 
         Some((_, query)) if query.is_empty() || query.ends_with('&') => "",
         Some(_) => "&",
     };
-    for (name, value) in [("code", code), ("state", state)] {
+    for (name, value) in params {
         if let Some(value) = value {
             let value = utf8_percent_encode(value, NON_ALPHANUMERIC);
             url.push_str(&format!("{separator}{name}={value}"));

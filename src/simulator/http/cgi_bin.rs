@@ -21,7 +21,7 @@ use crate::simulator::{
     state::SimulatedWechat,
 };
 
-fn parse_json_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, WechatErrorReply> {
+pub(super) fn parse_json_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, WechatErrorReply> {
     if body.is_empty() {
         return Err(WechatErrorReply::new(44002));
     }
@@ -29,7 +29,7 @@ fn parse_json_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, WechatErrorRep
 }
 
 /// Returns the text, or `None` if it is empty, because WeChat treats an empty text as missing.
-fn non_empty(value: &str) -> Option<&str> {
+pub(super) fn non_empty(value: &str) -> Option<&str> {
     Some(value).filter(|value| !value.is_empty())
 }
 
@@ -44,12 +44,18 @@ fn check_token_request(
         return Err(WechatErrorReply::new(40002));
     }
     let app = wechat.find_app(app_id)?;
+    #[cfg(feature = "platform")]
+    if wechat.apps[app].kind == AppKind::Platform {
+        return Err(WechatErrorReply::new(61024));
+    }
     wechat.check_secret(app, secret)?;
     wechat.check_ip(peer.ip())?;
     match wechat.apps[app].kind {
         AppKind::Account if wechat.settings.account_frozen => Err(WechatErrorReply::new(50007)),
         AppKind::Account => Ok(app),
         AppKind::Website => Err(WechatErrorReply::new(50004)),
+        #[cfg(feature = "platform")]
+        AppKind::Platform => Err(WechatErrorReply::new(61024)),
     }
 }
 

@@ -3,8 +3,12 @@
 
 mod authorize;
 mod authorize_request;
+#[cfg(feature = "platform")]
+mod bind_page;
 mod callback_prefetch;
 mod cgi_bin;
+#[cfg(feature = "platform")]
+mod component;
 mod control;
 mod listener;
 mod pages;
@@ -33,6 +37,8 @@ use self::{
     params::Params,
     route::{CONTROL_PREFIX, SharedSimulator},
 };
+#[cfg(feature = "platform")]
+use super::platform::send_pushes;
 use super::{
     apps::AppIndex,
     error_reply::WechatErrorReply,
@@ -52,17 +58,27 @@ pub(super) fn serve(
 ) -> JoinHandle<()> {
     let listener = BreakableListener::new(listener, shared.force_stop.clone());
     let service = router(Arc::clone(shared)).into_make_service_with_connect_info::<Peer>();
+    #[cfg(feature = "platform")]
+    let (shared, stopped) = (Arc::clone(shared), finish.clone());
     let server = axum::serve(listener, service)
         .with_graceful_shutdown(async move { finish.cancelled().await });
     tokio::spawn(async move {
         // The result is never an error, because a listener that cannot accept waits and tries
         // again.
-        let _ = server.into_future().await;
+        let server = async { drop(server.into_future().await) };
+        #[cfg(feature = "platform")]
+        let server = async {
+            tokio::join!(server, send_pushes(shared, stopped));
+        };
+        server.await;
     })
 }
 
 fn router(shared: Arc<SharedState>) -> Router {
-    Router::new()
+    let routes = Router::new();
+    #[cfg(feature = "platform")]
+    let routes = routes.merge(component::routes()).merge(bind_page::routes());
+    routes
         .route("/connect/oauth2/authorize", any(authorize::in_wechat))
         .route("/connect/qrconnect", any(authorize::qr_code))
         .route(
@@ -116,11 +132,11 @@ async fn count_and_apply_fault(
         Err(response) => return response,
     };
     let fault = {
-        let mut wechat = shared.lock();
-        let app = named_app(&wechat, request.uri(), &body);
-        wechat.count_call(&path, app);
-        let app_id = app.map(|app| wechat.apps[app].app_id.clone());
-        wechat.faults.take_for(&path, app_id.as_deref())
+        let wechat = &mut *shared.lock();
+        let apps = named_apps(wechat, request.uri(), &body);
+        wechat.count_call(&path, &apps);
+        let app_ids: Vec<_> = apps.iter().map(|app| &*wechat.apps[*app].app_id).collect();
+        wechat.faults.take_for(&path, &app_ids)
     };
     let Some((delay, effect)) = fault else {
         return next.run(request).await;
@@ -165,23 +181,35 @@ async fn read_posted_body(request: Request) -> Result<(Request, Bytes), Response
     Ok((Request::from_parts(head, Body::from(body.clone())), body))
 }
 
-/// Returns the app that a call names: by `appid` in the query, by its access token, or by `appid`
-/// in a JSON body.
-fn named_app(wechat: &SimulatedWechat, uri: &Uri, body: &[u8]) -> Option<AppIndex> {
-    #[derive(Deserialize)]
-    struct NamedApp {
+/// Returns the apps that a call names. An account or website app is named by `appid` in the query,
+/// by its access token, or by `appid` or `authorizer_appid` in a JSON body. A third-party platform is
+/// named by `component_appid` or by its component token.
+fn named_apps(wechat: &SimulatedWechat, uri: &Uri, body: &[u8]) -> Vec<AppIndex> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct NamedApps {
         appid: String,
+        authorizer_appid: String,
+        component_appid: String,
     }
 
     let params = Params::from_query(uri);
-    if let Some(app_id) = params.non_empty("appid") {
-        return wechat.apps.find(app_id);
-    }
-    if let Some(access_token) = params.non_empty("access_token") {
-        return wechat.app_of_token(access_token);
-    }
-    let NamedApp { appid } = serde_json::from_slice(body).ok()?;
-    wechat.apps.find(&appid)
+    let named: NamedApps = serde_json::from_slice(body).unwrap_or_default();
+    let app = if let Some(app_id) = params.non_empty("appid") {
+        wechat.apps.find(app_id)
+    } else if let Some(access_token) = params.non_empty("access_token") {
+        wechat.app_of_token(access_token)
+    } else {
+        let by_body = [&named.appid, &named.authorizer_appid];
+        by_body.into_iter().find_map(|id| wechat.apps.find(id))
+    };
+    let component = params
+        .non_empty("component_appid")
+        .or(Some(&named.component_appid))
+        .and_then(|app_id| wechat.apps.find(app_id))
+        .or_else(|| wechat.app_of_token(params.non_empty("component_access_token")?));
+    let component = component.filter(|component| Some(*component) != app);
+    app.into_iter().chain(component).collect()
 }
 
 fn with_status(mut response: Response, status: u16) -> Response {

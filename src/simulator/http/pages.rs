@@ -45,6 +45,10 @@ pub(super) enum AuthorizeError {
     MissingAppId,
     MissingState,
     WrongAppId,
+    #[cfg(feature = "platform")]
+    WrongComponentAppId,
+    #[cfg(feature = "platform")]
+    NotAuthorizedToComponent,
 }
 
 impl AuthorizeError {
@@ -66,6 +70,8 @@ impl AuthorizeError {
             | Self::WrongResponseType
             | Self::StateTooLong
             | Self::WrongAppId => None,
+            #[cfg(feature = "platform")]
+            Self::WrongComponentAppId | Self::NotAuthorizedToComponent => None,
         }
     }
 
@@ -101,6 +107,16 @@ impl AuthorizeError {
             Self::MissingAppId => ("appid 不能为空", "appid is empty."),
             Self::MissingState => ("state 不能为空", "state is empty."),
             Self::WrongAppId => ("appid 参数错误", "No app has this appid."),
+            #[cfg(feature = "platform")]
+            Self::WrongComponentAppId => (
+                "component_appid 参数错误",
+                "No third-party platform has this component_appid.",
+            ),
+            #[cfg(feature = "platform")]
+            Self::NotAuthorizedToComponent => (
+                "该公众号未授权给第三方平台",
+                "The account has not authorized the third-party platform.",
+            ),
         }
     }
 }
@@ -121,7 +137,7 @@ const STYLE: &str = "\
     #allow{background:#07c160;color:#fff}#deny{background:#f2f2f2;color:#06ae56}\
     @media(max-height:440px){body{padding:8px}main{padding:12px 16px}p,label{margin-bottom:8px}}";
 
-fn html_page(title: &str, content: &str) -> Response {
+pub(super) fn html_page(title: &str, content: &str) -> Response {
     let html = format!(
         "<!doctype html><html lang=\"zh-CN\"><head><meta charset=\"utf-8\"><meta \
          name=\"viewport\" content=\"width=device-width,initial-scale=1\"><title>{title}</title>\
@@ -215,7 +231,7 @@ pub(super) fn denied_page(page: AuthorizePage) -> Response {
     html_page("已取消 · Cancelled", content)
 }
 
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     text.replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('"', "&quot;")

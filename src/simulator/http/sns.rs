@@ -32,7 +32,7 @@ pub(super) struct UserTokenReply {
 }
 
 impl UserTokenReply {
-    fn new(pair: TokenPair, now: Duration) -> Self {
+    pub(super) fn new(pair: TokenPair, now: Duration) -> Self {
         Self {
             expires_in: pair.access_expires_at.saturating_sub(now).as_secs(),
             access_token: pair.access_token,
@@ -82,7 +82,7 @@ pub(super) async fn access_token(shared: SharedSimulator, method: Method, uri: U
         let code = params
             .non_empty("code")
             .ok_or(WechatErrorReply::new(41008))?;
-        let pair = wechat.exchange_code(app, code, now)?;
+        let pair = wechat.exchange_code(app, code, None, now)?;
         Ok(UserTokenReply::from_code_exchange(app, pair, wechat, now))
     })
 }
@@ -96,12 +96,12 @@ pub(super) async fn refresh_token(shared: SharedSimulator, method: Method, uri: 
         let refresh_token = params
             .non_empty("refresh_token")
             .ok_or(WechatErrorReply::new(41003))?;
-        let pair = wechat.refresh_pair(app, refresh_token, now)?;
+        let pair = wechat.refresh_pair(app, refresh_token, None, now)?;
         Ok(UserTokenReply::new(pair, now))
     })
 }
 
-fn check_grant_type(params: &Params, expected: &str) -> Result<(), WechatErrorReply> {
+pub(super) fn check_grant_type(params: &Params, expected: &str) -> Result<(), WechatErrorReply> {
     if params.non_empty("grant_type") == Some(expected) {
         Ok(())
     } else {

@@ -69,6 +69,10 @@ pub(super) async fn add_app(
     if app_id.is_empty() || secret.is_empty() {
         return Err("`app_id` or `secret` is empty".into());
     }
+    #[cfg(feature = "platform")]
+    if kind == AppKind::Platform {
+        return Err("add a third-party platform with `POST /_sim/platform`".into());
+    }
     let mut wechat = shared.lock();
     let index = wechat.apps.insert_or_replace(app_id, secret, kind);
     let app = &mut wechat.apps[index];

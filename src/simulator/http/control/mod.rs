@@ -2,6 +2,8 @@
 
 mod apps;
 mod faults;
+#[cfg(feature = "platform")]
+mod platform;
 mod reply;
 
 use std::time::Duration;
@@ -31,7 +33,13 @@ use crate::simulator::{
 };
 
 pub(super) fn routes() -> Router<std::sync::Arc<SharedState>> {
-    Router::new()
+    let routes = Router::new();
+    #[cfg(feature = "platform")]
+    let routes = routes.route(
+        "/_sim/platform",
+        get(platform::platforms).post(platform::steer),
+    );
+    routes
         .route("/_sim/apps", get(apps::apps).post(apps::add_app))
         .route("/_sim/calls", get(calls).delete(reset_calls))
         .route(
@@ -50,7 +58,8 @@ pub(super) fn routes() -> Router<std::sync::Arc<SharedState>> {
 
 async fn unknown_route() -> Response {
     let routes = "there is no such control route, or not with this method; there are apps, \
-                  calls, faults, clock, settings, users, sign_in and password_change";
+                  calls, faults, clock, settings, users, sign_in, password_change and, with the \
+                  feature `platform`, platform";
     (StatusCode::NOT_FOUND, Json(json!({ "error": routes }))).into_response()
 }
 
@@ -85,7 +94,7 @@ async fn advance(shared: SharedSimulator, body: Bytes) -> Result<Response, Contr
     if by > MAX_OFFSET {
         return Err("`advance_secs` is longer than a hundred years".into());
     }
-    shared.lock().clock.advance(by);
+    shared.advance(by);
     Ok(clock(shared).await)
 }
 
@@ -177,6 +186,8 @@ async fn sign_in(State(shared): SharedSimulator, body: Bytes) -> Result<Response
     let scope = scope.as_deref().unwrap_or(match wechat.apps[app].kind {
         AppKind::Account => "snsapi_userinfo",
         AppKind::Website => "snsapi_login",
+        #[cfg(feature = "platform")]
+        AppKind::Platform => return Err("a third-party platform has no users".into()),
     });
     let pair = wechat.sign_in(app, &openid, scope);
     Ok(Json(UserTokenReply::from_code_exchange(app, pair, &wechat, now)).into_response())
