@@ -16,7 +16,7 @@ use crate::wechat::{AccountTokenResponse, AuthorizerToken, PlatformAuthority};
 /// Errcode of a refresh token that WeChat refuses.
 const REFRESH_TOKEN_REFUSED: i64 = 61023;
 
-/// Time for which calls for an account are suppressed that is not authorized any more: one minute.
+/// `Retry-After` of requests for an account that is not authorized any more: one minute.
 const NOT_AUTHORIZED_PAUSE: Duration = Duration::from_secs(60);
 
 /// `Retry-After` of requests that wait for the list of accounts.
@@ -199,7 +199,6 @@ impl PlatformState {
         let since = self.authorizations.last_change(account).await?;
         let state = AuthorizationState::Lost;
         if self.authorizations.end(account, state, since).await? {
-            self.forget_refused(account);
             self.changes.publish(account);
             let reason = match is_listed {
                 true => "WeChat refuses its refresh token",
@@ -292,7 +291,11 @@ fn not_authorized(account: &AppId) -> Error {
         "the account {account} is not authorized to the platform: its owner has to open the page of \
          the authorization again"
     );
-    Error::new(ErrorKind::AccountNotAuthorized, message).with_retry_after(NOT_AUTHORIZED_PAUSE)
+    // No call was made, and none is made until the store says otherwise: there is nothing to back off
+    // from.
+    Error::new(ErrorKind::AccountNotAuthorized, message)
+        .with_retry_after(NOT_AUTHORIZED_PAUSE)
+        .as_missing_prerequisite()
 }
 
 fn recovering(account: &AppId) -> Error {

@@ -15,6 +15,10 @@ use crate::store::AuthorizationState;
 /// Longest time for which a code is tried: one hour, the longest lifetime of a code.
 const MAX_CODE_LIFETIME: Duration = Duration::from_secs(60 * 60);
 
+/// Longest time for which WeChat's push waits for the exchange of its code: two seconds. WeChat takes an
+/// answer within five.
+const MAX_ANSWER_DELAY: Duration = Duration::from_secs(2);
+
 /// First and longest wait between two tries of an exchange: one second and one minute.
 const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
 const MAX_RETRY_DELAY: Duration = Duration::from_secs(60);
@@ -62,7 +66,7 @@ impl PlatformState {
                     account: Some(account),
                     created: Some(created),
                 };
-                self.exchange_until_expiry(code, code_expires)
+                self.exchange_until_expiry(code, code_expires).await
             }
         }
     }
@@ -73,8 +77,10 @@ impl PlatformState {
         self.list_wanted.notify_one();
     }
 
-    /// Starts a task that exchanges a code, and tries again until the code expires.
-    fn exchange_until_expiry(
+    /// Starts a task that exchanges a code, and tries again until the code expires. Waits for the task
+    /// for a moment only, because WeChat waits for its answer: a process that dies in this moment has not
+    /// taken the event.
+    async fn exchange_until_expiry(
         self: &Arc<Self>,
         code: AuthorizationCode,
         expires: Option<Timestamp>,
@@ -96,10 +102,11 @@ impl PlatformState {
         };
         permit.forget();
         let state = Arc::clone(self);
-        self.tasks.spawn(async move {
+        let exchange = self.tasks.spawn(async move {
             state.exchange_with_retry(code, give_up).await;
             state.exchanges.add_permits(1);
         });
+        let _ = tokio::time::timeout(MAX_ANSWER_DELAY, exchange).await;
         Ok(())
     }
 

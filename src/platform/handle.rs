@@ -60,7 +60,10 @@ impl Platform {
     /// for as long as the job runs.
     pub fn account_tokens(&self, account: &AppId) -> AccountTokens {
         let (wechat, store) = (self.client(account), Arc::clone(&self.0.store));
-        AccountTokensBuilder::with_store(wechat.into(), store).build()
+        // The number of accounts is not bounded, so they have no gauges with the AppID as a label.
+        AccountTokensBuilder::with_store(wechat.into(), store)
+            .without_account_gauges()
+            .build()
     }
 
     /// Runs `call` with the component token, for WeChat's other calls of a platform. If WeChat rejects

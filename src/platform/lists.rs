@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
 
 use super::authorizations::Grant;
 use super::state::PlatformState;
@@ -26,6 +27,9 @@ const MAX_PAGES: u32 = 400;
 
 /// Maximum number of accounts that are missing in a list and are checked one by one afterwards.
 const MAX_CHECKS: usize = 50;
+
+/// Maximum number of accounts of a list that are written to the store at the same time.
+const MAX_MERGES: usize = 32;
 
 /// What a list has said.
 #[derive(Debug)]
@@ -77,7 +81,7 @@ impl PlatformState {
         receiver
     }
 
-    async fn read_list(&self) -> ListOutcome {
+    async fn read_list(self: &Arc<Self>) -> ListOutcome {
         // Without a component token, no list is read, and none is counted.
         self.component_token().await?;
         let quota = Quota {
@@ -94,9 +98,17 @@ impl PlatformState {
         let listed = self.fetch_all().await?;
         let mut accounts = HashMap::with_capacity(listed.len());
         let mut recovered = 0_usize;
+        let mut merges = JoinSet::new();
         for account in listed {
-            recovered += usize::from(self.merge(&account).await?);
-            accounts.insert(account.app_id, account.refresh_token.is_some());
+            accounts.insert(account.app_id.clone(), account.refresh_token.is_some());
+            if merges.len() >= MAX_MERGES {
+                recovered += merged(merges.join_next().await)?;
+            }
+            let state = Arc::clone(self);
+            merges.spawn(async move { state.merge(&account).await });
+        }
+        while !merges.is_empty() {
+            recovered += merged(merges.join_next().await)?;
         }
         self.authorizations.set_listed(started).await?;
         let missing = known.entries.into_iter().filter(|(account, entry)| {
@@ -149,8 +161,10 @@ impl PlatformState {
         let account = &listed.app_id;
         let since = listed.auth_time.unwrap_or(Timestamp::from_millis(0));
         let stored = self.authorizations.refresh_token(account).await?;
-        let Some(refresh) = &listed.refresh_token else {
-            // The platform never exchanged the code of this account, so nothing can be done for it.
+        // A token that WeChat has refused is as good as none.
+        let refresh = listed.refresh_token.as_ref();
+        let Some(refresh) = refresh.filter(|it| !self.is_refused(account, it)) else {
+            // The platform may never have exchanged the code of this account.
             if stored.value.is_none() {
                 self.authorizations
                     .note(account, AuthorizationState::Lost, since)
@@ -214,5 +228,16 @@ impl PlatformState {
             tracing::warn!(target: "tower_wechat::platform", app = %account, "an account is not authorized any more; its event was lost");
         }
         Ok(())
+    }
+}
+
+/// Returns 1 if the refresh token of an account has come from the list, else 0.
+fn merged(merge: Option<Result<Result<bool, Error>, JoinError>>) -> Result<usize, Error> {
+    match merge {
+        Some(Ok(recovered)) => recovered.map(usize::from),
+        Some(Err(_)) => Err(Error::store_unavailable(
+            "an account of the list could not be written",
+        )),
+        None => Ok(0),
     }
 }
