@@ -253,15 +253,14 @@ impl PlatformAuthority for PlatformState {
         let (Some(state), account) = (self.this.upgrade(), account.clone()) else {
             return;
         };
-        let Ok(permit) = self.checks.try_acquire() else {
+        let Ok(permit) = Arc::clone(&self.checks).try_acquire_owned() else {
             return;
         };
-        permit.forget();
         self.tasks.spawn(async move {
             if let Err(error) = state.check_authorization(&account).await {
                 tracing::debug!(target: "tower_wechat::platform", app = %account, %error, "the authorization of an account could not be checked");
             }
-            state.checks.add_permits(1);
+            drop(permit);
         });
     }
 

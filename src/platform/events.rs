@@ -95,16 +95,15 @@ impl PlatformState {
             tracing::debug!(target: "tower_wechat::platform", app = ?code.account, "a late event was ignored; its code has expired");
             return Ok(());
         }
-        let Ok(permit) = self.exchanges.try_acquire() else {
+        let Ok(permit) = Arc::clone(&self.exchanges).try_acquire_owned() else {
             return Err(Error::store_unavailable(
                 "too many authorizations wait for their exchange: check that WeChat answers",
             ));
         };
-        permit.forget();
         let state = Arc::clone(self);
         let exchange = self.tasks.spawn(async move {
             state.exchange_with_retry(code, give_up).await;
-            state.exchanges.add_permits(1);
+            drop(permit);
         });
         let _ = tokio::time::timeout(MAX_ANSWER_DELAY, exchange).await;
         Ok(())

@@ -59,9 +59,9 @@ pub(crate) struct PlatformState {
     pub(super) list_wanted: Notify,
     pub(super) changes: Changes,
     /// Permits for exchanges of codes that wait or run at the same time.
-    pub(super) exchanges: Semaphore,
+    pub(super) exchanges: Arc<Semaphore>,
     /// Permits for checks of accounts for which WeChat has refused a call.
-    pub(super) checks: Semaphore,
+    pub(super) checks: Arc<Semaphore>,
     pub(super) tasks: TaskTracker,
     pub(super) ending: CancellationToken,
     pub(super) upkeep: BackgroundTask,
@@ -114,8 +114,8 @@ impl PlatformState {
             running_list: RunningList::default(),
             list_wanted: Notify::new(),
             changes: Changes::default(),
-            exchanges: Semaphore::new(MAX_EXCHANGES),
-            checks: Semaphore::new(MAX_CHECKS),
+            exchanges: Arc::new(Semaphore::new(MAX_EXCHANGES)),
+            checks: Arc::new(Semaphore::new(MAX_CHECKS)),
             tasks: TaskTracker::new(),
             ending: CancellationToken::new(),
             upkeep: BackgroundTask::default(),
