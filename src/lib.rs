@@ -142,6 +142,7 @@ pub mod fuzzing;
 mod guarded_call;
 pub mod guide;
 pub mod health;
+mod html_page;
 pub mod identity;
 pub mod jssdk;
 pub mod layer;

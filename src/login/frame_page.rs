@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
 
-use super::page::escape_html;
+use crate::html_page::escape_html;
 
 /// The parameter that marks the second request of a callback in a frame. WeChat uses no parameter of
 /// this name.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::failure::LoginFailure;
 use crate::error::ErrorKind;
+use crate::html_page::{Button, HtmlPage, Icon};
 
 /// A page with the reason of a failed login, and a button.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,19 +36,17 @@ impl FailurePage {
             sentence,
             button,
         } = page_text(self.failure);
-        let button_url = escape_html(&self.button_url);
-        format!(
-            "<!doctype html><html lang=\"zh-CN\"><head><meta charset=\"utf-8\">\
-             <meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">\
-             <meta name=\"robots\" content=\"noindex\"><title>{}</title><style>{CSS}</style></head>\
-             <body><main><svg viewBox=\"0 0 24 24\" fill=\"none\" stroke=\"currentColor\" \
-             stroke-width=\"1.5\" stroke-linecap=\"round\" aria-hidden=\"true\">\
-             <circle cx=\"12\" cy=\"12\" r=\"10\"/><path d=\"M12 7v6M12 16.5v.01\"/></svg>\
-             <h1>{} <span class=\"en\" lang=\"en\">{}</span></h1>\
-             <p>{}</p><p class=\"en\" lang=\"en\">{}</p>\
-             <a href=\"{button_url}\">{} <span class=\"en\" lang=\"en\">{}</span></a></main></body></html>",
-            title[0], title[0], title[1], sentence[0], sentence[1], button[0], button[1],
-        )
+        HtmlPage {
+            icon: Icon::Notice,
+            title,
+            sentences: &[sentence],
+            buttons: &[Button {
+                text: button,
+                url: &self.button_url,
+            }],
+            ..HtmlPage::default()
+        }
+        .html()
     }
 
     /// Returns the title and the reason of the failure in English, for rejections and JSON errors.
@@ -214,39 +213,6 @@ fn page_text(failure: LoginFailure) -> PageText {
         sentence,
         button,
     }
-}
-
-const CSS: &str = "\
-:root{color-scheme:light dark;--ink:#191919;--soft:#737373;--ground:#ededed;--card:#fff;--accent:#07864a;--on:#fff}\
-@media(prefers-color-scheme:dark){:root{--ink:#e6e6e6;--soft:#9b9b9b;--ground:#111;--card:#1e1e1e;--accent:#33c481;--on:#06210f}}\
-*{box-sizing:border-box}\
-body{margin:0;min-height:100vh;display:flex;padding:20px;background:var(--ground);color:var(--ink);\
-font:17px/1.6 -apple-system,'PingFang SC','Noto Sans CJK SC','Microsoft YaHei',sans-serif}\
-main{margin:auto;width:100%;max-width:420px;padding:40px 28px 32px;border-radius:16px;\
-background:var(--card);text-align:center}\
-svg{width:56px;height:56px;color:var(--soft)}\
-h1{margin:16px 0 8px;font-size:21px;line-height:1.35}p{margin:0;color:var(--soft);text-wrap:balance}\
-.en{font-size:14px}h1 .en{display:block;margin-top:4px;font-weight:400;color:var(--soft)}\
-p.en{margin-top:6px}\
-a{display:block;margin-top:28px;padding:12px;border-radius:10px;background:var(--accent);color:var(--on);\
-font-weight:600;text-decoration:none}\
-a:focus-visible{outline:3px solid var(--ink);outline-offset:2px}\
-a .en{display:block;font-weight:400;opacity:.9;line-height:1.3}";
-
-/// Escapes a text for use in HTML, as content or as the value of an attribute.
-pub(super) fn escape_html(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            other => out.push(other),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -6,13 +6,9 @@ use http::{HeaderValue, Response};
 use serde::Serialize;
 
 use super::{Reject, Rejection};
+use crate::html_page::HtmlPage;
 use crate::identity::RequestHead;
 use crate::navigation::{is_form_submission, is_navigation};
-
-/// The content security policy of the pages: a page may load its own style and nothing else. Other
-/// sites cannot frame the page, so they cannot trick a user into pressing its button.
-const PAGE_CONTENT_SECURITY_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; \
-                           form-action 'none'; frame-ancestors 'none'";
 
 /// The default renderer: `{"error": CODE, "message": TEXT}`, with `login_url` if the rejection has
 /// one.
@@ -265,7 +261,7 @@ impl<B, M: MakeBody<B>, J: MakeJson> Reject<B> for JsonRejection<M, J> {
             headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
             headers.insert(
                 CONTENT_SECURITY_POLICY,
-                HeaderValue::from_static(PAGE_CONTENT_SECURITY_POLICY),
+                HeaderValue::from_static(HtmlPage::CONTENT_SECURITY_POLICY),
             );
         }
         rejection.add_missing_headers(headers);
