@@ -12,7 +12,7 @@ const MAX_CALLBACK_CODE_BYTES: usize = 1_024;
 
 /// The characters that JavaScript's `encodeURIComponent` encodes, as WeChat's documentation
 /// requires.
-pub(super) const URI_COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
+pub(crate) const URI_COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
     .remove(b'.')
@@ -67,7 +67,7 @@ impl LoginLink {
 }
 
 /// Returns the decoded names and values of a query. Replaces bytes that are not UTF-8 by U+FFFD.
-pub(super) fn query_pairs(uri: &Uri) -> impl Iterator<Item = (String, String)> + '_ {
+pub(crate) fn query_pairs(uri: &Uri) -> impl Iterator<Item = (String, String)> + '_ {
     let text = |text| String::from_utf8_lossy(&decode_query_text(text)).into_owned();
     uri.query().unwrap_or_default().split('&').map(move |pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));

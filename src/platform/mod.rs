@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports)] // the push service and the pages use it soon
 
 mod authorizations;
+mod authorize;
 mod authorizer;
 mod builder;
 mod changes;
@@ -18,6 +19,7 @@ mod ticket;
 mod upkeep;
 
 pub(crate) use self::authorizations::AccountStatus;
+pub use self::authorize::{AuthorizePages, AuthorizedAccount, Customer};
 pub use self::builder::PlatformBuilder;
 pub(crate) use self::changes::ChangeQueue;
 pub(crate) use self::event::PlatformEvent;

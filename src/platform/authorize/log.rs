@@ -1,0 +1,68 @@
+//! The log lines of the authorize pages, at most one of each kind in a minute.
+
+use super::AuthorizePages;
+use crate::credential::AppId;
+use crate::error::Error;
+
+impl AuthorizePages {
+    pub(super) fn log_rejected_return(&self, reason: &'static str) {
+        if let Some(more) = self.0.platform.log_limiter.allow_line(reason) {
+            tracing::info!(
+                target: "tower_wechat::platform",
+                app = %self.0.platform.component.app_id(),
+                reason,
+                more,
+                "a return from WeChat's authorize page was rejected"
+            );
+        }
+    }
+
+    pub(super) fn log_missing_pre_auth_code(&self, error: &Error) {
+        if let Some(more) = self
+            .0
+            .platform
+            .log_limiter
+            .allow_line("authorize page without a code")
+        {
+            tracing::warn!(
+                target: "tower_wechat::platform",
+                app = %self.0.platform.component.app_id(),
+                %error,
+                code = error.kind().code(),
+                more,
+                "the authorize page could not be shown without a pre-auth code; a reload requests another"
+            );
+        }
+    }
+
+    pub(super) fn log_failed_exchange(&self, error: &Error) {
+        if let Some(more) = self
+            .0
+            .platform
+            .log_limiter
+            .allow_line("authorize page without an exchange")
+        {
+            tracing::warn!(
+                target: "tower_wechat::platform",
+                app = %self.0.platform.component.app_id(),
+                %error,
+                code = error.kind().code(),
+                more,
+                "the code of a return from WeChat's authorize page could not be exchanged; the owner \
+                 of the account authorizes again"
+            );
+        }
+    }
+
+    pub(super) fn log_failed_hook(&self, account: &AppId, error: &str) {
+        if let Some(more) = self.0.platform.log_limiter.allow_line("on_authorized") {
+            tracing::warn!(
+                target: "tower_wechat::platform",
+                app = %account,
+                error,
+                more,
+                "the hook of on_authorized failed; a reload of the page runs it again"
+            );
+        }
+    }
+}
