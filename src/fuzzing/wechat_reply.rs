@@ -3,7 +3,8 @@
 use super::fixtures::{NOW, fixed_keys};
 use crate::credential::{UserId, is_valid_token};
 use crate::wechat::errcode::Endpoint;
-use crate::wechat::error_text::{ErrorContext, error_from_errcode};
+use crate::wechat::error_context::ErrorContext;
+use crate::wechat::error_text::error_from_errcode;
 use crate::wechat::redaction::Redactor;
 use crate::wechat::{
     AccountTokenResponse, JsapiTicketResponse, UserInfo, UserTokenResponse, reply,
@@ -22,6 +23,7 @@ pub fn wechat_reply(data: &[u8]) {
             endpoint,
             path: "sns/oauth2/access_token",
             app_id,
+            component: Some(app_id),
             redactor: &secrets,
             now: NOW,
         };

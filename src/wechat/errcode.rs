@@ -64,33 +64,47 @@ impl Endpoint {
 /// Codes and meanings come from WeChat's list of global return codes and from the documentation of
 /// the endpoints. The actions are this crate's judgement.
 pub(super) fn recommended_action(errcode: i64, endpoint: Endpoint) -> RecommendedAction {
-    use Endpoint::{AccountCall, AccountToken, CodeExchange, UserCall, UserRefresh};
+    use Endpoint::{
+        AccountCall, AccountToken, CodeExchange, ComponentCall, ComponentCodeExchange,
+        ComponentToken, ComponentUserRefresh, UserCall, UserRefresh,
+    };
     match (errcode, endpoint) {
         // WeChat is busy or has an internal error.
         (-1 | -1000, _) => RecommendedAction::Retry,
 
         // 40001 means a wrong AppSecret if the call carries the AppSecret, and an outdated or
         // unknown token if the call carries an access token.
-        (40001, CodeExchange | AccountToken) => RecommendedAction::ContactOperator,
-        (40001, UserCall | AccountCall) => RecommendedAction::RenewToken,
-        // The access token is malformed (40014) or expired (42001).
-        (40014 | 42001, UserCall | AccountCall) => RecommendedAction::RenewToken,
+        (40001, CodeExchange | AccountToken | ComponentToken) => RecommendedAction::ContactOperator,
+        // The access token is outdated (40001), malformed (40014) or expired (42001).
+        (
+            40001 | 40014 | 42001,
+            UserCall | AccountCall | ComponentCall | ComponentCodeExchange | ComponentUserRefresh,
+        ) => RecommendedAction::RenewToken,
+        // The component token is expired (42006), or does not match the platform (61014).
+        (42006 | 61014, ComponentCall | ComponentCodeExchange | ComponentUserRefresh) => {
+            RecommendedAction::RenewToken
+        }
         // A refresh carries only the refresh token, so each of these errcodes concerns that token.
         (40001 | 40014 | 42001, UserRefresh) => RecommendedAction::LogIn,
 
         // The login code is invalid, used, missing or expired.
-        (40029 | 40163 | 41008 | 42003, CodeExchange) => RecommendedAction::LogIn,
+        (40029 | 40163 | 41008 | 42003, CodeExchange | ComponentCodeExchange) => {
+            RecommendedAction::LogIn
+        }
         // WeChat documents only this errcode for a refresh, with the text "invalid code".
-        (40029, UserRefresh) => RecommendedAction::LogIn,
+        (40029, UserRefresh | ComponentUserRefresh) => RecommendedAction::LogIn,
 
         // The refresh token is invalid, missing or expired. 42007: the user changed the password,
         // which revokes the user's tokens.
-        (40030 | 41003 | 42002, UserRefresh) => RecommendedAction::LogIn,
-        (42007, CodeExchange | UserRefresh | UserCall) => RecommendedAction::LogIn,
+        (40030 | 41003 | 42002, UserRefresh | ComponentUserRefresh) => RecommendedAction::LogIn,
+        (
+            42007,
+            CodeExchange | UserRefresh | UserCall | ComponentCodeExchange | ComponentUserRefresh,
+        ) => RecommendedAction::LogIn,
 
         // The openid is not that of the user's token. In a call without a user's token, the
         // application sent a wrong openid.
-        (40003, UserRefresh | UserCall) => RecommendedAction::LogIn,
+        (40003, UserRefresh | UserCall | ComponentUserRefresh) => RecommendedAction::LogIn,
         (40003, _) => RecommendedAction::FixRequest,
 
         // 48001 in a call for a user: the scope that the user granted does not cover the call. In
@@ -99,7 +113,10 @@ pub(super) fn recommended_action(errcode: i64, endpoint: Endpoint) -> Recommende
         (48001, _) => RecommendedAction::ContactOperator,
         // 50001 in a call with a user's code or token: the user has not authorized the call. In any
         // other call: the account may not use the API.
-        (50001, CodeExchange | UserRefresh | UserCall) => RecommendedAction::LogIn,
+        (
+            50001,
+            CodeExchange | UserRefresh | UserCall | ComponentCodeExchange | ComponentUserRefresh,
+        ) => RecommendedAction::LogIn,
         (50001, _) => RecommendedAction::ContactOperator,
 
         // The daily quota (45009) or the limit per minute (45011) is used up.
@@ -115,11 +132,14 @@ pub(super) fn recommended_action(errcode: i64, endpoint: Endpoint) -> Recommende
         // The account has not authorized the call, may not use the API or the token API, has used
         // up `clear_quota`, or is frozen.
         (43007 | 48004 | 48006 | 50004 | 50007, _) => RecommendedAction::ContactOperator,
-        // Third-party platform: the account has not authorized the platform or the API, an
-        // authorization code is invalid, or the platform is not published.
+        // Third-party platform: the account has not authorized the platform (61003) or the API
+        // (61007), the account's authorization code (61009, 61010) or refresh token (61023) is
+        // invalid, or the platform is unknown (61011) or not published (61028).
         (61003 | 61007 | 61009 | 61010 | 61011 | 61023 | 61028, _) => {
             RecommendedAction::ContactOperator
         }
+        // The AppID is that of a third-party platform, and the call is not for platforms.
+        (61024, _) => RecommendedAction::ContactOperator,
         // Third-party platform: the platform's ticket is expired or invalid. WeChat pushes a new
         // ticket every ten minutes.
         (61005 | 61006, _) => RecommendedAction::Retry,
@@ -130,8 +150,8 @@ pub(super) fn recommended_action(errcode: i64, endpoint: Endpoint) -> Recommende
         // The grant_type or the API path is wrong, or the access token or the openid is missing.
         (40002 | 40066 | 41001 | 41009, _) => RecommendedAction::FixRequest,
         // The call requires GET, POST or HTTPS, its body is empty or cannot be parsed, or its token
-        // is of the wrong kind.
-        (43001..=43003 | 44002 | 47001 | 61014 | 61015 | 61024, _) => RecommendedAction::FixRequest,
+        // is of the wrong kind. 40170: a page of accounts is too large.
+        (40170 | 43001..=43003 | 44002 | 47001 | 61014 | 61015, _) => RecommendedAction::FixRequest,
 
         _ => RecommendedAction::PassThrough,
     }
@@ -139,6 +159,13 @@ pub(super) fn recommended_action(errcode: i64, endpoint: Endpoint) -> Recommende
 
 pub(super) fn error_kind(errcode: i64, action: RecommendedAction) -> ErrorKind {
     match action {
+        RecommendedAction::ContactOperator if matches!(errcode, 61003 | 61023) => {
+            ErrorKind::AccountNotAuthorized
+        }
+        // The authorization code comes from a browser.
+        RecommendedAction::ContactOperator if matches!(errcode, 61009 | 61010) => {
+            ErrorKind::BadRequest
+        }
         RecommendedAction::Retry => ErrorKind::WechatUnavailable,
         // The operator can raise or clear a daily quota (45009). A limit per minute ends without
         // any action.

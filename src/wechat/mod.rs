@@ -5,6 +5,7 @@
 //! and logs of the client contain no secret, although WeChat's API carries secrets in query
 //! strings.
 
+mod advice;
 mod builder;
 mod client;
 #[allow(dead_code)] // the platform calls it soon
@@ -14,6 +15,7 @@ mod component;
 mod component_reply;
 mod credentials;
 pub(crate) mod errcode;
+pub(crate) mod error_context;
 pub(crate) mod error_text;
 mod generic;
 mod http;

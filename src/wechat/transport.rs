@@ -24,7 +24,8 @@ use tokio::time::Instant;
 use tracing::{Instrument, field};
 
 use super::errcode::Endpoint;
-use super::error_text::{ErrorContext, error_from_errcode};
+use super::error_context::ErrorContext;
+use super::error_text::error_from_errcode;
 use super::http::{BaseUrl, root_cause};
 use super::redaction::{QUERY_VALUE_ESCAPES, Redactor};
 use super::reply::{self, InvalidReply, ReplyFields};
@@ -178,6 +179,23 @@ impl Transport {
         Err(Error::new(ErrorKind::WechatUnavailable, text).with_recommended_action(action))
     }
 
+    /// Returns the platform whose credentials a call carries, or in whose name it is made.
+    fn component_of(&self, endpoint: Endpoint) -> Option<&AppId> {
+        match endpoint {
+            // The client of the platform itself makes these calls.
+            Endpoint::ComponentToken | Endpoint::ComponentCall => {
+                self.component.as_ref().or(Some(&self.app_id))
+            }
+            Endpoint::CodeExchange
+            | Endpoint::UserRefresh
+            | Endpoint::UserCall
+            | Endpoint::AccountToken
+            | Endpoint::AccountCall
+            | Endpoint::ComponentCodeExchange
+            | Endpoint::ComponentUserRefresh => self.component.as_ref(),
+        }
+    }
+
     async fn try_host<T>(
         &self,
         host: &BaseUrl,
@@ -317,6 +335,7 @@ impl Transport {
                 endpoint: call.endpoint,
                 path: call.path,
                 app_id: call.account.unwrap_or(&self.app_id),
+                component: self.component_of(call.endpoint),
                 redactor: &call.redactor,
                 now: self.clock.now(),
             };
