@@ -36,12 +36,14 @@ pub(crate) struct AuthorizationRequest<'a> {
     pub(crate) app_id: &'a str,
     pub(crate) redirect_uri: &'a str,
     pub(crate) state: &'a str,
+    /// The AppID of the platform that logs in users on behalf of the account, if one does.
+    pub(crate) component_app_id: Option<&'a str>,
 }
 
 impl AuthorizationRequest<'_> {
     /// Returns the URL of the page. WeChat checks this URL with a regular expression: the
-    /// parameters must have exactly this order and letter case (guides to web authorization and to
-    /// the login of website apps).
+    /// parameters must have exactly this order and letter case (guides to web authorization, to the
+    /// login of website apps, and to web authorization on behalf of an account).
     pub(crate) fn url(&self) -> String {
         let encoded = |text| utf8_percent_encode(text, URI_COMPONENT);
         let (path, scope, options) = match self.page {
@@ -66,6 +68,10 @@ impl AuthorizationRequest<'_> {
                 url.push_str(parameter);
             }
         }
+        if let Some(component) = self.component_app_id {
+            url.push_str("&component_appid=");
+            url.extend(encoded(component));
+        }
         url.push_str("#wechat_redirect");
         url
     }
@@ -89,6 +95,7 @@ mod tests {
             app_id,
             redirect_uri,
             state: "STATE",
+            component_app_id: None,
         }
     }
 
@@ -138,6 +145,32 @@ mod tests {
         assert!(url.ends_with(
             "&state=STATE&forcePopup=true&forceSnapShot=true&connect_redirect=1#wechat_redirect"
         ));
+    }
+
+    /// The parameters have the order of WeChat's guide to web authorization on behalf of an account
+    /// (代公众号发起网页授权).
+    #[test]
+    fn the_platform_is_the_last_parameter() {
+        let on_behalf = AuthorizationRequest {
+            component_app_id: Some("wxd0bfc95064b5bfc1"),
+            ..request("wxf8b4f85f3a794e77", "https://a.b/c", Scope::Base)
+        };
+        assert_eq!(
+            on_behalf.url(),
+            "https://open.weixin.qq.com/connect/oauth2/authorize?appid=wxf8b4f85f3a794e77&redirect_uri=https%3A%2F%2Fa.b%2Fc&response_type=code&scope=snsapi_base&state=STATE&component_appid=wxd0bfc95064b5bfc1#wechat_redirect"
+        );
+        let options = AuthorizeOptions {
+            force_popup: true,
+            ..AuthorizeOptions::default()
+        };
+        let scope = Scope::UserInfo;
+        let url = AuthorizationRequest {
+            page: AuthorizePage::OfficialAccount { scope, options },
+            ..on_behalf
+        }
+        .url();
+        let end = "&state=STATE&forcePopup=true&component_appid=wxd0bfc95064b5bfc1#wechat_redirect";
+        assert!(url.ends_with(end), "{url}");
     }
 
     /// The URL has the form of the example in WeChat's guide to the login of website apps

@@ -98,13 +98,16 @@ impl LoginFailure {
                 | ErrorKind::AccountNotAuthorized,
                 _,
             ) => Self::Misconfigured,
-            (ErrorKind::WechatUnavailable | ErrorKind::PlatformStarting, _) => {
-                Self::WechatUnavailable
-            }
+            // WeChat rejects only the component token of a platform here, and keeps the code valid.
+            (
+                ErrorKind::WechatUnavailable
+                | ErrorKind::PlatformStarting
+                | ErrorKind::TokenRefused,
+                _,
+            ) => Self::WechatUnavailable,
             (ErrorKind::StoreUnavailable, _) => Self::StoreUnavailable,
             (
-                ErrorKind::TokenRefused
-                | ErrorKind::WechatRefused
+                ErrorKind::WechatRefused
                 | ErrorKind::InvalidState
                 | ErrorKind::LoginDenied
                 | ErrorKind::BadRequest

@@ -251,6 +251,7 @@ impl LoginHandler {
             app_id: inner.users.app_id().as_str(),
             redirect_uri: &inner.redirect_uri,
             state: &state,
+            component_app_id: inner.users.wechat().component_app_id().map(AppId::as_str),
         };
         match HeaderValue::try_from(authorize.url()) {
             Ok(url) => {

@@ -111,6 +111,14 @@ pub(crate) fn parse_code_and_state(
     Ok((code, state.filter(|state: &String| !state.is_empty())))
 }
 
+/// Returns `true` if a callback names this account, and no other one, in its parameter `appid`. The
+/// parameter may occur twice, because the URL of the callback may have it too.
+pub(super) fn names_account(uri: &Uri, app_id: &str) -> bool {
+    let mut names = query_pairs(uri).filter(|(name, _)| name == "appid");
+    names.next().is_some_and(|(_, value)| value == app_id)
+        && names.all(|(_, value)| value == app_id)
+}
+
 /// Percent-encodes a text for use as a value in a query.
 pub(crate) fn encode_query_value(text: &str) -> impl std::fmt::Display + '_ {
     utf8_percent_encode(text, URI_COMPONENT)

@@ -85,8 +85,14 @@ impl WechatClient {
         &self.inner.transport.app_id
     }
 
-    /// Returns `true` if `other` is a client of the same account with the same AppSecret, URLs, proxy
-    /// and timeouts. Compares the AppSecret in constant time. The clock does not count.
+    /// Returns the AppID of the third-party platform (`component_appid`) in whose name this client
+    /// works on behalf of the account, if it does.
+    pub(crate) fn component_app_id(&self) -> Option<&AppId> {
+        self.inner.transport.component.as_ref()
+    }
+
+    /// Returns `true` if `other` is a client of the same account with the same AppSecret or
+    /// platform, URLs, proxy and timeouts. Compares the AppSecret in constant time. The clock does not count.
     pub(crate) fn has_same_settings(&self, other: &Self) -> bool {
         let (own, others) = (&self.inner, &other.inner);
         own.credentials == others.credentials
@@ -267,9 +273,12 @@ impl WechatClient {
 
 impl fmt::Debug for WechatClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("WechatClient")
-            .field("app_id", self.app_id())
-            .field("open_url", &self.open_url())
+        let mut out = f.debug_struct("WechatClient");
+        out.field("app_id", self.app_id());
+        if let Some(component) = self.component_app_id() {
+            out.field("component_app_id", component);
+        }
+        out.field("open_url", &self.open_url())
             .finish_non_exhaustive()
     }
 }
@@ -292,16 +301,28 @@ fn account_token_request<'a>(path: &'a str, secret: &'a str) -> ApiRequest<'a> {
     }
 }
 
-/// Returns a GET request with an access token in its query.
+/// Returns a GET request with an access token in its query. The calls of a platform have another
+/// name for it.
 pub(super) fn token_request<'a>(
     endpoint: Endpoint,
     path: &'a str,
     token: &'a AccessToken,
 ) -> ApiRequest<'a> {
+    let name = match endpoint {
+        Endpoint::ComponentCall => "component_access_token",
+        Endpoint::CodeExchange
+        | Endpoint::UserRefresh
+        | Endpoint::UserCall
+        | Endpoint::AccountToken
+        | Endpoint::AccountCall
+        | Endpoint::ComponentToken
+        | Endpoint::ComponentCodeExchange
+        | Endpoint::ComponentUserRefresh => "access_token",
+    };
     ApiRequest {
         endpoint,
         path,
-        query: vec![("access_token", token.expose())],
+        query: vec![(name, token.expose())],
         body: None,
         account: None,
         retryable: true,

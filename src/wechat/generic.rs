@@ -18,8 +18,9 @@ impl WechatClient {
     /// Calls an API by GET with `access_token=` in the query, and parses the reply as `T`.
     ///
     /// `path` is the path of the API in WeChat's documentation, such as `cgi-bin/user/info`. A path
-    /// under `sns/` takes a user's token, and any other path the account's token. The meaning of an
-    /// errcode depends on the kind of token.
+    /// under `sns/` takes a user's token, a path under `cgi-bin/component/` the token of a
+    /// third-party platform (as `component_access_token=`), and any other path the account's token.
+    /// The meaning of an errcode depends on the kind of token.
     ///
     /// ```no_run
     /// # async fn run(wechat: &tower_wechat::WechatClient, token: &tower_wechat::AccessToken)
@@ -107,6 +108,8 @@ impl WechatClient {
 fn endpoint_of(path: &str) -> Endpoint {
     if path.starts_with("sns/") {
         Endpoint::UserCall
+    } else if path.starts_with("cgi-bin/component/") {
+        Endpoint::ComponentCall
     } else {
         Endpoint::AccountCall
     }

@@ -1,11 +1,13 @@
 //! The checks of a callback before its code is spent.
 
+use http::Uri;
+
 use crate::identity::{Identity, RequestHead};
 use crate::login::context::CallbackContext;
 use crate::login::cookies::{AttemptStatus, CodeFingerprint, LoginAttempt};
 use crate::login::failure::LoginFailure;
 use crate::login::handler::LoginHandler;
-use crate::login::query::parse_code_and_state;
+use crate::login::query::{names_account, parse_code_and_state};
 use crate::login::reply::LoginReply;
 use crate::login::state::{LoginState, StateError, StateSigner};
 use crate::store::LoginCodeKey;
@@ -75,6 +77,9 @@ impl LoginHandler {
                 |attempt: LoginAttempt| inner.settings.login_url(Some(&attempt.return_to), None);
             return Err((LoginFailure::AccessDenied, known_attempt.map(login_url)));
         };
+        if !self.is_for_own_account(head.uri) {
+            return self.reject_without_attempt(LoginFailure::BadRequest, state, Some(code));
+        }
         let attempt = known_attempt.unwrap_or_else(|| LoginAttempt {
             state,
             scope: inner.settings.scope,
@@ -103,6 +108,27 @@ impl LoginHandler {
                 context: Box::new(context),
             }),
         }
+    }
+
+    /// Returns `true` if WeChat names the account of this login in the callback. WeChat names it only
+    /// if a platform logs in users on behalf of the account, so that other callbacks are not checked.
+    /// Otherwise logs the reason, at most once a minute.
+    fn is_for_own_account(&self, uri: &Uri) -> bool {
+        let users = &self.0.users;
+        let app_id = users.app_id();
+        if users.wechat().component_app_id().is_none() || names_account(uri, app_id.as_str()) {
+            return true;
+        }
+        if let Some(more) = self.0.log_limiter.allow_line("callback_appid") {
+            tracing::warn!(
+                target: "tower_wechat::login",
+                app = %app_id,
+                more,
+                "a callback was rejected because its appid is missing or is not that of the account; \
+                 a proxy must pass its query on unchanged"
+            );
+        }
+        false
     }
 
     /// Answers a callback of a login that has already signed its user in. Reloads, the back button,

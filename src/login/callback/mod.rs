@@ -15,8 +15,9 @@
 //!
 //! - Everything is valid: *Exchanging*.
 //! - The query or the state is invalid, or the user denied access: a failure page.
-//! - The browser did not begin this login, or the login has expired: a failure page. The code stays
-//!   unspent. Before the reply, the store binds the code to this login.
+//! - The browser did not begin this login, the login has expired, or WeChat names another account
+//!   than that on whose behalf a platform logs in: a failure page. The code stays unspent. Before
+//!   the reply, the store binds the code to this login.
 //! - The login has already signed its user in: a redirect to the page if the browser has a session.
 //!   Without a session, the same code leads to *Retrying*, and another code to a failure page.
 //!
