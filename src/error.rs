@@ -129,10 +129,11 @@ impl ErrorKind {
 #[non_exhaustive]
 pub enum RecommendedAction {
     /// Retry later, with back-off and jitter: −1 and −1000 (system busy), an invalid response, no
-    /// response.
+    /// response, an outdated ticket of a third-party platform (61005, 61006).
     Retry,
-    /// WeChat does not accept the access token of a call (40001, 40014, 42001): report the token,
-    /// then repeat the call once with the next token.
+    /// WeChat does not accept the access token of a call (40001, 40014, 42001), or that of a
+    /// third-party platform (also 42006, 61014): report the token, then repeat the call once with
+    /// the next token.
     RenewToken,
     /// Only the user can fix the cause, by logging in again: an invalid, used or expired code
     /// (40029, 40163, 41008, 42003); a revoked or expired refresh token (40030, 42002, 42007,
@@ -145,7 +146,9 @@ pub enum RecommendedAction {
     /// Only the operator of the account can fix the cause: a wrong AppID or AppSecret (40013,
     /// 40125, 40001 on a request for a token), an IP outside the whitelist (40164, 61004, 89501,
     /// 89503, 89506, 89507), a frozen secret or account (40243, 50007), an API that the account may
-    /// not use (48001, 48004, 50004). Do not retry at once.
+    /// not use (48001, 48004, 50004). For a third-party platform also: an account that has not
+    /// authorized the platform (61003, 61023) or this API (61007), an invalid code of an
+    /// authorization (61009, 61010). Do not retry at once.
     ContactOperator,
     /// Stop these calls until the window of WeChat's rate limit has passed: 45011 until the next
     /// minute, 45009 until midnight in Beijing. [`Error::retry_after`](crate::Error::retry_after)

@@ -1,9 +1,14 @@
 //! Sources of an account's token.
 
+#[cfg(feature = "platform")]
+use std::sync::Arc;
+
 use super::center_client::TokenCenterClient;
 use crate::credential::AppId;
 #[cfg(feature = "redis")]
 use crate::store::{ExternalToken, RedisStore};
+#[cfg(feature = "platform")]
+use crate::wechat::PlatformAuthority;
 use crate::wechat::WechatClient;
 
 /// Source of an account's token, for [`AccountTokens::new`](super::AccountTokens::new).
@@ -25,6 +30,9 @@ pub struct AccountSource(AccountSourceKind);
 pub(crate) enum AccountSourceKind {
     /// A client of WeChat, which issues the account's token.
     Wechat(WechatClient),
+    /// A client that works on behalf of the account, whose token a third-party platform renews.
+    #[cfg(feature = "platform")]
+    OnBehalf(WechatClient, Arc<dyn PlatformAuthority>),
     /// A client of a token center, which returns the account's token.
     TokenCenter(TokenCenterClient),
     /// The Redis in which another system keeps the account's token, and a client of WeChat for the
@@ -45,6 +53,8 @@ impl AccountSourceKind {
     pub(super) fn app_id(&self) -> &AppId {
         match self {
             Self::Wechat(wechat) => wechat.app_id(),
+            #[cfg(feature = "platform")]
+            Self::OnBehalf(wechat, _) => wechat.app_id(),
             Self::TokenCenter(center) => center.app_id(),
             #[cfg(feature = "redis")]
             Self::External(wechat, ..) => wechat.app_id(),
@@ -54,6 +64,11 @@ impl AccountSourceKind {
 
 impl From<WechatClient> for AccountSource {
     fn from(wechat: WechatClient) -> Self {
+        #[cfg(feature = "platform")]
+        if let Some(authority) = wechat.platform_authority() {
+            let authority = Arc::clone(authority);
+            return Self(AccountSourceKind::OnBehalf(wechat, authority));
+        }
         Self(AccountSourceKind::Wechat(wechat))
     }
 }

@@ -9,6 +9,8 @@ use super::center_client::CenterSource;
 #[cfg(feature = "redis")]
 use super::external::ReadOnlySource;
 use super::mode::TokenMode;
+#[cfg(feature = "platform")]
+use super::on_behalf::OnBehalfSource;
 use super::own_credential::OwnCredential;
 use super::quota::{DailyQuota, MAX_FORCED_REFRESHES_PER_DAY, MIN_REPORT_INTERVAL};
 use super::rate_limiter::RateLimiter;
@@ -45,6 +47,12 @@ const CACHE_CAPACITY: usize = 16;
 /// five minutes after a process has fetched the next token, so each process must read the store
 /// before that.
 const MAX_PLAIN_CACHE_TTL: Duration = Duration::from_secs(4 * 60);
+
+/// Maximum cache TTL of tokens that a third-party platform renews: one minute. If the owner of the
+/// account authorizes the platform again, WeChat revokes the former token at once. A process that
+/// misses the message of the new token must find it in the store soon.
+#[cfg(feature = "platform")]
+const MAX_ON_BEHALF_CACHE_TTL: Duration = Duration::from_secs(60);
 
 /// Maximum cache TTL of tokens from a token center: two minutes. The center may use
 /// `cgi-bin/token`, and its own cache may already have served the token for some time.
@@ -162,7 +170,8 @@ impl AccountTokensBuilder {
     /// that share a Redis must use the same value.
     ///
     /// Default: 300 seconds under [`TokenMode::Stable`], because WeChat returns the same token
-    /// until then. 900 seconds under [`TokenMode::Plain`].
+    /// until then. 900 seconds under [`TokenMode::Plain`], and if a third-party platform (第三方平台)
+    /// renews the token.
     pub fn renew_margin(mut self, margin: Duration) -> Self {
         self.renew_margin = Some(margin);
         self
@@ -176,7 +185,8 @@ impl AccountTokensBuilder {
     /// because back-off and the circuit breaker already limit them. The count is in memory, so a
     /// flushed store does not reset it.
     ///
-    /// Default: 10,000 under [`TokenMode::Stable`], 1,000 under [`TokenMode::Plain`].
+    /// Default: 10,000 under [`TokenMode::Stable`], 1,000 under [`TokenMode::Plain`] and if a
+    /// third-party platform (第三方平台) renews the token.
     pub fn daily_quota(mut self, calls: u32) -> Self {
         self.daily_quota = Some(calls);
         self
@@ -188,6 +198,8 @@ impl AccountTokensBuilder {
     /// With a token center as the source, this is also the interval between two requests to the
     /// center. Upper bounds:
     ///
+    /// - One minute if a third-party platform (第三方平台) renews the token: the next authorization
+    ///   revokes it at once.
     /// - Two minutes with a token center.
     /// - Four minutes under [`TokenMode::Plain`], or if another system keeps the token. A replaced
     ///   token stays valid for five minutes.
@@ -250,9 +262,12 @@ impl AccountTokensBuilder {
 
     /// Sets the margin and the timing that the source needs, and limits the cache TTL.
     fn apply_source_limits(&mut self) {
-        let default_margin = match self.mode {
-            TokenMode::Stable => STABLE_RENEW_MARGIN,
-            TokenMode::Plain => PLAIN_RENEW_MARGIN,
+        let default_margin = match (self.source.kind(), self.mode) {
+            // Each call of `api_authorizer_token` returns a new token, as `cgi-bin/token` does.
+            #[cfg(feature = "platform")]
+            (AccountSourceKind::OnBehalf(..), _) => PLAIN_RENEW_MARGIN,
+            (_, TokenMode::Stable) => STABLE_RENEW_MARGIN,
+            (_, TokenMode::Plain) => PLAIN_RENEW_MARGIN,
         };
         let settings = &mut self.settings;
         settings.margin = self.renew_margin.unwrap_or(default_margin);
@@ -262,6 +277,8 @@ impl AccountTokensBuilder {
                 Duration::MAX
             }
             (AccountSourceKind::Wechat(_), TokenMode::Plain) => MAX_PLAIN_CACHE_TTL,
+            #[cfg(feature = "platform")]
+            (AccountSourceKind::OnBehalf(..), _) => MAX_ON_BEHALF_CACHE_TTL,
             (AccountSourceKind::TokenCenter(_), _) => MAX_CENTER_CACHE_TTL,
             // The system that keeps the token may use `cgi-bin/token`.
             #[cfg(feature = "redis")]
@@ -291,6 +308,23 @@ impl AccountTokensBuilder {
                     forced_refreshes: limiter("forced", MAX_FORCED_REFRESHES_PER_DAY),
                     reported_replacements: limiter("refused", quota.max_for_reports()),
                     quota,
+                };
+                (StoreAccess::Full(Arc::clone(store)), Box::new(source))
+            }
+            #[cfg(feature = "platform")]
+            AccountSourceKind::OnBehalf(wechat, authority) => {
+                let quota = DailyQuota::new(self.daily_quota.unwrap_or(PLAIN_DAILY_QUOTA));
+                let (app, interval) = (wechat.app_id(), MIN_REPORT_INTERVAL);
+                let per_day = quota.max_for_reports();
+                let source = OnBehalfSource {
+                    account: app.clone(),
+                    authority: Arc::clone(authority),
+                    clock,
+                    margin,
+                    quota,
+                    reported_replacements: RateLimiter::new(
+                        app, store, "refused", interval, per_day,
+                    ),
                 };
                 (StoreAccess::Full(Arc::clone(store)), Box::new(source))
             }

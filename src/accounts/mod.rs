@@ -7,6 +7,8 @@ mod center_client;
 #[cfg(feature = "redis")]
 mod external;
 mod mode;
+#[cfg(feature = "platform")]
+mod on_behalf;
 mod own_credential;
 mod quota;
 mod rate_limiter;

@@ -7,6 +7,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
+use crate::credential::AppId;
+use crate::error::{Error, ErrorKind};
+use crate::provider::RenewalFailure;
 
 /// Maximum number of forced refreshes of an account per day: one less than the 20 that the
 /// documentation of `cgi-bin/stable_token` allows.
@@ -67,7 +70,7 @@ impl DailyQuota {
     }
 
     /// Reserves one call of the day's quota, before the call starts.
-    pub(super) fn reserve<'a>(
+    fn reserve<'a>(
         &'a self,
         reason: RenewalReason,
         clock: &'a Clock,
@@ -78,6 +81,42 @@ impl DailyQuota {
             clock,
             reason,
             confirmed: false,
+        })
+    }
+
+    /// Reserves one call of the day's quota for the token of an account, before the call starts.
+    ///
+    /// # Errors
+    /// A spent quota is a failure for the operator. Reports that have spent their half of the quota
+    /// cause a transient failure, because the renewal that is due later still has the other half.
+    pub(super) fn reserve_renewal<'a>(
+        &'a self,
+        reason: RenewalReason,
+        clock: &'a Clock,
+        app: &AppId,
+    ) -> Result<QuotaReservation<'a>, RenewalFailure> {
+        self.reserve(reason, clock).map_err(|denied| match denied {
+            QuotaExceeded::Daily(wait) => RenewalFailure::Operator(
+                Error::new(
+                    ErrorKind::WechatConfig,
+                    format!(
+                        "this process has spent its daily quota of calls for the token of {app}: \
+                         find out what invalidates the tokens so often (another service with the \
+                         same AppID?)"
+                    ),
+                )
+                .with_retry_after(wait),
+            ),
+            QuotaExceeded::Reports => RenewalFailure::Transient(
+                Error::new(
+                    ErrorKind::WechatUnavailable,
+                    format!(
+                        "tokens of {app} were reported as invalid too often today: further reports \
+                         do not renew the token before it is due"
+                    ),
+                )
+                .with_retry_after(MIN_REPORT_INTERVAL),
+            ),
         })
     }
 

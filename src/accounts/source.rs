@@ -5,13 +5,11 @@ use std::time::Duration;
 
 use super::mode::TokenMode;
 use super::own_credential::{account_record, is_due};
-use super::quota::{
-    DailyQuota, MIN_REPORT_INTERVAL, QuotaExceeded, QuotaReservation, RenewalReason,
-};
+use super::quota::{DailyQuota, RenewalReason};
 use super::rate_limiter::{RateLimiter, RatePermit};
 use crate::clock::Clock;
 use crate::credential::{AccessToken, Lifetime, Record};
-use crate::error::{Error, ErrorKind};
+use crate::error::ErrorKind;
 use crate::provider::{CredentialSource, RenewalFailure, classify};
 use crate::store::BoxFuture;
 use crate::wechat::{AccountTokenResponse, WechatClient};
@@ -50,7 +48,8 @@ impl CredentialSource for WechatSource {
                 Some(_) => RenewalReason::ReportedInvalid,
                 None => RenewalReason::Due,
             };
-            let reservation = self.reserve_quota(reason)?;
+            let app = self.wechat.app_id();
+            let reservation = self.quota.reserve_renewal(reason, &self.clock, app)?;
             let response = match self.mode {
                 TokenMode::Stable => self.fetch_stable(invalid).await?,
                 TokenMode::Plain => self.fetch_plain(invalid).await?,
@@ -124,39 +123,5 @@ impl WechatSource {
         self.reported_replacements
             .run(self.clock.now(), message, fetch)
             .await
-    }
-
-    /// Reserves one call of the daily quota.
-    ///
-    /// # Errors
-    /// A spent quota is a failure for the operator. Reports that have spent their half of the quota
-    /// cause a transient failure, because the renewal that is due later still has the other half.
-    fn reserve_quota(&self, reason: RenewalReason) -> Result<QuotaReservation<'_>, RenewalFailure> {
-        let app = self.wechat.app_id();
-        self.quota
-            .reserve(reason, &self.clock)
-            .map_err(|denied| match denied {
-                QuotaExceeded::Daily(wait) => RenewalFailure::Operator(
-                    Error::new(
-                        ErrorKind::WechatConfig,
-                        format!(
-                            "this process has spent its daily quota of calls for the token of \
-                             {app}: find out what invalidates the tokens so often (another \
-                             service with the same AppID?)"
-                        ),
-                    )
-                    .with_retry_after(wait),
-                ),
-                QuotaExceeded::Reports => RenewalFailure::Transient(
-                    Error::new(
-                        ErrorKind::WechatUnavailable,
-                        format!(
-                            "tokens of {app} were reported as invalid too often today: further \
-                             reports do not renew the token before it is due"
-                        ),
-                    )
-                    .with_retry_after(MIN_REPORT_INTERVAL),
-                ),
-            })
     }
 }

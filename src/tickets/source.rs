@@ -71,6 +71,11 @@ impl CredentialSource for TicketSource {
                     self.fetch_unless_reported_recently(wechat, reported)
                         .await?
                 }
+                #[cfg(feature = "platform")]
+                AccountSourceKind::OnBehalf(wechat, _) => {
+                    self.fetch_unless_reported_recently(wechat, reported)
+                        .await?
+                }
                 #[cfg(feature = "redis")]
                 AccountSourceKind::External(wechat, ..) => {
                     self.fetch_unless_reported_recently(wechat, reported)
@@ -133,6 +138,9 @@ impl TicketSource {
             .with_token(call)
             .await
             .map_err(|failure| match failure {
+                TicketFailure::AccountToken(error) if error.is_missing_prerequisite() => {
+                    RenewalFailure::Dependency(error)
+                }
                 TicketFailure::AccountToken(error) => RenewalFailure::Transient(error),
                 TicketFailure::TicketCall(error) => classify(error),
             })

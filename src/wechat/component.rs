@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::client::{MAX_CODE_BYTES, WechatClient};
+use super::client::{MAX_CODE_BYTES, WechatClient, token_request};
 use super::component_reply;
 use super::errcode::Endpoint;
 use super::redaction::Redactor;
@@ -229,9 +229,9 @@ fn component_call<'a, const N: usize>(
     token: &'a AccessToken,
     secrets: [&'a str; N],
 ) -> ApiRequest<'a> {
-    let secrets = secrets.into_iter().chain([token.expose()]);
-    let mut call = component_request(Endpoint::ComponentCall, path, body, secrets);
-    call.query = vec![("component_access_token", token.expose())];
+    let mut call = token_request(Endpoint::ComponentCall, path, token);
+    call.body = Some(body.to_string().into_bytes());
+    call.redactor = Redactor::new(secrets.into_iter().chain([token.expose()]));
     call
 }
 

@@ -341,6 +341,55 @@ mod tests {
     }
 
     #[test]
+    fn errcodes_of_platforms_have_their_kinds() {
+        use Endpoint::*;
+        let with_component_token = [ComponentCall, ComponentCodeExchange, ComponentUserRefresh];
+        let kind = |errcode, endpoint| error_kind(errcode, recommended_action(errcode, endpoint));
+        for endpoint in with_component_token {
+            for errcode in [40001, 40014, 42001, 42006, 61014] {
+                assert_eq!(
+                    kind(errcode, endpoint),
+                    ErrorKind::TokenRefused,
+                    "{errcode}"
+                );
+            }
+        }
+        assert_eq!(kind(40001, ComponentToken), ErrorKind::WechatConfig);
+        for errcode in [61005, 61006] {
+            assert_eq!(kind(errcode, ComponentToken), ErrorKind::WechatUnavailable);
+        }
+        for errcode in [61009, 61010] {
+            assert_eq!(kind(errcode, ComponentCall), ErrorKind::BadRequest);
+        }
+        for errcode in [40029, 40163, 42003] {
+            assert_eq!(
+                kind(errcode, ComponentCodeExchange),
+                ErrorKind::LoginRequired
+            );
+        }
+        for errcode in [40030, 42002, 42007, 41003] {
+            assert_eq!(
+                kind(errcode, ComponentUserRefresh),
+                ErrorKind::LoginRequired
+            );
+        }
+        for endpoint in Endpoint::ALL {
+            for errcode in [
+                40013, 40125, 41004, 45009, 61004, 61007, 61011, 61024, 61028,
+            ] {
+                assert_eq!(
+                    kind(errcode, endpoint),
+                    ErrorKind::WechatConfig,
+                    "{errcode}"
+                );
+            }
+            for errcode in [61003, 61023] {
+                assert_eq!(kind(errcode, endpoint), ErrorKind::AccountNotAuthorized);
+            }
+        }
+    }
+
+    #[test]
     fn limits_end_at_the_minute_and_at_beijing_midnight() {
         // 2023-11-14 22:13:20 UTC, which is 06:13:20 of the 15th in Beijing.
         const NOW: i64 = 1_700_000_000_000;

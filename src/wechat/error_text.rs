@@ -67,7 +67,6 @@ mod tests {
     use super::*;
     use crate::clock::Timestamp;
     use crate::credential::AppId;
-    use crate::error::ErrorKind;
     use proptest::prelude::*;
 
     fn error_for(errcode: i64, errmsg: &str, endpoint: Endpoint, now: i64) -> Error {

@@ -26,7 +26,7 @@ mod proxy;
 pub(crate) mod redaction;
 pub(crate) mod reply;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod token_response;
 mod transport;
 mod user_info;

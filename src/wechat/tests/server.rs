@@ -12,7 +12,7 @@ use crate::WechatClient;
 
 /// The behaviour of the test server after it has read a request.
 #[derive(Clone)]
-pub(super) enum ScriptedReply {
+pub(crate) enum ScriptedReply {
     Body(u16, Vec<u8>),
     /// Replies with HTTP 200 and this body under this Content-Encoding.
     Encoded(&'static str, Vec<u8>),
@@ -28,34 +28,53 @@ pub(super) enum ScriptedReply {
     Redirect,
 }
 
-pub(super) struct ScriptedServer {
-    pub(super) url: String,
+pub(crate) struct ScriptedServer {
+    pub(crate) url: String,
     requests: Arc<Mutex<Vec<String>>>,
 }
 
 impl ScriptedServer {
-    pub(super) async fn start(answer: ScriptedReply) -> Self {
+    pub(crate) async fn start(answer: ScriptedReply) -> Self {
+        Self::start_with(move |_| answer.clone()).await
+    }
+
+    /// Starts a server that returns these replies one after the other, and the last one from then on.
+    #[cfg(feature = "platform")]
+    pub(crate) async fn with_sequence(replies: impl IntoIterator<Item = Value>) -> Self {
+        let replies: Vec<Value> = replies.into_iter().collect();
+        let reply = move |at: usize| {
+            let body = replies[at.min(replies.len() - 1)].to_string();
+            ScriptedReply::Body(200, body.into_bytes())
+        };
+        Self::start_with(reply).await
+    }
+
+    /// Starts a server that chooses its reply by the number of the connection.
+    async fn start_with(reply: impl Fn(usize) -> ScriptedReply + Send + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::new(Mutex::new(Vec::new()));
         let seen = Arc::clone(&requests);
         tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                tokio::spawn(serve(stream, answer.clone(), Arc::clone(&seen)));
+            for at in 0.. {
+                let Ok((stream, _)) = listener.accept().await else {
+                    return;
+                };
+                tokio::spawn(serve(stream, reply(at), Arc::clone(&seen)));
             }
         });
         Self { url, requests }
     }
 
-    pub(super) async fn with_json(value: Value) -> Self {
+    pub(crate) async fn with_json(value: Value) -> Self {
         Self::with_body(200, value.to_string()).await
     }
 
-    pub(super) async fn with_body(status: u16, body: impl Into<Vec<u8>>) -> Self {
+    pub(crate) async fn with_body(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self::start(ScriptedReply::Body(status, body.into())).await
     }
 
-    pub(super) fn requests(&self) -> Vec<String> {
+    pub(crate) fn requests(&self) -> Vec<String> {
         self.requests.lock().unwrap().clone()
     }
 
