@@ -19,6 +19,9 @@ mod response;
 pub(crate) mod signature;
 mod xml;
 
+#[cfg(test)]
+mod tests;
+
 pub use self::fields::{PushField, PushFields};
 pub use self::keys::PushKeys;
 pub use self::layer::{NoMessages, PushLayer, PushService};
