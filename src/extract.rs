@@ -140,6 +140,25 @@ impl<S: Sync> FromRequestParts<S> for JsConfig {
     }
 }
 
+/// Extracts the push of a request behind a [`PushLayer`](crate::platform::PushLayer). Rejects other
+/// requests with 500.
+#[cfg(feature = "platform")]
+impl<S: Sync> FromRequestParts<S> for crate::platform::PlatformPush {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Self::Rejection> {
+        let push = parts.extensions.get::<Self>();
+        push.cloned().ok_or_else(|| {
+            tracing::error!(
+                target: "tower_wechat::platform",
+                "a handler took a PlatformPush outside of a PushLayer: put the layer of the \
+                 platform around its route"
+            );
+            Rejection::misconfigured()
+        })
+    }
+}
+
 /// Lets handlers and extractors return rejections. The layer around the handler renders a returned
 /// rejection like its own: in the application's form, and with the login's URL or a redirect if the
 /// user has to log in.

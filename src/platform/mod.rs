@@ -14,6 +14,7 @@ mod exchange;
 mod handle;
 mod lists;
 pub(crate) mod push;
+mod pushes;
 mod state;
 mod ticket;
 mod upkeep;

@@ -18,7 +18,7 @@ use tower_service::Service;
 use super::receiver::PushReceiver;
 
 /// Layer around the application's service for the route of WeChat's pushes, made by
-/// `Platform::push_layer`.
+/// [`Platform::push_layer`](crate::platform::Platform::push_layer).
 ///
 /// The layer verifies and decrypts each push. It handles the tickets and the authorizations of
 /// accounts itself. The application's service receives everything else: users' messages, and the
@@ -49,7 +49,7 @@ use super::receiver::PushReceiver;
 /// | 401 | `msg_signature` is missing or wrong |
 /// | 400 | the body is not a push for this platform, or no key opens it |
 /// | 405, 413 | the method is not POST, or the body is longer than 64 KiB |
-/// | 503 | the store did not take an event: WeChat repeats it |
+/// | 503 | the store did not take an event, or the platform has no push keys: WeChat repeats the push |
 #[derive(Clone)]
 pub struct PushLayer(Arc<PushReceiver>);
 

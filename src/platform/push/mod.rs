@@ -8,10 +8,8 @@ mod envelope;
 mod event;
 mod fields;
 mod keys;
-#[allow(dead_code)]
 mod layer;
 mod message;
-#[allow(dead_code)]
 mod receiver;
 mod refusal;
 mod respond;
@@ -26,5 +24,4 @@ pub use self::fields::{PushField, PushFields};
 pub use self::keys::PushKeys;
 pub use self::layer::{NoMessages, PushLayer, PushService};
 pub use self::message::PlatformPush;
-#[allow(unused_imports)]
 pub(crate) use self::receiver::{HandlePlatformEvents, PushReceiver};

@@ -38,7 +38,8 @@ pub(crate) trait HandlePlatformEvents: Send + Sync + 'static {
 /// The receiver of the pushes of one platform, which all clones of its layers and services share.
 pub(crate) struct PushReceiver {
     component: AppId,
-    keys: PushKeys,
+    /// The keys of the pushes. `None`: the application has set none.
+    keys: Option<PushKeys>,
     clock: Clock,
     pub(super) log_limiter: LogLimiter,
     pub(super) events: Arc<dyn HandlePlatformEvents>,
@@ -67,7 +68,7 @@ pub(crate) enum PushContent {
 impl PushReceiver {
     pub(crate) fn new(
         component: AppId,
-        keys: PushKeys,
+        keys: Option<PushKeys>,
         clock: Clock,
         events: Arc<dyn HandlePlatformEvents>,
     ) -> Self {
@@ -92,14 +93,15 @@ impl PushReceiver {
     /// # Errors
     /// Returns why the request is not a genuine push for this platform.
     pub(crate) fn open(&self, uri: &Uri, body: &[u8]) -> Result<OpenedPush, PushRefusal> {
+        let keys = self.keys.as_ref().ok_or(PushRefusal::NoKeys)?;
         let query = PushQuery::parse(uri)?;
         let encrypt = read_envelope(body, &self.component)?;
         let token = query
-            .signing_token(self.keys.tokens(), &encrypt)
+            .signing_token(keys.tokens(), &encrypt)
             .ok_or(PushRefusal::Signature)?;
         let now = self.clock.now();
         self.note_delay(&query, now);
-        let (message, cipher) = self.decrypt(&encrypt)?;
+        let (message, cipher) = self.decrypt(&encrypt, keys)?;
         let push = PlatformPush::parse(message, &self.component)?;
         let content = match read_event(&push, now)? {
             Some(event) => PushContent::Event(event),
@@ -115,10 +117,14 @@ impl PushReceiver {
     }
 
     /// Decrypts a message with the first key that opens it, and returns that key too.
-    fn decrypt(&self, encrypt: &str) -> Result<(Zeroizing<Vec<u8>>, &PushCipher), CipherError> {
+    fn decrypt<'a>(
+        &self,
+        encrypt: &str,
+        keys: &'a PushKeys,
+    ) -> Result<(Zeroizing<Vec<u8>>, &'a PushCipher), CipherError> {
         let ciphertext = decode_ciphertext(encrypt)?;
         let mut problem = CipherError::Undecryptable;
-        for cipher in self.keys.ciphers() {
+        for cipher in keys.ciphers() {
             match cipher.decrypt(&ciphertext, self.component.as_str()) {
                 Ok(message) => return Ok((message, cipher)),
                 // A key that opens the message for another AppID is the right key.

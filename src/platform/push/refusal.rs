@@ -10,6 +10,8 @@ use super::xml::XmlError;
 /// The reason why a request is not a genuine push for this platform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PushRefusal {
+    /// The application has set no keys, so that no push can be verified.
+    NoKeys,
     /// The method is not POST.
     Method,
     /// The URL has no usable signature.
@@ -41,6 +43,8 @@ impl PushRefusal {
     /// Returns the status of the response.
     pub(super) fn status(self) -> StatusCode {
         match self {
+            // WeChat repeats the push, perhaps to a process with keys.
+            Self::NoKeys => StatusCode::SERVICE_UNAVAILABLE,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::Query(QueryError::Unsigned) | Self::Signature => StatusCode::UNAUTHORIZED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -64,7 +68,8 @@ impl PushRefusal {
             | Self::Ambiguous
             | Self::ForeignEvent
             | Self::Event(_) => true,
-            Self::Method
+            Self::NoKeys
+            | Self::Method
             | Self::Query(_)
             | Self::TooLarge
             | Self::Incomplete
@@ -77,6 +82,7 @@ impl PushRefusal {
     /// Returns the reason for the response and for the log.
     pub(super) fn reason(self) -> &'static str {
         match self {
+            Self::NoKeys => "this process has no push keys",
             Self::Method => "the method is not POST",
             Self::Query(QueryError::Unsigned) => {
                 "the URL has no timestamp, nonce or usable msg_signature"

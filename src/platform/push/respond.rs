@@ -127,7 +127,17 @@ impl PushReceiver {
     /// those without a right signature. Those with one need an operator, and have a line of their
     /// own.
     fn log_refusal(&self, refusal: PushRefusal) {
-        if refusal.is_signed() {
+        if refusal == PushRefusal::NoKeys {
+            if let Some(more) = self.log_limiter.allow_line("no_keys") {
+                tracing::error!(
+                    target: "tower_wechat::platform",
+                    app = %self.component(),
+                    more,
+                    "a push arrived and this process has no push keys; set \
+                     PlatformBuilder::push_keys"
+                );
+            }
+        } else if refusal.is_signed() {
             if let Some(more) = self.log_limiter.allow_line("unreadable") {
                 tracing::error!(
                     target: "tower_wechat::platform",

@@ -141,13 +141,7 @@ async fn a_busy_application_delays_no_ticket() {
 
 #[tokio::test]
 async fn log_lines_name_the_trouble_and_no_secret() {
-    let lines = LogLines::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(lines.clone())
-        .with_max_level(tracing::Level::DEBUG)
-        .with_ansi(false)
-        .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (lines, _guard) = LogLines::collect();
     let (receiver, events) = receiver();
     let fails = service_fn(async |_: Request<Full<Bytes>>| {
         Err::<Response<Full<Bytes>>, _>(std::io::Error::other("the database is down"))
@@ -185,13 +179,7 @@ async fn log_lines_name_the_trouble_and_no_secret() {
 
 #[tokio::test]
 async fn old_pushes_are_accepted_with_a_debug_line() {
-    let lines = LogLines::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(lines.clone())
-        .with_max_level(tracing::Level::DEBUG)
-        .with_ansi(false)
-        .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (lines, _guard) = LogLines::collect();
     let (receiver, events) = receiver();
     let mut service = PushLayer::new(receiver).layer(NoMessages);
     let push_at = |timestamp: &str| {

@@ -94,7 +94,7 @@ pub(super) fn receiver_with(
     let events = Arc::new(RecordedEvents::default());
     let receiver = PushReceiver::new(
         AppId::new(component).unwrap(),
-        PushKeys::new(tokens, keys).unwrap(),
+        Some(PushKeys::new(tokens, keys).unwrap()),
         Clock::manual(NOW),
         events.clone(),
     );

@@ -307,13 +307,7 @@ async fn an_event_that_is_not_stored_is_requested_again() {
 
 #[tokio::test]
 async fn ten_thousand_forged_pushes_cause_one_log_line() {
-    let lines = LogLines::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_writer(lines.clone())
-        .with_max_level(tracing::Level::DEBUG)
-        .with_ansi(false)
-        .finish();
-    let _guard = tracing::subscriber::set_default(subscriber);
+    let (lines, _guard) = LogLines::collect();
     let (receiver, events) = receiver();
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);

@@ -5,8 +5,6 @@ mod cipher;
 mod fixtures;
 mod http;
 mod keys;
-#[path = "../../../../tests/support/log_lines.rs"]
-#[allow(unreachable_pub)]
 mod log_lines;
 mod receiver;
 mod vectors;
