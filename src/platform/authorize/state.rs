@@ -172,7 +172,7 @@ mod tests {
         let customer = Some(customer).filter(|customer| !customer.is_empty());
         AuthorizeState::new(
             NOW,
-            [7; 32],
+            "7".repeat(HASH_BYTES),
             customer.map(|text| Customer::new(text).unwrap()),
         )
     }
