@@ -34,6 +34,20 @@ pub struct CredentialSlot {
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Expected(pub(super) Vec<Option<Zeroizing<Vec<u8>>>>);
 
+#[cfg(feature = "platform")]
+impl Expected {
+    /// Creates the expectation of one value, or of none.
+    pub(super) fn of_value(value: Option<Vec<u8>>) -> Self {
+        Self(vec![value.map(Zeroizing::new)])
+    }
+
+    /// Returns the expected value of a slot with one value. `None` expects that there is none.
+    pub(super) fn value(&self) -> Option<&[u8]> {
+        let value = self.0.first()?.as_ref()?;
+        Some(value)
+    }
+}
+
 impl fmt::Debug for Expected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Expected(***)")

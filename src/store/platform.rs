@@ -10,6 +10,12 @@ use crate::clock::Timestamp;
 use crate::credential::{AppId, RefreshToken, is_valid_token};
 use crate::error::{Error, ErrorKind};
 
+/// The kind of a verify ticket in messages, seals and logs.
+const VERIFY_TICKET: &str = "verify_ticket";
+
+/// The kind of an account's refresh token in messages, seals and logs.
+const REFRESH_TOKEN: &str = "refresh_token";
+
 /// The identity of a durable secret.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum DurableSecretKey {
@@ -26,11 +32,11 @@ pub enum DurableSecretKey {
 }
 
 impl DurableSecretKey {
-    /// Returns the name of the kind of secret in messages and logs.
+    /// Returns the name of the kind of secret in messages, seals and logs.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::VerifyTicket { .. } => "verify_ticket",
-            Self::RefreshToken { .. } => "refresh_token",
+            Self::VerifyTicket { .. } => VERIFY_TICKET,
+            Self::RefreshToken { .. } => REFRESH_TOKEN,
         }
     }
 
@@ -53,10 +59,14 @@ pub struct DurableSecret {
 }
 
 impl DurableSecret {
-    /// Checks that every store can keep the secret and return the same text again.
-    pub(super) fn check_storable(&self, key: &DurableSecretKey) -> Result<(), Error> {
+    /// Returns the secret as every store can keep it. Fails if a store could not return the same
+    /// text again.
+    pub(super) fn to_storable(&self, key: &DurableSecretKey) -> Result<Self, Error> {
         if is_valid_token(self.secret.expose()) {
-            return Ok(());
+            return Ok(Self {
+                secret: self.secret.clone(),
+                since: storable_time(self.since),
+            });
         }
         let (kind, app) = (key.kind(), key.app());
         Err(Error::new(
@@ -67,6 +77,12 @@ impl DurableSecret {
             ),
         ))
     }
+}
+
+/// Returns the plausible time that is closest to `at`. Stores keep only such times.
+pub(super) fn storable_time(at: Timestamp) -> Timestamp {
+    const LATEST_MILLIS: i64 = 9_999_999_999_999;
+    Timestamp::from_millis(at.as_millis().clamp(0, LATEST_MILLIS))
 }
 
 /// A durable secret, together with the raw value from which it was decoded.
@@ -88,6 +104,25 @@ pub enum AuthorizationState {
     /// WeChat rejects the platform's calls for the account, and the refresh token could not be
     /// recovered.
     Lost,
+}
+
+impl AuthorizationState {
+    /// Returns the name of the state in a store.
+    #[cfg(feature = "redis")]
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Authorized => "authorized",
+            Self::Unauthorized => "unauthorized",
+            Self::Lost => "lost",
+        }
+    }
+
+    /// Returns the state with this name.
+    #[cfg(feature = "redis")]
+    pub(super) fn from_name(name: &str) -> Option<Self> {
+        let states = [Self::Authorized, Self::Unauthorized, Self::Lost];
+        states.into_iter().find(|state| state.as_str() == name)
+    }
 }
 
 /// The state of an account at a platform, with its time.
@@ -129,4 +164,72 @@ pub enum PlatformChange {
         /// The AppID of the account.
         account: AppId,
     },
+}
+
+/// The kind of a [`PlatformChange`]. Its name is part of a message that other processes parse, so it
+/// must not change.
+#[cfg(feature = "redis")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PlatformChangeKind {
+    VerifyTicket,
+    RefreshToken,
+    Authorization,
+}
+
+#[cfg(feature = "redis")]
+impl PlatformChangeKind {
+    pub(super) const ALL: [Self; 3] = [Self::VerifyTicket, Self::RefreshToken, Self::Authorization];
+
+    /// Returns the name of the kind in messages.
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::VerifyTicket => VERIFY_TICKET,
+            Self::RefreshToken => REFRESH_TOKEN,
+            Self::Authorization => "authorization",
+        }
+    }
+}
+
+#[cfg(feature = "redis")]
+impl PlatformChange {
+    /// Returns the app on whose channel the change is published.
+    pub(super) fn app(&self) -> &AppId {
+        match self {
+            Self::Secret(key) => key.app(),
+            Self::Authorization { component, .. } => component,
+        }
+    }
+
+    /// Returns the kind of the change, and the id in its message.
+    pub(super) fn kind_and_id(&self) -> (PlatformChangeKind, &str) {
+        match self {
+            Self::Secret(DurableSecretKey::VerifyTicket { .. }) => {
+                (PlatformChangeKind::VerifyTicket, "")
+            }
+            Self::Secret(DurableSecretKey::RefreshToken { .. }) => {
+                (PlatformChangeKind::RefreshToken, "")
+            }
+            Self::Authorization { account, .. } => {
+                (PlatformChangeKind::Authorization, account.as_str())
+            }
+        }
+    }
+
+    /// Returns the change of a message on the channel of `app`. Returns `None` if the id of an
+    /// account is no AppID.
+    pub(super) fn from_message(app: &AppId, kind: PlatformChangeKind, id: &str) -> Option<Self> {
+        let app = app.clone();
+        Some(match kind {
+            PlatformChangeKind::VerifyTicket => {
+                Self::Secret(DurableSecretKey::VerifyTicket { component: app })
+            }
+            PlatformChangeKind::RefreshToken => {
+                Self::Secret(DurableSecretKey::RefreshToken { account: app })
+            }
+            PlatformChangeKind::Authorization => Self::Authorization {
+                component: app,
+                account: AppId::new(id).ok()?,
+            },
+        })
+    }
 }

@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use zeroize::Zeroizing;
-
 use super::MemoryStore;
 use super::contents::Contents;
 use crate::clock::Timestamp;
 use crate::credential::AppId;
 use crate::error::Error;
+use crate::store::platform::storable_time;
 use crate::store::{
     Authorization, AuthorizationList, AuthorizationLookup, AuthorizationStore, BoxFuture,
     DurableSecret, DurableSecretKey, DurableSecretStore, Event, Expected, PlatformChange,
@@ -40,8 +39,7 @@ struct PlatformAccounts {
 impl PlatformContents {
     fn expected(&self, key: &DurableSecretKey) -> Expected {
         let entry = self.secrets.get(key);
-        let write = entry.map(|entry| Zeroizing::new(entry.write_number.to_be_bytes().to_vec()));
-        Expected(vec![write])
+        Expected::of_value(entry.map(|entry| entry.write_number.to_be_bytes().to_vec()))
     }
 
     fn stored_secret(&self, key: &DurableSecretKey) -> StoredSecret {
@@ -59,7 +57,7 @@ impl PlatformContents {
         expected: &Expected,
         value: Option<&DurableSecret>,
     ) -> bool {
-        if self.expected(key) != *expected {
+        if self.expected(key).value() != expected.value() {
             return self.secrets.get(key).map(|entry| &entry.secret) == value;
         }
         self.write_count += 1;
@@ -85,6 +83,10 @@ impl PlatformContents {
         account: &AppId,
         entry: Authorization,
     ) -> (bool, bool) {
+        let entry = Authorization {
+            since: storable_time(entry.since),
+            ..entry
+        };
         let accounts = self.accounts.entry(component.clone()).or_default();
         let before = accounts.entries.get(account);
         if before.is_some_and(|before| before.since > entry.since) {
@@ -118,11 +120,10 @@ impl DurableSecretStore for MemoryStore {
         value: Option<&'a DurableSecret>,
     ) -> BoxFuture<'a, Result<bool, Error>> {
         Box::pin(async move {
-            if let Some(value) = value {
-                value.check_storable(key)?;
-            }
+            let value = value.map(|value| value.to_storable(key)).transpose()?;
             self.step(move |contents, _| {
-                let is_stored = contents.platform.replace_secret(key, expected, value);
+                let platform = &mut contents.platform;
+                let is_stored = platform.replace_secret(key, expected, value.as_ref());
                 if is_stored {
                     contents.publish_change(PlatformChange::Secret(key.clone()));
                 }
@@ -203,7 +204,7 @@ impl AuthorizationStore for MemoryStore {
         self.step(move |contents, _| {
             let accounts = &mut contents.platform.accounts;
             let accounts = accounts.entry(component.clone()).or_default();
-            accounts.listed_at = accounts.listed_at.max(Some(at));
+            accounts.listed_at = accounts.listed_at.max(Some(storable_time(at)));
         })
     }
 }

@@ -59,12 +59,8 @@ pub(super) fn view_record<T>(
         };
         if error == DecodeError::UnknownKey {
             has_unknown_key = true;
-            seal.log_unknown_key(&key.key, value);
-        } else if error.is_from_serializer() {
-            seal.log_serializer(&key.key, slot, error);
-        } else {
-            warn_unreadable_once(&key.key, slot, value, error);
         }
+        log_unreadable(&seal_binding(slot, key), value, error, seal);
     };
     let mut plaintexts = [None, None];
     for ((index, key), plaintext) in location.keys.iter().enumerate().zip(&mut plaintexts) {
@@ -201,18 +197,29 @@ fn may_log() -> bool {
     written < MAX_LOG_LINES
 }
 
-/// Logs a warning about a value that cannot be decoded. Each request reads the value again, so a
-/// cache of the hashes of the last 1,000 such values suppresses repeated warnings.
-pub(super) fn warn_unreadable_once(
-    key: &str,
-    slot: &CredentialSlot,
+/// Logs that a value cannot be decoded, and what to do.
+pub(super) fn log_unreadable(
+    at: &SealBinding<'_>,
     value: &[u8],
     error: DecodeError,
+    seal: &Sealer,
 ) {
+    if error == DecodeError::UnknownKey {
+        seal.log_unknown_key(at.key, value);
+    } else if error.is_from_serializer() {
+        seal.log_serializer(at, error);
+    } else {
+        warn_unreadable_once(at, value, error);
+    }
+}
+
+/// Logs a warning about a value that cannot be decoded. Each request reads the value again, so a
+/// cache of the hashes of the last 1,000 such values suppresses repeated warnings.
+pub(super) fn warn_unreadable_once(at: &SealBinding<'_>, value: &[u8], error: DecodeError) {
     static WARNED: LazyLock<(Cache<u64, ()>, RandomState)> =
         LazyLock::new(|| (Cache::new(1_000), RandomState::new()));
     let (warned, hasher) = &*WARNED;
-    let hash = hasher.hash_one((key, &slot.key.id, value));
+    let hash = hasher.hash_one((at.key, at.user, value));
     if warned.get(&hash).is_none() {
         warned.insert(hash, ());
         if !may_log() {
@@ -220,10 +227,10 @@ pub(super) fn warn_unreadable_once(
         }
         tracing::warn!(
             target: "tower_wechat::store",
-            app = %slot.key.app,
-            kind = slot.key.kind.as_str(),
-            user = ?slot.key.id,
-            key,
+            app = at.app,
+            kind = at.kind,
+            user = ?at.user,
+            key = at.key,
             "a stored value cannot be read and counts as missing: {error}"
         );
     }

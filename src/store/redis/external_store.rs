@@ -15,6 +15,7 @@ use crate::credential::{AppId, Record, Token};
 use crate::error::Error;
 use crate::store::redis::connection::errors::{ErrorClass, describe_error};
 use crate::store::redis::format::external::{read_seconds, read_token};
+use crate::store::redis::format::sealed::SealBinding;
 use crate::store::{
     BoxFuture, CredentialKind, CredentialReader, CredentialSlot, Expected, StoredRecord,
 };
@@ -125,7 +126,13 @@ impl ExternalTokenStore {
         let secret = match read_token(&value, self.token.format) {
             Ok(secret) => secret,
             Err(error) => {
-                warn_unreadable_once(&shown, slot, &value, error);
+                let at = SealBinding {
+                    app,
+                    kind: slot.key.kind.as_str(),
+                    user: &slot.key.id,
+                    key: &shown,
+                };
+                warn_unreadable_once(&at, &value, error);
                 *self.lock_last_read() = None;
                 return Ok(StoredRecord::default());
             }

@@ -30,11 +30,19 @@ struct Hashes {
 
 impl RedisStore {
     /// Returns the hashes that this store reads and writes for credentials of a kind.
-    /// [`Layout::Keys`] has no hashes, because each record has its own key there.
+    /// [`Layout::Keys`] has no hashes of users, because each record has its own key there.
     ///
     /// [`Layout::Keys`]: super::Layout::Keys
     fn hashes(&self, app: &AppId, kind: CredentialKind) -> Hashes {
         let inner = &*self.0;
+        if kind == CredentialKind::ComponentToken {
+            // A platform also keeps its accounts in a hash.
+            let accounts = vec![inner.names.platform_key(app.as_str(), "accounts")];
+            return Hashes {
+                read: accounts.clone(),
+                written: accounts,
+            };
+        }
         let (app, id) = (app.clone(), inner.names.health_key().into());
         let credential = CredentialKey { app, kind, id };
         let locations = inner

@@ -8,7 +8,7 @@ use memchr::memchr3;
 
 use super::layout::RedisNames;
 use crate::credential::AppId;
-use crate::store::{CredentialKey, CredentialKind, LoginCodeKey, Quota};
+use crate::store::{CredentialKey, LoginCodeKey, Quota};
 
 impl RedisNames {
     /// Returns the key of a user in [`Layout::Keys`](super::Layout::Keys). With an empty id, returns
@@ -26,8 +26,8 @@ impl RedisNames {
     }
 
     /// Returns the key of a credential of the account in [`Layout::Keys`](super::Layout::Keys).
-    pub(super) fn account_key(&self, app: &str, kind: CredentialKind) -> String {
-        format!("{}{app}:account:{}", self.prefix, kind.as_str())
+    pub(super) fn account_key(&self, app: &str, kind: &str) -> String {
+        format!("{}{app}:account:{kind}", self.prefix)
     }
 
     /// Returns the key of what belongs to a third-party platform, in both layouts.

@@ -90,8 +90,10 @@ pub struct RedisNames {
     /// The key of the account's token (`TOKEN#MS`). Default: `sys.wxAccessToken`.
     #[serde(rename = "redisWxAccessToken")]
     pub account_token: String,
-    /// The key of the account's refresh token in the published service. This crate does not access
-    /// the key. Default: `sys.wxRefreshToken`.
+    /// The key of the account's refresh token (`TOKEN#MS`), which an account has that has authorized
+    /// a third-party platform (第三方平台). This crate accesses the key only with the feature
+    /// `platform`. The platform ignores the time on a read, and writes a time ten years ahead,
+    /// because the token does not expire. Default: `sys.wxRefreshToken`.
     #[serde(rename = "redisWxRefreshToken")]
     pub account_refresh_token: String,
     /// The key of the `jsapi_ticket` (`TICKET#MS`). Default: `sys.wxJsapiTicket`.

@@ -156,7 +156,7 @@ impl RedisNames {
                 Self::string_location(ValueFormat::Token, key, false)
             }
             (kind @ (CredentialKind::AccountToken | CredentialKind::JsapiTicket), Layout::Keys) => {
-                let key = self.account_key(app, kind);
+                let key = self.account_key(app, kind.as_str());
                 Self::string_location(ValueFormat::Token, key.into(), true)
             }
             // The published layout has no key for a platform, so both layouts use this key.

@@ -10,6 +10,8 @@ mod cluster_slots;
 mod codec;
 mod connection;
 #[cfg(feature = "platform")]
+mod durability;
+#[cfg(feature = "platform")]
 mod durable_secrets;
 mod external;
 #[cfg(feature = "cli")]

@@ -67,7 +67,7 @@ impl RedisStore {
 
     /// Publishes a message by a separate command, unless separate commands on its channel are
     /// paused. Logs a failure.
-    async fn publish(&self, invalidation: &OutgoingInvalidation) {
+    pub(super) async fn publish(&self, invalidation: &OutgoingInvalidation) {
         let state = &self.0.publish_state;
         if state.is_paused(&invalidation.channel) {
             return;

@@ -8,11 +8,11 @@ use zeroize::Zeroizing;
 
 use crate::error::Error;
 use crate::log_limiter::LogLimiter;
+use crate::store::Expected;
 #[cfg(feature = "sealing")]
 use crate::store::redis::format::keys::{OpenError, SealingKeys};
 use crate::store::redis::format::sealed::{self, SealBinding, SealingKeyId};
 use crate::store::redis::format::text::{DecodeError, SERIALIZER_REMEDY};
-use crate::store::{CredentialSlot, Expected};
 
 /// Minimum interval between two log lines about a missing sealing key: ten seconds. Without it,
 /// every read of a value with that seal would log a line.
@@ -168,14 +168,13 @@ impl Sealer {
     /// so they may replace an unreadable value (newest wins).
     pub(super) fn check_replaceable(
         &self,
-        slot: &CredentialSlot,
+        kind: &'static str,
         expected: &Expected,
     ) -> Result<(), Error> {
         let mut stored = expected.0.iter().flatten();
         let Some(id) = stored.find_map(|value| self.unknown_key_id(value)) else {
             return Ok(());
         };
-        let kind = slot.key.kind.as_str();
         Err(Error::configuration(format!(
             "the stored {kind} is sealed with key {id}, which this process does not have, and \
                  is left as it is: add that key to the sealing keys"
@@ -204,14 +203,15 @@ impl Sealer {
     /// Logs an error about a value of an unsupported serializer, at most once in
     /// [`SERIALIZER_LOG_INTERVAL`]. A service with such a serializer writes all of its values with
     /// that serializer, so one line is enough.
-    pub(super) fn log_serializer(&self, key: &str, slot: &CredentialSlot, reason: DecodeError) {
+    pub(super) fn log_serializer(&self, at: &SealBinding<'_>, reason: DecodeError) {
         let limiter = &self.log_limiter;
         let line = limiter.allow_line_every("serializer", SERIALIZER_LOG_INTERVAL);
         if line.is_some() {
+            let key = at.key;
             tracing::error!(
                 target: "tower_wechat::store",
-                app = %slot.key.app,
-                kind = slot.key.kind.as_str(),
+                app = at.app,
+                kind = at.kind,
                 key,
                 "a value in {key} counts as missing, as does every other that is written like it: \
                  {reason}; {SERIALIZER_REMEDY}"

@@ -25,7 +25,7 @@ use crate::store::{
 /// Maximum number of times that a commit is repeated because `reseal` has sealed the stored value
 /// again: three. One run of `reseal` seals a value once, so the limit is reached only if several
 /// runs overlap.
-const MAX_RESEAL_RETRIES: usize = 3;
+pub(super) const MAX_RESEAL_RETRIES: usize = 3;
 
 /// TTL of the tombstone of a deleted pair: 32 days. No copy of the pair in the other layout has a
 /// longer TTL, so a migration cannot restore the pair from a copy. Only users whose refresh token
@@ -43,7 +43,9 @@ impl RedisStore {
         ttl: Duration,
         tombstone: &str,
     ) -> Result<LeaseResult, Error> {
-        self.0.sealer.check_replaceable(slot, expected)?;
+        self.0
+            .sealer
+            .check_replaceable(slot.key.kind.as_str(), expected)?;
         let locations = self.locations(slot);
         let location = &locations.read;
         let mut call = begin_step(Step::AcquireLease, &locations);
@@ -160,7 +162,9 @@ impl RedisStore {
         owner: &LeaseOwner,
         tombstone: &str,
     ) -> Result<CommitResult, Error> {
-        self.0.sealer.check_replaceable(slot, expected)?;
+        self.0
+            .sealer
+            .check_replaceable(slot.key.kind.as_str(), expected)?;
         let locations = self.locations(slot);
         let now = self.0.clock.now();
         let mut call = begin_step(Step::Commit, &locations);

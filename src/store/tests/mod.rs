@@ -5,6 +5,10 @@
 
 mod contract;
 mod dual_write;
+#[cfg(feature = "platform")]
+mod platform;
+#[cfg(feature = "platform")]
+mod platform_values;
 mod published;
 #[cfg(feature = "sealing")]
 mod sealing;
@@ -95,6 +99,20 @@ async fn acquire(store: &dyn Store, slot: &CredentialSlot, expected: &Expected) 
 
 /// Runs a check against every store, for every kind of credential.
 async fn on_every_store(check: impl AsyncFn(&dyn Store, CredentialSlot)) {
+    on_each_store(async |store| {
+        for kind in CredentialKind::ALL {
+            let id = match kind.belongs_to_account() {
+                true => "",
+                false => "u:{1}# \u{5f20}",
+            };
+            check(store, slot(kind, id)).await;
+        }
+    })
+    .await;
+}
+
+/// Runs a check against every store.
+async fn on_each_store(check: impl AsyncFn(&dyn Store)) {
     let server = RedisServer::start();
     let hashes = connect_redis(&server, Layout::Hashes).await;
     let keys = connect_redis(&server, Layout::Keys).await;
@@ -108,12 +126,6 @@ async fn on_every_store(check: impl AsyncFn(&dyn Store, CredentialSlot)) {
     #[cfg(feature = "sealing")]
     stores.extend(sealed.1.iter().map(|store| store as &dyn Store));
     for store in stores {
-        for kind in CredentialKind::ALL {
-            let id = match kind.belongs_to_account() {
-                true => "",
-                false => "u:{1}# \u{5f20}",
-            };
-            check(store, slot(kind, id)).await;
-        }
+        check(store).await;
     }
 }

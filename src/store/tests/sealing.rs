@@ -31,7 +31,7 @@ pub(super) async fn start_sealed_stores() -> (RedisServer, [RedisStore; 2]) {
 
 /// Connects with one sealing key for each letter, or without keys if there are no letters. Empties
 /// the registry of sealing keys while it connects, as if no value had been sealed yet.
-async fn connect_without_registry(server: &RedisServer, letters: &str) -> RedisStore {
+pub(super) async fn connect_without_registry(server: &RedisServer, letters: &str) -> RedisStore {
     let mut connection = server.connection();
     let registered: Vec<(String, String)> = connection.hgetall("wechat:sealing").unwrap();
     let _: () = connection.del("wechat:sealing").unwrap();
@@ -79,9 +79,9 @@ async fn sealed_stores_write_no_plain_token() {
     let values = all_values(&server);
     let sealed = values.iter().filter(|value| value.starts_with("#0#s1#"));
     // The hash layout has four sealed values: two of a user, an account token and a ticket. The key
-    // layout has three: a record, an account token and a ticket. Both layouts share the key of a
-    // snapshot user.
-    assert_eq!(sealed.count(), 4 + 3 + 1);
+    // layout has three: a record, an account token and a ticket. Both layouts share the keys of a
+    // snapshot user and of a component token.
+    assert_eq!(sealed.count(), 4 + 3 + 2);
     for value in &values {
         assert!(
             !value.contains("plain-text") && !value.contains("refresh"),

@@ -6,7 +6,7 @@ use crate::error::{Error, ErrorKind};
 /// An ACL user with only the commands that the Redis guide lists can run the operations of a store.
 #[tokio::test]
 async fn the_documented_acl_commands_are_enough() {
-    const COMMANDS: &str = "+get +set +del +incr +pexpire +hget +hset +hdel +hmget +hscan \
+    const COMMANDS: &str = "+get +set +del +incr +pexpire +hget +hset +hdel +hmget +hscan +persist \
                             +eval +evalsha +subscribe +unsubscribe +publish +ping +hello +auth +client";
     let guide = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/redis.md"));
     assert!(guide.unwrap().contains(&format!("`{COMMANDS}`")));

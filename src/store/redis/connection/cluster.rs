@@ -186,6 +186,20 @@ impl ClusterNodes {
         replies
     }
 
+    /// Sends a command without a key to every primary. Returns their replies.
+    #[cfg(feature = "platform")]
+    pub(in crate::store::redis) async fn command_on_primaries(
+        &self,
+        command: &Cmd,
+    ) -> RedisResult<Vec<Value>> {
+        use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
+        let all = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
+        let reply = self.connection().route_command(command.clone(), all).await;
+        self.note_error(reply.as_ref().err());
+        let replies: std::collections::BTreeMap<String, Value> = redis::from_redis_value(reply?)?;
+        Ok(replies.into_values().collect())
+    }
+
     /// Requests a new connection after an error that is not a server's reply.
     fn note_error(&self, error: Option<&RedisError>) {
         if error.is_some_and(|error| server_error(error).is_none()) {

@@ -187,6 +187,20 @@ impl Connection {
         optional_value(reply)
     }
 
+    /// Runs a command without a key on the server, or on every primary of a Cluster. Returns one
+    /// reply for each of them.
+    #[cfg(feature = "platform")]
+    pub(in crate::store::redis) async fn command_on_primaries(
+        &self,
+        command: &Cmd,
+    ) -> RedisResult<Vec<Value>> {
+        match &self.backend {
+            Backend::Single(_) | Backend::Sentinel(_) => Ok(vec![self.command(command).await?]),
+            #[cfg(feature = "cluster")]
+            Backend::Cluster(nodes) => nodes.command_on_primaries(command).await,
+        }
+    }
+
     /// Runs two commands that each read one value: in one pipeline, or concurrently on a Cluster.
     pub(in crate::store::redis) async fn read_two_values(
         &self,

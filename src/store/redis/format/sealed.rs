@@ -52,11 +52,8 @@ impl fmt::Debug for SealingKeyId {
 }
 
 /// The context to which a sealed value is bound. A value with another context cannot be decrypted.
+/// Log lines name the place of a value by the same context.
 #[derive(Debug, Clone, Copy)]
-#[cfg_attr(
-    not(feature = "sealing"),
-    allow(dead_code, reason = "read where something is sealed or opened")
-)]
 pub(crate) struct SealBinding<'a> {
     pub(crate) app: &'a str,
     pub(crate) kind: &'a str,

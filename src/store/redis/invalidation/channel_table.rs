@@ -20,7 +20,11 @@ use tokio::sync::watch;
 
 use super::listener_config::REJECTED_RETRY_DELAY;
 use crate::credential::AppId;
+#[cfg(feature = "platform")]
+use crate::store::PlatformChange;
 use crate::store::invalidation::{Invalidation, Publisher};
+#[cfg(feature = "platform")]
+use crate::store::platform::PlatformChangeKind;
 use crate::store::{CredentialKey, CredentialKind, Event, RecordVersion, Subscription};
 
 /// The channels of a store. Subscribers and the listener share the table.
@@ -248,6 +252,18 @@ impl ChannelTable {
             let key = CredentialKey { app, kind, id };
             let invalidation = Arc::new(Invalidation { key, version });
             channel.publisher.publish(&Event::Invalidated(invalidation));
+        }
+    }
+
+    /// Forwards the message about a change at a platform to the subscribers of its channel. Ignores
+    /// a channel that the table does not have, and an id that is no AppID.
+    #[cfg(feature = "platform")]
+    pub(super) fn forward_platform_change(&self, name: &str, kind: PlatformChangeKind, id: &str) {
+        if let Some(channel) = self.lock().channels.get_mut(name)
+            && let Some(change) = PlatformChange::from_message(&channel.app, kind, id)
+        {
+            let event = Event::PlatformChanged(Arc::new(change));
+            channel.publisher.publish(&event);
         }
     }
 

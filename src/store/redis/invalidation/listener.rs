@@ -156,6 +156,10 @@ impl ChannelListener {
                 Some(Message::Invalidation { kind, version, id }) => {
                     self.table.forward(channel, kind, version, id);
                 }
+                #[cfg(feature = "platform")]
+                Some(Message::PlatformChange { kind, id }) => {
+                    self.table.forward_platform_change(channel, kind, id);
+                }
                 Some(Message::Heartbeat { instance, number }) => {
                     self.heartbeats.receive(channel, instance, number);
                 }

@@ -1,5 +1,9 @@
 //! The text form of messages on a channel: invalidations and heartbeats.
 
+#[cfg(feature = "platform")]
+use crate::store::PlatformChange;
+#[cfg(feature = "platform")]
+use crate::store::platform::PlatformChangeKind;
 use crate::store::{CredentialKey, CredentialKind, LeaseOwner, RecordVersion};
 
 /// Maximum length of a message: 1,024 bytes. Longer messages are not from this crate and are
@@ -12,6 +16,12 @@ pub(super) enum Message<'a> {
     Invalidation {
         kind: CredentialKind,
         version: Option<RecordVersion>,
+        id: &'a str,
+    },
+    /// A process of a third-party platform has written a durable secret or the entry of an account.
+    #[cfg(feature = "platform")]
+    PlatformChange {
+        kind: PlatformChangeKind,
         id: &'a str,
     },
     Heartbeat {
@@ -37,6 +47,13 @@ impl<'a> Message<'a> {
                 instance: second,
                 number: third.parse().ok()?,
             });
+        }
+        #[cfg(feature = "platform")]
+        if let Some(kind) = PlatformChangeKind::ALL
+            .into_iter()
+            .find(|known| known.as_str() == kind)
+        {
+            return Some(Self::PlatformChange { kind, id: third });
         }
         Some(Self::Invalidation {
             kind: CredentialKind::ALL
@@ -64,6 +81,14 @@ pub(in crate::store::redis) fn invalidation_message(
 ) -> String {
     let version = version.map_or_else(|| "-".into(), |version| version.to_string());
     format!("{} {version} {}", key.kind.as_str(), key.id)
+}
+
+/// Returns the text of the message about a change at a platform. It names no version, because no
+/// process caches what has changed.
+#[cfg(feature = "platform")]
+pub(in crate::store::redis) fn platform_change_message(change: &PlatformChange) -> String {
+    let (kind, id) = change.kind_and_id();
+    format!("{} - {id}", kind.as_str())
 }
 
 #[cfg(test)]

@@ -18,3 +18,5 @@ mod message;
 pub(super) use self::channels::Channels;
 pub(super) use self::listener_config::{ListenerConfig, REJECTED_RETRY_DELAY};
 pub(super) use self::message::invalidation_message;
+#[cfg(feature = "platform")]
+pub(super) use self::message::platform_change_message;

@@ -106,6 +106,19 @@ redis.call('SET', KEYS[1], string.format('%.0f', at), 'PX', ARGV[2])
     )
 });
 
+/// Writes the time of the last complete list of a platform's accounts, unless a later time is
+/// stored. `ARGV`: field and time in milliseconds.
+#[cfg(feature = "platform")]
+pub(in crate::store::redis) static SET_LISTED_AT: LazyLock<Script> = LazyLock::new(|| {
+    Script::new(
+        r"
+local last = redis.call('HGET', KEYS[1], ARGV[1])
+if last and not string.find(last, '%D') and #last <= 13 and (tonumber(last) or 0) >= tonumber(ARGV[2]) then return end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
+",
+    )
+});
+
 /// Runs every command by which the scripts of a login and a renewal read and write, on the key of
 /// health checks. Then deletes the key.
 ///

@@ -15,6 +15,8 @@ mod script;
 mod steps;
 
 pub(super) use self::call::{Invocation, ScriptCall};
+#[cfg(feature = "platform")]
+pub(super) use self::fixed::SET_LISTED_AT;
 pub(super) use self::fixed::{
     ACQUIRE_CODE, BIND_CODE, CHECK, DELETE_UNCHANGED_FIELDS, FINISH_CODE, RELEASE_CODE,
     SET_REVOKED_AT, SUSPEND_CODE, TRY_CONSUME,

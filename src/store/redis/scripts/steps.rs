@@ -42,6 +42,14 @@ pub(in super::super) enum Step {
     /// On one server, a transaction would be enough. On a Cluster, a node can reject a script as a
     /// whole with `TRYAGAIN` while the two hashes move to another node.
     Overwrite,
+    /// Writes the entry of an account at a platform, unless the stored entry is newer. The entry is
+    /// a field of a hash, and its value is `STATE#MS`.
+    ///
+    /// `ARGV`: field, state, time in milliseconds, channel and message. Returns 1 or 3, and
+    /// publishes only a change of the state. Returns 2 and the stored value if it is newer. A value
+    /// of another form counts as older.
+    #[cfg(feature = "platform")]
+    RecordAuthorization,
     /// Releases the leases that the owner holds. `ARGV`: owner. Returns the number of released
     /// leases.
     ReleaseLeases,
@@ -120,6 +128,17 @@ if $NEW ~= '*' then
   end
 end";
 
+/// Lua code that writes the entry of an account. A time of more than 13 digits is no time in
+/// milliseconds.
+#[cfg(feature = "platform")]
+const RECORD_AUTHORIZATION: &str = "
+local value = redis.call('HGET', KEYS[1], ARGV[1])
+local state, since = string.match(value or '', '^(%a+)#(%d+)')
+if since and (state .. '#' .. since ~= value or #since > 13) then state, since = nil, nil end
+if since and tonumber(since) > tonumber(ARGV[3]) then return {2, {value}} end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[2] .. '#' .. ARGV[3])
+if state == ARGV[2] then return {1} end";
+
 /// Lua code that publishes a message, and returns 1, or 3 if `PUBLISH` fails. The last two
 /// arguments are the channel and the message. Publishes nothing if the channel is empty.
 const PUBLISH_IN_SCRIPT: &str = "
@@ -189,6 +208,8 @@ pub(super) fn build_text(step: Step, counts: KeyCounts, mode: PublishMode) -> St
         Step::AcquireLease => acquire_lease_text(counts),
         Step::Commit => commit_text(counts, publish),
         Step::Overwrite => overwrite_text(counts, publish),
+        #[cfg(feature = "platform")]
+        Step::RecordAuthorization => format!("{RECORD_AUTHORIZATION}{publish}"),
         Step::ReleaseLeases => release_leases_text(counts),
     }
 }
@@ -339,6 +360,23 @@ mod tests {
         assert!(!text.contains('$'), "{text}");
     }
 
+    #[cfg(feature = "platform")]
+    #[test]
+    fn the_entry_of_an_account_has_one_literal_key() {
+        let counts = KeyCounts {
+            values: 1,
+            ..KeyCounts::default()
+        };
+        for (mode, publishes) in [
+            (PublishMode::InScript, true),
+            (PublishMode::Separately, false),
+        ] {
+            let text = build_text(Step::RecordAuthorization, counts, mode);
+            assert_literal(&text, 1);
+            assert_eq!(text.contains("PUBLISH"), publishes, "{text}");
+        }
+    }
+
     #[test]
     fn scripts_name_each_key_literally() {
         for counts in key_counts() {
@@ -364,6 +402,8 @@ mod tests {
             &fixed::SET_REVOKED_AT,
             &fixed::TRY_CONSUME,
             &fixed::CHECK,
+            #[cfg(feature = "platform")]
+            &fixed::SET_LISTED_AT,
         ] {
             assert_literal(&script.text, 1);
         }
