@@ -30,7 +30,6 @@ pub(crate) use self::invalidation::{Event, Invalidation, RecordVersion, Subscrip
 pub(crate) use self::kind::CredentialKind;
 pub use self::memory::MemoryStore;
 #[cfg(feature = "platform")]
-#[allow(unused_imports)]
 pub(crate) use self::platform::{
     Authorization, AuthorizationList, AuthorizationLookup, AuthorizationState, DurableSecret,
     DurableSecretKey, PlatformChange, StoredSecret,
