@@ -8,6 +8,8 @@
 mod bearer;
 mod fixtures;
 mod login;
+#[cfg(feature = "platform")]
+mod push;
 #[cfg(feature = "redis")]
 mod redis_value;
 mod session;
@@ -16,6 +18,8 @@ mod wechat_reply;
 
 pub use bearer::bearer;
 pub use login::login;
+#[cfg(feature = "platform")]
+pub use push::push;
 #[cfg(feature = "redis")]
 pub use redis_value::redis_value;
 pub use session::session;
@@ -29,6 +33,8 @@ pub type FuzzTarget = (&'static str, fn(&[u8]));
 pub const TARGETS: &[FuzzTarget] = &[
     ("bearer", bearer),
     ("login", login),
+    #[cfg(feature = "platform")]
+    ("push", push),
     #[cfg(feature = "redis")]
     ("redis_value", redis_value),
     ("session", session),

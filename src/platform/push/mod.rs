@@ -24,4 +24,6 @@ pub use self::fields::{PushField, PushFields};
 pub use self::keys::PushKeys;
 pub use self::layer::{NoMessages, PushLayer, PushService};
 pub use self::message::PlatformPush;
+#[cfg(any(test, fuzzing))]
+pub(crate) use self::receiver::PushContent;
 pub(crate) use self::receiver::{HandlePlatformEvents, PushReceiver};
