@@ -161,6 +161,7 @@ fn the_guide_lists_the_demos_variables() {
     const GUIDE: &str = "src/guide/demo.md";
     let settings = [
         "examples/demo/accounts.rs",
+        "examples/demo/platform.rs",
         "examples/demo/settings.rs",
         "examples/demo/redis.rs",
         "examples/demo/wechat.rs",

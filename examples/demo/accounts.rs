@@ -4,6 +4,7 @@ use axum::http::header::{self, HeaderName};
 use tower_wechat::credential::AppId;
 use tower_wechat::{CookieKeys, Login};
 
+use crate::platform::PlatformSettings;
 use crate::variables::{BoxError, as_browsers_write_it, read_variable};
 
 /// AppIDs and AppSecrets of the accounts that a simulator has, if no account is configured. The
@@ -22,8 +23,10 @@ pub struct Credentials {
 
 /// The accounts that the demo serves, and how it finds the account of a request.
 pub struct AccountSettings {
-    /// The accounts: at least one.
+    /// The listed accounts: at least one, or none with a platform.
     pub accounts: Vec<Credentials>,
+    /// The platform to which owners authorize accounts.
+    pub platform: Option<PlatformSettings>,
     /// The part of a request that names its account. `None`: the demo serves one account.
     pub by: Option<AccountBy>,
     /// The website app (网站应用), with which users of other browsers than WeChat's log in.
@@ -50,7 +53,8 @@ impl AccountSettings {
         let one = read_pair("WECHAT_APPID", "WECHAT_SECRET")?;
         let list = read_variable("WECHAT_ACCOUNTS")?;
         let by = read_variable("ACCOUNT_BY")?;
-        let simulated = one.is_none() && list.is_none();
+        let platform = PlatformSettings::from_env()?;
+        let simulated = one.is_none() && list.is_none() && platform.is_none();
         let website = read_pair("WEBSITE_APPID", "WEBSITE_SECRET")?;
         if website.is_some() && has_trusted_header {
             return Err(
@@ -59,7 +63,11 @@ impl AccountSettings {
                     .into(),
             );
         }
+        if platform.is_some() {
+            check_beside_platform(one.is_some(), list.is_some(), by.as_deref())?;
+        }
         let (accounts, by, website) = match (one, list, by) {
+            (None, None, _) if platform.is_some() => (Vec::new(), Some("path".to_owned()), website),
             (Some(_), Some(_), _) => {
                 return Err(
                     "WECHAT_ACCOUNTS and WECHAT_APPID are both set: keep WECHAT_ACCOUNTS for \
@@ -112,17 +120,41 @@ impl AccountSettings {
         }
         Ok(Self {
             accounts,
+            platform,
             by,
             website,
             simulated,
         })
     }
 
-    /// Returns `true` if more than one app keeps tokens in the store: several accounts, or one
-    /// account with a website app.
+    /// Returns `true` if more than one app keeps tokens in the store: several accounts, those of a
+    /// platform, or one account with a website app.
     pub fn has_several_apps(&self) -> bool {
         self.by.is_some() || self.website.is_some()
     }
+}
+
+/// Returns an error if a variable of accounts is set beside those of a platform.
+fn check_beside_platform(one: bool, list: bool, by: Option<&str>) -> Result<(), BoxError> {
+    let variable = match (one, list) {
+        (true, _) => "WECHAT_APPID",
+        (false, true) => "WECHAT_ACCOUNTS",
+        (false, false) => match by {
+            None | Some("path") => return Ok(()),
+            Some(by) => {
+                return Err(format!(
+                    "ACCOUNT_BY={by} is set beside PLATFORM_APPID, whose accounts are found by path: \
+                     unset ACCOUNT_BY"
+                )
+                .into());
+            }
+        },
+    };
+    Err(format!(
+        "{variable} and PLATFORM_APPID are both set: keep PLATFORM_APPID for accounts that their \
+         owners authorize, or {variable} for accounts whose secrets you have"
+    )
+    .into())
 }
 
 /// Reads the AppID and the secret of one app from two variables.

@@ -103,13 +103,24 @@ pub async fn logout(
 }
 
 /// `GET /healthz`: returns 503 if the store is unavailable, because users without a cached token
-/// cannot be served then. A missing token of the account appears only in the body, because users
-/// can be served without that token.
-pub async fn healthz(State(state): State<AppState>) -> (StatusCode, Json<Health>) {
+/// cannot be served then. A missing token of the account or of the platform appears only in the body:
+/// users can be served without that token, and WeChat's pushes must arrive.
+pub async fn healthz(State(state): State<AppState>) -> (StatusCode, Json<HealthReply>) {
     let health = state.tokens.health().await;
     let status = match health.is_ready() {
         true => StatusCode::OK,
         false => StatusCode::SERVICE_UNAVAILABLE,
     };
-    (status, Json(health))
+    let platform = state.tokens.platform_health().await;
+    (status, Json(HealthReply { health, platform }))
+}
+
+/// The reply of `GET /healthz`.
+#[derive(Serialize)]
+pub struct HealthReply {
+    #[serde(flatten)]
+    health: Health,
+    /// `alive` if the platform has a token, else the code of the error. Left out without a platform.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    platform: Option<&'static str>,
 }

@@ -14,6 +14,7 @@ mod api;
 mod one_account;
 mod page;
 mod parts;
+mod platform;
 mod redis;
 mod routes;
 mod settings;
@@ -24,6 +25,7 @@ mod wechat;
 
 use std::future::IntoFuture;
 use std::io::{IsTerminal, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::routing::get;
@@ -35,6 +37,7 @@ use tower::Layer;
 use tower::util::MapRequestLayer;
 
 use settings::Settings;
+use variables::BoxError;
 
 /// Maximum time for each step of the shutdown: nine seconds for requests in progress, then nine
 /// seconds for renewals in progress.
@@ -60,7 +63,7 @@ async fn main() {
     }
 }
 
-async fn run() -> Result<(), Box<dyn std::error::Error>> {
+async fn run() -> Result<(), BoxError> {
     // Without buckets, histograms are exported as summaries, which cannot be added over processes.
     let metrics = PrometheusBuilder::new()
         .set_buckets(&SECONDS)?
@@ -73,7 +76,7 @@ async fn run() -> Result<(), Box<dyn std::error::Error>> {
             samples.run_upkeep();
         }
     });
-    let settings = Settings::from_env()?;
+    let settings = Arc::new(Settings::from_env()?);
     let listener = TcpListener::bind(&settings.listen)
         .await
         .map_err(|error| listen_error(&settings.listen, &error))?;

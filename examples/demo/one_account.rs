@@ -14,14 +14,14 @@ use crate::{account, routes};
 
 /// Returns the routes and the tokens of the account.
 pub fn build<S: Store + Clone>(
-    shared: &Shared<'_>,
+    shared: &Shared,
     clients: &Clients,
     store: &S,
 ) -> Result<(Router<AppState>, TokensOfAccounts), BoxError> {
     let [wechat] = &*clients.accounts else {
         return Err("there is more than one account".into());
     };
-    let settings = shared.settings;
+    let settings = &*shared.settings;
     let users = UserTokens::builder(wechat.clone(), store.clone());
     let users = settings.times.of_users(users).build();
     let accounts = AccountTokens::builder(wechat.clone(), store.clone());

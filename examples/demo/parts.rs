@@ -1,5 +1,6 @@
 //! Builds what the demo serves from the settings: one account, or several behind one layer.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,12 +12,15 @@ use axum::middleware::map_response;
 use axum::response::Response;
 use tower_wechat::health::Health;
 use tower_wechat::login::LoginBuilder;
+use tower_wechat::platform::Platform;
 use tower_wechat::{
-    Accounts, CookieKeys, Login, MemoryStore, Store, Tickets, TrustedHeader, UserTokens, health,
+    Accounts, CookieKeys, Error, ErrorKind, Login, MemoryStore, Store, Tickets, TrustedHeader,
+    UserTokens, health,
 };
 
 use crate::addresses::Addresses;
 use crate::api::AppState;
+use crate::platform::DemoPlatform;
 use crate::settings::Settings;
 use crate::variables::BoxError;
 use crate::warnings::log_warnings;
@@ -34,6 +38,7 @@ pub struct Demo {
 #[derive(Clone)]
 pub struct Tokens {
     accounts: TokensOfAccounts,
+    platform: Option<DemoPlatform>,
     /// The users of the website app.
     website: Option<UserTokens>,
 }
@@ -59,9 +64,32 @@ impl Tokens {
         }
     }
 
-    /// Fetches the token and the ticket of one account. Those of several accounts are fetched when
+    /// Returns `alive` if the platform has a token, else the code of the error. Returns `None` if the
+    /// demo is no platform.
+    pub async fn platform_health(&self) -> Option<&'static str> {
+        let health = self.platform()?.health();
+        Some(
+            match tokio::time::timeout(Duration::from_secs(2), health).await {
+                Ok(Ok(())) => "alive",
+                Ok(Err(error)) => error.kind().code(),
+                Err(_) => ErrorKind::WechatUnavailable.code(),
+            },
+        )
+    }
+
+    /// Returns the platform, if the demo is one.
+    pub fn platform(&self) -> Option<&Platform> {
+        Some(&self.platform.as_ref()?.platform)
+    }
+
+    /// Fetches the token of the platform, or the token and the ticket of one account. Those of several accounts are fetched when
     /// a request needs them.
     pub async fn prefetch(&self) {
+        if let Some(platform) = self.platform()
+            && let Err(error) = platform.prefetch().await
+        {
+            tracing::warn!(%error, "could not fetch the token of the platform at start-up; the demo retries in the background");
+        }
         if let TokensOfAccounts::One { tickets, .. } = &self.accounts
             && let Err(error) = tickets.prefetch().await
         {
@@ -76,6 +104,11 @@ impl Tokens {
                 users.shutdown(timeout).await;
             }
         };
+        let of_platform = async {
+            if let Some(platform) = &self.platform {
+                platform.shutdown(timeout).await;
+            }
+        };
         match &self.accounts {
             TokensOfAccounts::One { users, tickets } => {
                 tokio::join!(
@@ -86,7 +119,7 @@ impl Tokens {
                 );
             }
             TokensOfAccounts::Several(accounts) => {
-                tokio::join!(of_website, accounts.shutdown(timeout));
+                tokio::join!(of_website, of_platform, accounts.shutdown(timeout));
             }
         }
     }
@@ -94,7 +127,7 @@ impl Tokens {
 
 /// Builds the demo. Connects to Redis if it is configured, and starts the simulator if no account is
 /// configured. `address` is the address that the demo listens on.
-pub async fn connect(settings: &Settings, address: SocketAddr) -> Result<Demo, BoxError> {
+pub async fn connect(settings: &Arc<Settings>, address: SocketAddr) -> Result<Demo, BoxError> {
     let clients = settings.wechat.connect(&settings.accounts).await?;
     match settings.connect_redis().await? {
         None => build(settings, clients, &MemoryStore::new(), address),
@@ -103,7 +136,7 @@ pub async fn connect(settings: &Settings, address: SocketAddr) -> Result<Demo, B
 }
 
 fn build<S: Store + Clone>(
-    settings: &Settings,
+    settings: &Arc<Settings>,
     clients: Clients,
     store: &S,
     address: SocketAddr,
@@ -112,10 +145,18 @@ fn build<S: Store + Clone>(
         let users = UserTokens::builder(website.clone(), store.clone());
         settings.times.of_users(users).build()
     });
-    let shared = Shared::new(settings, address, website)?;
+    let shared = Arc::new(Shared::new(settings, address, website)?);
+    let platform = match (&settings.accounts.platform, &clients.component) {
+        (Some(platform), Some(component)) => {
+            let open_url = settings.wechat.open_url.as_deref();
+            let platform = platform.build(component, store, open_url)?;
+            Some(DemoPlatform::new(platform))
+        }
+        _ => None,
+    };
     let (routes, accounts) = match &settings.accounts.by {
         None => one_account::build(&shared, &clients, store)?,
-        Some(by) => several_accounts::build(&shared, &clients, store, by)?,
+        Some(by) => several_accounts::build(&shared, &clients, store, by, platform.as_ref())?,
     };
     log_warnings(
         settings,
@@ -128,9 +169,10 @@ fn build<S: Store + Clone>(
         state: AppState {
             tokens: Tokens {
                 accounts,
-                website: shared.website,
+                platform,
+                website: shared.website.clone(),
             },
-            addresses: Arc::new(shared.addresses),
+            addresses: Arc::clone(&shared.addresses),
             simulator: clients.simulator.map(Arc::new),
         },
     })
@@ -144,20 +186,35 @@ async fn forbid_caching(mut response: Response) -> Response {
     response
 }
 
+/// An error of a login, and the variable that caused it.
+#[derive(Debug)]
+pub struct LoginError {
+    variable: &'static str,
+    pub error: Error,
+}
+
+impl fmt::Display for LoginError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.variable, self.error)
+    }
+}
+
+impl std::error::Error for LoginError {}
+
 /// The settings and keys that all accounts of the demo share.
-pub struct Shared<'a> {
-    pub settings: &'a Settings,
-    pub addresses: Addresses,
+pub struct Shared {
+    pub settings: Arc<Settings>,
+    pub addresses: Arc<Addresses>,
     /// The users of the website app, which stands beside each account.
     website: Option<UserTokens>,
-    keys: CookieKeys,
+    pub keys: CookieKeys,
     /// The address that the demo listens on.
     address: SocketAddr,
 }
 
-impl<'a> Shared<'a> {
+impl Shared {
     fn new(
-        settings: &'a Settings,
+        settings: &Arc<Settings>,
         address: SocketAddr,
         website: Option<UserTokens>,
     ) -> Result<Self, BoxError> {
@@ -176,12 +233,12 @@ impl<'a> Shared<'a> {
             .map_err(|error| format!("PUBLIC_URL: {error}"))?
             .public_path("/");
         Ok(Self {
-            settings,
-            addresses: Addresses::new(
+            settings: Arc::clone(settings),
+            addresses: Arc::new(Addresses::new(
                 &public_url,
                 prefix.trim_end_matches('/'),
                 &settings.accounts,
-            ),
+            )),
             website,
             keys,
             address,
@@ -190,11 +247,12 @@ impl<'a> Shared<'a> {
 
     /// Returns a login whose paths lie below `public_url`. The login is built after each setting, so
     /// that an error names the variable of that setting.
-    pub fn login(&self, public_url: &str, session_name: Option<&str>) -> Result<Login, BoxError> {
-        let settings = self.settings;
-        let check = |login: LoginBuilder, variable| match login.clone().build() {
-            Ok(_) => Ok(login),
-            Err(error) => Err(format!("{variable}: {error}")),
+    pub fn login(&self, public_url: &str, session_name: Option<&str>) -> Result<Login, LoginError> {
+        let settings = &*self.settings;
+        let error = |variable| move |error| LoginError { variable, error };
+        let check = |login: LoginBuilder, variable| {
+            let built = login.clone().build();
+            built.map(|_| login).map_err(error(variable))
         };
         let login = check(Login::builder(public_url, self.keys.clone()), "PUBLIC_URL")?
             .scope(settings.scope)
@@ -218,7 +276,7 @@ impl<'a> Shared<'a> {
             Some(users) => check(login.website(users.clone()), "WEBSITE_APPID")?,
             None => login,
         };
-        Ok(login.build()?)
+        login.build().map_err(error("PUBLIC_URL"))
     }
 
     /// Returns the header that names the user, or `None` if the session cookie does.

@@ -1,4 +1,6 @@
-//! The demo of several accounts behind one layer.
+//! The demo of several accounts behind one layer: listed ones, or those of a platform.
+
+use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -6,14 +8,16 @@ use axum::http::Uri;
 use axum::response::Redirect;
 use axum::routing::get;
 use axum::{Extension, Router};
+use tower_wechat::credential::AppId;
 use tower_wechat::layer::WechatAccount;
 use tower_wechat::{
-    Account, AccountSelector, Accounts, Policy, RequestHead, Store, UserId, WechatLayer,
+    Account, AccountSelector, Accounts, Login, Policy, RequestHead, Store, UserId, WechatLayer,
 };
 
 use crate::accounts::AccountBy;
 use crate::api::AppState;
-use crate::parts::{Shared, TokensOfAccounts};
+use crate::parts::{LoginError, Shared, TokensOfAccounts};
+use crate::platform::DemoPlatform;
 use crate::settings::Settings;
 use crate::variables::BoxError;
 use crate::wechat::Clients;
@@ -21,12 +25,13 @@ use crate::{account, routes};
 
 /// Returns the routes and the tokens of all accounts.
 pub fn build<S: Store + Clone>(
-    shared: &Shared<'_>,
+    shared: &Arc<Shared>,
     clients: &Clients,
     store: &S,
     by: &AccountBy,
+    platform: Option<&DemoPlatform>,
 ) -> Result<(Router<AppState>, TokensOfAccounts), BoxError> {
-    let (settings, times) = (shared.settings, shared.settings.times);
+    let settings = &*shared.settings;
     let prefix = &*shared.addresses.prefix;
     let mut accounts = Accounts::builder(store.clone()).selector(match by {
         AccountBy::Path if prefix.is_empty() => AccountSelector::path(),
@@ -37,17 +42,16 @@ pub fn build<S: Store + Clone>(
         }
     });
     for wechat in &clients.accounts {
-        let public_url = shared.addresses.of_account(wechat.app_id());
-        // The names differ, because one browser may have sessions of all accounts.
-        let session_name = settings.session_name.as_ref();
-        let session_name = session_name.map(|name| format!("{name}_{}", wechat.app_id().as_str()));
-        let login = shared.login(&public_url, session_name.as_deref())?;
-        let account = Account::new(wechat.clone())
-            .login(login)
-            .page_hosts(shared.page_hosts(&public_url))
-            .user_tokens(move |users| times.of_users(users))
-            .account_tokens(move |tokens| times.of_account(tokens));
-        accounts = accounts.account(account);
+        accounts = accounts.account(describe(shared, Account::new(wechat.clone()))?);
+    }
+    if let Some(DemoPlatform { platform, .. }) = platform {
+        // The settings of all accounts are alike, so that those of one AppID are checked at start-up.
+        let _ = login(shared, platform.app_id())?;
+        let shared = Arc::clone(shared);
+        accounts = accounts.registry(
+            platform
+                .accounts(move |account| describe(&shared, account).map_err(|login| login.error)),
+        );
     }
     let accounts = accounts.build().map_err(|error| match by {
         AccountBy::Host(_) => format!("ACCOUNT_BY: {error}"),
@@ -73,10 +77,35 @@ pub fn build<S: Store + Clone>(
         AccountBy::Host(_) | AccountBy::Header(_) => routes,
     };
     let routes = routes.merge(verification_files(settings));
+    let routes = match platform {
+        Some(platform) => routes.merge(platform.routes(shared)?),
+        None => routes,
+    };
     Ok((
         routes.fallback_service(other_paths),
         TokensOfAccounts::Several(accounts),
     ))
+}
+
+/// Adds the login, the page hosts and the times of the demo to an account.
+fn describe(shared: &Shared, account: Account) -> Result<Account, LoginError> {
+    let times = shared.settings.times;
+    let login = login(shared, account.app_id())?;
+    let page_hosts = shared.page_hosts(&shared.addresses.of_account(account.app_id()));
+    Ok(account
+        .login(login)
+        .page_hosts(page_hosts)
+        .user_tokens(move |users| times.of_users(users))
+        .account_tokens(move |tokens| times.of_account(tokens)))
+}
+
+/// Returns the login of an account.
+fn login(shared: &Shared, app_id: &AppId) -> Result<Login, LoginError> {
+    let public_url = shared.addresses.of_account(app_id);
+    // The names differ, because one browser may have sessions of all accounts.
+    let session_name = shared.settings.session_name.as_ref();
+    let session_name = session_name.map(|name| format!("{name}_{}", app_id.as_str()));
+    shared.login(&public_url, session_name.as_deref())
 }
 
 /// Returns the routes of WeChat's verification files. WeChat fetches them from the root of a domain,

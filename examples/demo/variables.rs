@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use url::Url;
 
-pub type BoxError = Box<dyn std::error::Error>;
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// Maximum number of seconds in a variable: 30 days. A larger number is probably in milliseconds by
 /// mistake.

@@ -33,6 +33,10 @@ pub fn log_warnings(
     match (&settings.redis_url, settings.accounts.simulated) {
         (Some(_), _) => {}
         (None, true) => tracing::info!("REDIS_URL is not set: tokens stay in memory"),
+        (None, false) if settings.accounts.platform.is_some() => tracing::warn!(
+            "REDIS_URL is not set: tokens stay in memory, and when this process ends, WeChat has to \
+             push a verify ticket again before any account works"
+        ),
         // Refresh tokens cannot be obtained again without a login of the user.
         (None, false) => tracing::warn!(
             "REDIS_URL is not set: tokens stay in memory, and all users log in again when \
@@ -60,6 +64,14 @@ pub fn log_warnings(
             );
         }
         let public_url = &addresses.public_url;
+        if settings.accounts.platform.is_some() {
+            tracing::info!(
+                "WeChat pushes to {public_url}/wechat/platform/push, owners authorize their accounts \
+                 at {public_url}/wechat/platform/authorize, and users log in below \
+                 {public_url}/APPID/: open.weixin.qq.com must have that host as 授权发起页域名 and as \
+                 公众号开发域名"
+            );
+        }
         if !public_url.starts_with("https:") {
             tracing::warn!(
                 "PUBLIC_URL is {public_url}: if browsers open https, set it to the https address, or \

@@ -17,7 +17,10 @@ pub struct WechatSettings {
 
 /// The clients of all accounts, which share their connections, and the simulator that they call.
 pub struct Clients {
+    /// The clients of the listed accounts.
     pub accounts: Vec<WechatClient>,
+    /// The client of the platform.
+    pub component: Option<WechatClient>,
     /// The client of the website app.
     pub website: Option<WechatClient>,
     /// The simulator of WeChat, which stops when it is dropped. `None` if a real account is
@@ -45,7 +48,10 @@ impl WechatSettings {
             false => None,
         };
         let simulator_url = || Some(simulator.as_ref()?.url().to_owned());
-        let [first, others @ ..] = &*settings.accounts else {
+        let platform = settings.platform.as_ref();
+        let apps = platform.map(|platform| &platform.component);
+        let apps: Vec<_> = apps.into_iter().chain(&settings.accounts).collect();
+        let [first, others @ ..] = &*apps else {
             return Err("there is no account".into());
         };
         let mut builder = WechatClient::builder(first.app_id.as_str(), &*first.secret);
@@ -65,10 +71,16 @@ impl WechatSettings {
         }
         let client = builder.build()?;
         let of = |app: &Credentials| client.for_account(app.app_id.as_str(), &*app.secret);
-        let others = others.iter().map(of).collect::<Result<Vec<_>, _>>()?;
+        let others = others.iter().copied().map(of);
+        let others = others.collect::<Result<Vec<_>, _>>()?;
         let website = settings.website.as_ref().map(of).transpose()?;
+        let (component, first) = match platform {
+            Some(_) => (Some(client), None),
+            None => (None, Some(client)),
+        };
         Ok(Clients {
-            accounts: [vec![client], others].concat(),
+            accounts: first.into_iter().chain(others).collect(),
+            component,
             website,
             simulator,
         })
