@@ -42,6 +42,7 @@
 //! | [`guide::recipes`] | nine small applications to start from |
 //! | [`guide::login`] | logins with WeChat, from the account's settings to a greeting page |
 //! | [`guide::accounts`] | several accounts behind one layer, a website app for users outside WeChat |
+//! | [`guide::platform`] | a third-party platform (第三方平台), from the console's settings to the release test |
 //! | [`guide::account`] | the account's own token and ticket, JS-SDK signatures, the token center |
 //! | [`guide::redis`] | connections, topologies, layouts and settings of Redis |
 //! | [`guide::failures`] | responses while WeChat, Redis or a process fails, and all timeouts |
@@ -113,6 +114,7 @@
 //! | `cli` | no | the program `tower-wechat`, with which an operator inspects the tokens in Redis |
 //! | `cluster` | no | `redis+cluster://` |
 //! | `metrics` | no | counters, gauges and histograms through the `metrics` facade ([`guide::observability`]) |
+//! | `platform` | no | `platform`: a third-party platform (第三方平台), and the accounts that their owners authorize to it |
 //! | `sealing` | no | `SealingKeys`: encryption of the values in Redis |
 //! | `simulator` | no | `simulator`: WeChat's endpoints with their real rules, injected faults and a clock |
 //! | `testing` | no | `testing`: signed-in users and a browser for tests, not in release builds; contains `simulator` |

@@ -29,6 +29,11 @@ guide! {
     accounts, "accounts.md",
     "Several accounts behind one layer, and a website app for users outside WeChat."
 }
+guide! {
+    #[cfg(all(feature = "axum", feature = "redis", feature = "platform"))]
+    platform, "platform.md",
+    "A third-party platform (第三方平台), which serves the accounts of other owners."
+}
 guide! { account, "account.md", "The account's own token and ticket, JS-SDK signatures and the token center." }
 guide! {
     #[cfg(feature = "redis")]
