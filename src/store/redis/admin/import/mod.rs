@@ -13,19 +13,22 @@ use crate::credential::{AccessToken, AppId, Lifetime, Record, RefreshToken, Toke
 use crate::error::Error;
 use crate::store::{
     AccountSeparation, Authorization, AuthorizationState, AuthorizationStore, CommitResult,
-    CredentialKind, CredentialReader, CredentialSlot, CredentialWriter, DurableSecret,
-    DurableSecretKey, DurableSecretStore, LeaseOwner,
+    CredentialKey, CredentialKind, CredentialReader, CredentialSlot, CredentialWriter,
+    DurableSecret, DurableSecretKey, DurableSecretStore, LeaseOwner,
 };
 
-/// The time of a secret whose time is not known. Every secret with a known time is newer.
+/// The time of a verify ticket whose time is not known. Every ticket with a known time is newer.
 const UNKNOWN_TIME: Timestamp = Timestamp::from_millis(0);
 
 /// Time for which WeChat accepts a verify ticket: twelve hours.
 const TICKET_LIFETIME: Duration = Duration::from_secs(12 * 3_600);
 
-/// Time by which the entry of an imported account is older than the import: ten minutes. A push
-/// that WeChat has sent shortly before the import is then newer than the entry.
+/// Time by which an imported authorisation is older than the import: ten minutes. A push that WeChat
+/// has sent shortly before the import is then newer than the authorisation.
 const PUSH_DELAY: Duration = Duration::from_secs(600);
+
+/// Time before the expiry of a token at which the services of a platform renew it: ten minutes.
+const RENEW_MARGIN: Duration = Duration::from_secs(600);
 
 /// The numbers of an import.
 #[derive(Debug, Clone, Default)]
@@ -149,16 +152,17 @@ impl Import<'_> {
         match &secret.name {
             SecretName::VerifyTicket => self.copy_ticket(secret, value).await,
             SecretName::ComponentToken => {
-                let slot = self.options.slot(CredentialKind::ComponentToken, "");
+                let slot = slot(&self.options.app, CredentialKind::ComponentToken);
                 self.copy_token(&slot, secret, value).await
             }
-            SecretName::RefreshToken(account) => self.copy_refresh_token(account, value).await,
+            SecretName::RefreshToken(account) => {
+                self.copy_refresh_token(account, secret, value).await
+            }
             SecretName::AccountToken(account) => {
                 if self.has_left(account).await? {
                     return Ok(RecordOutcome::Newer);
                 }
-                let mut slot = self.options.slot(CredentialKind::AccountToken, "");
-                slot.key.app = account.clone();
+                let slot = slot(account, CredentialKind::AccountToken);
                 self.copy_token(&slot, secret, value).await
             }
         }
@@ -205,11 +209,13 @@ impl Import<'_> {
 
     /// Copies the refresh token of an account, and stores that the account is authorised.
     ///
-    /// The other system does not store since when the token is valid. A token whose time is known
-    /// is therefore newer. It comes from an authorisation or a list that this crate has received.
+    /// The other system does not store since when a refresh token is valid. If the store has another
+    /// one, nothing shows which of the two is older. The stored one then stays. If WeChat refuses
+    /// it, the services read the current one from WeChat's list of accounts.
     async fn copy_refresh_token(
         &self,
         account: &AppId,
+        source: &SourceSecret,
         value: &AccessToken,
     ) -> Result<RecordOutcome, Error> {
         let key = DurableSecretKey::RefreshToken {
@@ -217,7 +223,7 @@ impl Import<'_> {
         };
         let token = DurableSecret {
             secret: RefreshToken::from(value.expose()),
-            since: UNKNOWN_TIME,
+            since: source.read_at.saturating_sub(PUSH_DELAY),
         };
         for _ in 0..MAX_ATTEMPTS {
             let state = self.authorization_state(account).await?;
@@ -231,8 +237,8 @@ impl Import<'_> {
             let stored = self.store.load_secret(&key).await?;
             let is_stored = match &stored.value {
                 Some(stored) if stored.secret == token.secret => true,
-                Some(stored) if stored.since > UNKNOWN_TIME => return Ok(RecordOutcome::Newer),
-                Some(_) | None => false,
+                Some(_) => return Ok(RecordOutcome::Newer),
+                None => false,
             };
             if is_stored && is_listed {
                 return Ok(RecordOutcome::Unchanged);
@@ -263,7 +269,7 @@ impl Import<'_> {
         if self.authorization_state(account).await?.is_none() {
             let entry = Authorization {
                 state: AuthorizationState::Authorized,
-                since: store.0.clock.now().saturating_sub(PUSH_DELAY),
+                since: token.since,
             };
             let recorded = store.record_authorization(component, account, entry);
             if recorded.await? {
@@ -340,5 +346,17 @@ impl Import<'_> {
         let component = &self.options.app;
         let lookup = self.store.authorization(component, account).await?;
         Ok(lookup.entry.map(|entry| entry.state))
+    }
+}
+
+fn slot(app: &AppId, kind: CredentialKind) -> CredentialSlot {
+    let key = CredentialKey {
+        app: app.clone(),
+        kind,
+        id: "".into(),
+    };
+    CredentialSlot {
+        key,
+        margin: RENEW_MARGIN,
     }
 }
