@@ -242,8 +242,8 @@ pub mod redis {
     //! # Ok(()) }
     //! ```
 
-    #[cfg(feature = "cli")]
-    #[cfg_attr(docsrs, doc(cfg(feature = "cli")))]
+    #[cfg(feature = "platform")]
+    #[cfg_attr(docsrs, doc(cfg(feature = "platform")))]
     pub use crate::store::ExternalPlatform;
     pub use crate::store::{
         ExternalToken, Layout, RedisNames, RedisStore, RedisStoreBuilder, SweepReport,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::account_source::{AccountSource, AccountSourceKind};
 use super::account_tokens::{AccountTokens, Inner};
 use super::center_client::CenterSource;
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "redis", feature = "platform"))]
 use super::external::ReadOnlySource;
 use super::mode::TokenMode;
 #[cfg(feature = "platform")]
@@ -19,6 +19,8 @@ use crate::clock::Clock;
 use crate::provider::{
     CredentialProvider, CredentialSource, ProviderConfig, RenewalTiming, StoreAccess,
 };
+#[cfg(feature = "platform")]
+use crate::store::CredentialReader;
 #[cfg(feature = "redis")]
 use crate::store::ExternalTokenStore;
 use crate::store::{CredentialKind, Store};
@@ -272,6 +274,11 @@ impl AccountTokensBuilder {
         let settings = &mut self.settings;
         settings.margin = self.renew_margin.unwrap_or(default_margin);
         let max_cache_ttl = match (self.source.kind(), self.mode) {
+            // The system that keeps the platform may replace a token at any time.
+            #[cfg(feature = "platform")]
+            (AccountSourceKind::Wechat(wechat), _) if external_token(wechat).is_some() => {
+                MAX_PLAIN_CACHE_TTL
+            }
             (AccountSourceKind::Wechat(_), TokenMode::Stable) => {
                 settings.timing = RenewalTiming::AfterRenewalTime;
                 Duration::MAX
@@ -292,6 +299,11 @@ impl AccountTokensBuilder {
         let (store, clock, margin) = (&self.store, self.clock.clone(), self.settings.margin);
         match self.source.kind() {
             AccountSourceKind::Wechat(wechat) => {
+                #[cfg(feature = "platform")]
+                if let Some(reader) = external_token(wechat) {
+                    let access = StoreAccess::ReadOnly(reader);
+                    return (access, Box::new(ReadOnlySource::ACCOUNT));
+                }
                 let default_quota = match self.mode {
                     TokenMode::Stable => STABLE_DAILY_QUOTA,
                     TokenMode::Plain => PLAIN_DAILY_QUOTA,
@@ -342,9 +354,17 @@ impl AccountTokensBuilder {
                 let external = ExternalTokenStore::new(redis.clone(), token.clone());
                 (
                     StoreAccess::ReadOnly(Arc::new(external)),
-                    Box::new(ReadOnlySource),
+                    Box::new(ReadOnlySource::ACCOUNT),
                 )
             }
         }
     }
+}
+
+/// Returns the read-only store of the account's token, if the account is one of a platform that
+/// another system keeps.
+#[cfg(feature = "platform")]
+fn external_token(wechat: &crate::wechat::WechatClient) -> Option<Arc<dyn CredentialReader>> {
+    let platform = wechat.platform_authority()?;
+    platform.external_account_token(wechat.app_id())
 }

@@ -1,4 +1,4 @@
-//! Source for an account whose token another system keeps in Redis.
+//! Source of a token that another system keeps in Redis.
 
 use crate::credential::{AccessToken, Record};
 use crate::error::{Error, ErrorKind};
@@ -6,7 +6,17 @@ use crate::provider::{CredentialSource, RenewalFailure};
 use crate::store::BoxFuture;
 
 /// Source that never fetches a token, because another system writes the token into Redis.
-pub(super) struct ReadOnlySource;
+pub(crate) struct ReadOnlySource {
+    /// The name of the token in errors.
+    pub(crate) token: &'static str,
+}
+
+impl ReadOnlySource {
+    /// The source of an account's token.
+    pub(crate) const ACCOUNT: Self = Self {
+        token: "the account's token",
+    };
+}
 
 impl CredentialSource for ReadOnlySource {
     fn can_renew(&self, _record: &Record) -> bool {
@@ -22,16 +32,21 @@ impl CredentialSource for ReadOnlySource {
     }
 
     fn no_token_error(&self, invalid: Option<&AccessToken>) -> Error {
+        let token = self.token;
         match invalid {
             None => Error::new(
                 ErrorKind::WechatUnavailable,
-                "Redis holds no usable token: check that the system that keeps the account's token \
-                 runs, and that it writes under the configured key",
+                format!(
+                    "Redis holds no usable token: check that the system that keeps {token} runs, \
+                     and that it writes under the configured key"
+                ),
             ),
             Some(_) => Error::new(
                 ErrorKind::TokenRefused,
-                "WeChat rejected the account's token, and the system that keeps the token has not \
-                 replaced it",
+                format!(
+                    "WeChat rejected {token}, and the system that keeps the token has not replaced \
+                     it"
+                ),
             ),
         }
     }

@@ -4,7 +4,7 @@ mod account_source;
 mod account_tokens;
 mod builder;
 mod center_client;
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "redis", feature = "platform"))]
 mod external;
 mod mode;
 #[cfg(feature = "platform")]
@@ -20,6 +20,8 @@ pub(crate) use self::account_source::AccountSourceKind;
 pub use self::account_tokens::AccountTokens;
 pub use self::builder::AccountTokensBuilder;
 pub use self::center_client::TokenCenterClient;
+#[cfg(feature = "platform")]
+pub(crate) use self::external::ReadOnlySource;
 pub use self::mode::TokenMode;
 #[cfg(feature = "platform")]
 pub(crate) use self::own_credential::{AUTHORIZER_RENEW_MARGIN, account_slot};

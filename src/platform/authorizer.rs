@@ -9,7 +9,7 @@ use super::state::PlatformState;
 use crate::accounts::AccountToken;
 use crate::credential::{AccessToken, AppId, RefreshToken};
 use crate::error::{Error, ErrorKind};
-use crate::store::{AuthorizationState, BoxFuture, DurableSecret, StoredSecret};
+use crate::store::{AuthorizationState, BoxFuture, CredentialReader, DurableSecret, StoredSecret};
 use crate::wechat::errcode::NOT_AUTHORIZED;
 use crate::wechat::{AccountTokenResponse, AuthorizerToken, PlatformAuthority};
 
@@ -253,6 +253,9 @@ impl PlatformAuthority for PlatformState {
         let (Some(state), account) = (self.this.upgrade(), account.clone()) else {
             return;
         };
+        if self.followed().is_some() {
+            return;
+        }
         let Ok(permit) = Arc::clone(&self.checks).try_acquire_owned() else {
             return;
         };
@@ -274,6 +277,10 @@ impl PlatformAuthority for PlatformState {
                 None => Err(recovering(account)),
             }
         })
+    }
+
+    fn external_account_token(&self, account: &AppId) -> Option<Arc<dyn CredentialReader>> {
+        Some(self.followed()?.account_token(account))
     }
 }
 

@@ -30,6 +30,7 @@ impl PlatformState {
     /// # Errors
     /// The store has not taken the change, or too many exchanges wait. WeChat may push again.
     pub(crate) async fn handle_event(self: &Arc<Self>, event: PlatformEvent) -> Result<(), Error> {
+        self.check_kept_here("take pushes")?;
         self.start_upkeep();
         match event {
             PlatformEvent::VerifyTicket { ticket, created } => {

@@ -88,6 +88,7 @@ impl PlatformState {
         self: &Arc<Self>,
         code: AuthorizationCode,
     ) -> Result<AppId, Error> {
+        self.check_kept_here("authorize accounts")?;
         let state = Arc::clone(self);
         let exchange = self
             .tasks

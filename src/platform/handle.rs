@@ -136,6 +136,9 @@ impl Platform {
 
 impl PlatformState {
     async fn app_ids(&self) -> Result<Vec<AppId>, Error> {
+        if let Some(followed) = self.followed() {
+            return followed.accounts().await;
+        }
         let list = self.authorizations.all().await?;
         let is_listed = list.listed_at.is_some();
         let authorized: Vec<_> = list

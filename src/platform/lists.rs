@@ -49,6 +49,7 @@ impl PlatformState {
     /// Reads the list of all accounts, unless a process has read it within the last minute. All callers
     /// of this process share one list. The list is read in a task of its own.
     pub(super) async fn list(self: &Arc<Self>) -> ListOutcome {
+        self.check_kept_here("read the list of accounts")?;
         let mut outcome = self.join_list();
         let ended = outcome.wait_for(Option::is_some).await;
         match ended.ok().and_then(|outcome| outcome.clone()) {

@@ -11,6 +11,7 @@ mod component_source;
 mod event;
 mod events;
 mod exchange;
+mod followed;
 mod handle;
 mod lists;
 pub(crate) mod push;

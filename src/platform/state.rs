@@ -12,16 +12,19 @@ use tokio_util::task::TaskTracker;
 use super::authorizations::{AccountStatus, Authorizations};
 use super::changes::{ChangeQueue, Changes};
 use super::component_source::ComponentSource;
+use super::followed::followed_status;
 use super::lists::RunningList;
 use super::ticket::VerifyTickets;
-use crate::accounts::{AccountToken, OwnCredential};
+use crate::accounts::{AccountToken, OwnCredential, ReadOnlySource};
 use crate::background_task::BackgroundTask;
 use crate::clock::Clock;
 use crate::credential::{AppId, RefreshToken};
 use crate::error::{Error, InvalidToken};
 use crate::log_limiter::LogLimiter;
-use crate::provider::{CredentialProvider, ProviderConfig, RenewalTiming, StoreAccess};
-use crate::store::{CredentialKind, Store};
+use crate::provider::{
+    CredentialProvider, CredentialSource, ProviderConfig, RenewalTiming, StoreAccess,
+};
+use crate::store::{CredentialKind, ExternalPlatformReader, Store};
 use crate::wechat::{PreAuthCode, WechatClient};
 
 /// Time before the expiry of a component token at which it is renewed: ten minutes. WeChat's
@@ -75,6 +78,8 @@ pub(crate) struct PlatformSettings {
     pub(crate) push_keys: Option<super::PushKeys>,
     /// The base URL of the page on which the owner of an account authorizes the platform at a computer.
     pub(crate) mp_url: String,
+    /// The platform of another system that this process only reads.
+    pub(super) followed: Option<Arc<dyn ExternalPlatformReader>>,
 }
 
 impl PlatformState {
@@ -86,20 +91,31 @@ impl PlatformState {
     ) -> Arc<Self> {
         let app = component.app_id().clone();
         let tickets = Arc::new(VerifyTickets::new(component.clone(), Arc::clone(&store)));
-        let source = ComponentSource::new(
-            component.clone(),
-            Arc::clone(&tickets),
-            Arc::clone(&store),
-            clock.clone(),
-            RENEW_MARGIN,
-        );
+        let (access, source): (StoreAccess, Box<dyn CredentialSource>) = match &settings.followed {
+            Some(followed) => (
+                StoreAccess::ReadOnly(followed.component_token()),
+                Box::new(ReadOnlySource {
+                    token: "the component token",
+                }),
+            ),
+            None => {
+                let source = ComponentSource::new(
+                    component.clone(),
+                    Arc::clone(&tickets),
+                    Arc::clone(&store),
+                    clock.clone(),
+                    RENEW_MARGIN,
+                );
+                (StoreAccess::Full(Arc::clone(&store)), Box::new(source))
+            }
+        };
         let provider = CredentialProvider::new(
             app.clone(),
             CredentialKind::ComponentToken,
             ProviderConfig::new(RENEW_MARGIN, RenewalTiming::AtRenewalTime, CACHE_CAPACITY),
             clock.clone(),
-            StoreAccess::Full(Arc::clone(&store)),
-            Box::new(source),
+            access,
+            source,
         );
         Arc::new_cyclic(|this| Self {
             this: this.clone(),
@@ -144,6 +160,7 @@ impl PlatformState {
 
     /// Returns a code for one page on which the owner of an account authorizes the platform.
     pub(crate) async fn pre_auth_code(&self) -> Result<PreAuthCode, Error> {
+        self.check_kept_here("authorize accounts")?;
         let component = &self.component;
         self.with_component_token(async |token: AccountToken| {
             component.pre_auth_code(token.access_token()).await
@@ -159,6 +176,9 @@ impl PlatformState {
 
     /// Returns the status of an account. If the list of all accounts was never read, has it read soon.
     pub(crate) async fn status(&self, account: &AppId) -> Result<AccountStatus, Error> {
+        if let Some(followed) = self.followed() {
+            return followed_status(followed, account).await;
+        }
         let status = self.authorizations.status(account).await?;
         if status == AccountStatus::NotListedYet {
             self.list_wanted.notify_one();

@@ -19,6 +19,10 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 impl PlatformState {
     /// Starts the background task, unless it runs already or there is no tokio runtime.
     pub(crate) fn start_upkeep(self: &Arc<Self>) {
+        // The other system keeps a followed platform.
+        if self.followed().is_some() {
+            return;
+        }
         self.upkeep.start(|| {
             let subscription = self.store.subscribe(self.component.app_id());
             Some(maintain(self.this.clone(), subscription))

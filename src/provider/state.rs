@@ -28,7 +28,7 @@ pub(crate) enum StoreAccess {
     /// The engine reads, writes and receives invalidations.
     Full(Arc<dyn Store>),
     /// The engine only reads, because another system renews the credential.
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "redis", feature = "platform"))]
     ReadOnly(Arc<dyn CredentialReader>),
     /// The engine reads and writes. The test itself passes invalidations to the engine.
     #[cfg(test)]
@@ -52,7 +52,7 @@ impl From<StoreAccess> for StoreHandles {
                 writer: Some(store.clone()),
                 invalidations: Some(store),
             },
-            #[cfg(feature = "redis")]
+            #[cfg(any(feature = "redis", feature = "platform"))]
             StoreAccess::ReadOnly(reader) => Self {
                 reader,
                 writer: None,

@@ -6,6 +6,8 @@
 
 mod code;
 mod credential;
+#[cfg(feature = "platform")]
+mod external_platform;
 mod invalidation;
 mod kind;
 mod memory;
@@ -26,6 +28,8 @@ pub(crate) use self::credential::{
     CommitResult, CredentialKey, CredentialSlot, Expected, LeaseOwner, LeaseResult,
     MIN_TOMBSTONE_TTL, ReadOutcome, StoredRecord,
 };
+#[cfg(feature = "platform")]
+pub(crate) use self::external_platform::ExternalPlatformReader;
 pub(crate) use self::invalidation::{Event, Invalidation, RecordVersion, Subscription};
 pub(crate) use self::kind::CredentialKind;
 pub use self::memory::MemoryStore;
@@ -35,10 +39,12 @@ pub(crate) use self::platform::{
     DurableSecretKey, PlatformChange, StoredSecret,
 };
 pub(crate) use self::quota::Quota;
-#[cfg(feature = "cli")]
+#[cfg(all(feature = "redis", feature = "platform"))]
 pub use self::redis::ExternalPlatform;
 #[cfg(feature = "redis")]
 pub(crate) use self::redis::ExternalTokenStore;
+#[cfg(all(feature = "redis", feature = "platform"))]
+pub(crate) use self::redis::FollowedPlatform;
 #[cfg(feature = "cli")]
 pub use self::redis::admin;
 #[cfg(feature = "redis")]

@@ -14,7 +14,7 @@ use super::token_response::{AccountTokenResponse, UserTokenResponse};
 use super::transport::ApiRequest;
 use crate::credential::{AccessToken, AppId};
 use crate::error::{Error, InvalidToken};
-use crate::store::BoxFuture;
+use crate::store::{BoxFuture, CredentialReader};
 
 /// The platform (第三方平台) in whose name a client works on behalf of an account.
 pub(crate) trait PlatformAuthority: fmt::Debug + Send + Sync + 'static {
@@ -49,6 +49,12 @@ pub(crate) trait PlatformAuthority: fmt::Debug + Send + Sync + 'static {
         &'a self,
         account: &'a AppId,
     ) -> BoxFuture<'a, Result<AccountTokenResponse, Error>>;
+
+    /// Returns the read-only store of the account's access token, if another system renews it.
+    fn external_account_token(&self, account: &AppId) -> Option<Arc<dyn CredentialReader>> {
+        let _ = account;
+        None
+    }
 }
 
 impl WechatClient {

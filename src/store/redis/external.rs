@@ -68,6 +68,9 @@ pub struct ExternalToken {
     secret: Option<AppSecret>,
     /// Minimum time between the expiry of the key and the expiry of the token.
     key_expires_early_by: Duration,
+    /// Time to live of the key from which the other system counts the token as expired. With this
+    /// setting, the token of a key without a time to live has expired too.
+    pub(super) min_key_ttl: Option<Duration>,
 }
 
 impl ExternalToken {
@@ -78,6 +81,21 @@ impl ExternalToken {
             expires_at_key: None,
             secret: None,
             key_expires_early_by: Duration::ZERO,
+            min_key_ttl: None,
+        }
+    }
+
+    /// Creates the external token of a system that counts a token as expired when the time to live
+    /// of its key is `min_key_ttl` or less.
+    #[cfg(feature = "platform")]
+    pub(super) fn with_min_key_ttl(
+        format: ExternalFormat,
+        key: String,
+        min_key_ttl: Duration,
+    ) -> Self {
+        Self {
+            min_key_ttl: Some(min_key_ttl),
+            ..Self::new(format, key)
         }
     }
 
@@ -293,6 +311,7 @@ impl fmt::Debug for ExternalToken {
             )
             .field("secret", &self.secret)
             .field("key_expires_early_by", &self.key_expires_early_by)
+            .field("min_key_ttl", &self.min_key_ttl)
             .finish()
     }
 }

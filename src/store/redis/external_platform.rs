@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::external::ExternalToken;
+#[cfg(feature = "cli")]
 use crate::clock::Timestamp;
 use crate::credential::AppId;
 use crate::store::redis::format::external::ExternalFormat;
@@ -10,16 +12,20 @@ use crate::store::redis::format::external::ExternalFormat;
 const WX_JAVA_MIN_TTL: Duration = Duration::from_secs(2);
 
 /// Shortest lifetime of a token that is worth a copy: one second.
+#[cfg(feature = "cli")]
 const SHORTEST_LIFETIME: Duration = Duration::from_secs(1);
 
 /// Time by which WxJava lets the key of a token expire before the token: 200 seconds.
+#[cfg(feature = "cli")]
 const WX_JAVA_EARLY_EXPIRY: Duration = Duration::from_secs(200);
 
 /// Time to live with which WxJava stores a verify ticket: twelve hours, which is also the time for
 /// which WeChat accepts a ticket. Older releases use [`WX_JAVA_OLD_TICKET_TTL`].
+#[cfg(feature = "cli")]
 const WX_JAVA_TICKET_TTL: Duration = Duration::from_secs(12 * 3_600);
 
 /// Time to live with which older releases of WxJava store a verify ticket: the largest `int`.
+#[cfg(feature = "cli")]
 const WX_JAVA_OLD_TICKET_TTL: Duration = Duration::from_secs(i32::MAX as u64);
 
 /// The keys under which another system keeps a third-party platform (第三方平台) in Redis: the verify
@@ -85,13 +91,16 @@ impl ExternalPlatform {
         self
     }
 
-    /// Returns the key of the verify ticket.
-    pub(super) fn ticket_key(&self, component: &AppId) -> String {
-        let (prefix, app) = (&self.prefix, component.as_str());
-        match self.system {
-            System::WxJava => format!("{prefix}wechat_component_verify_ticket:{app}"),
-            System::Wechatpy => format!("{prefix}{app}_component_verify_ticket"),
-        }
+    /// Returns the component access token, as a token that another system keeps.
+    pub(super) fn component_token(&self, component: &AppId) -> ExternalToken {
+        let key = self.component_token_key(component);
+        ExternalToken::with_min_key_ttl(self.format(), key, self.min_key_ttl())
+    }
+
+    /// Returns the access token of an account, as a token that another system keeps.
+    pub(super) fn account_token(&self, component: &AppId, account: &AppId) -> ExternalToken {
+        let key = self.account_token_key(component, account);
+        ExternalToken::with_min_key_ttl(self.format(), key, self.min_key_ttl())
     }
 
     /// Returns the key of the component access token.
@@ -139,6 +148,26 @@ impl ExternalPlatform {
         }
     }
 
+    fn min_key_ttl(&self) -> Duration {
+        match self.system {
+            System::WxJava => WX_JAVA_MIN_TTL,
+            System::Wechatpy => Duration::ZERO,
+        }
+    }
+}
+
+/// What only an import reads.
+#[cfg(feature = "cli")]
+impl ExternalPlatform {
+    /// Returns the key of the verify ticket.
+    pub(super) fn ticket_key(&self, component: &AppId) -> String {
+        let (prefix, app) = (&self.prefix, component.as_str());
+        match self.system {
+            System::WxJava => format!("{prefix}wechat_component_verify_ticket:{app}"),
+            System::Wechatpy => format!("{prefix}{app}_component_verify_ticket"),
+        }
+    }
+
     /// Returns the name of the system.
     pub(super) fn system_name(&self) -> &'static str {
         match self.system {
@@ -182,16 +211,9 @@ impl ExternalPlatform {
         let age = granted.checked_sub(key_ttl?)?;
         Some(now.saturating_sub(age))
     }
-
-    fn min_key_ttl(&self) -> Duration {
-        match self.system {
-            System::WxJava => WX_JAVA_MIN_TTL,
-            System::Wechatpy => Duration::ZERO,
-        }
-    }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "cli"))]
 mod tests {
     use super::*;
 

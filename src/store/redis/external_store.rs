@@ -141,6 +141,17 @@ impl ExternalTokenStore {
         let expires_at =
             expires_at.map(|seconds| Timestamp::from_millis(seconds.saturating_mul(1_000)));
         let ttl = u64::try_from(ttl).ok().map(Duration::from_millis);
+        let ttl = match self.token.min_key_ttl {
+            None => ttl,
+            Some(min) => {
+                let usable = ttl.and_then(|ttl| ttl.checked_sub(min));
+                if usable.is_none_or(|usable| usable.is_zero()) {
+                    *self.lock_last_read() = None;
+                    return Ok(StoredRecord::default());
+                }
+                usable
+            }
+        };
         let lifetime = self.token.lifetime(now, ttl, expires_at);
         let token = Token { secret, lifetime };
         *self.lock_last_read() = ttl.map(|ttl| LastRead {

@@ -14,9 +14,11 @@ mod durability;
 #[cfg(feature = "platform")]
 mod durable_secrets;
 mod external;
-#[cfg(feature = "cli")]
+#[cfg(feature = "platform")]
 mod external_platform;
 mod external_store;
+#[cfg(feature = "platform")]
+mod followed_platform;
 pub(crate) mod format;
 mod hash_tag;
 mod health;
@@ -24,7 +26,7 @@ mod health_cache;
 mod invalidation;
 mod key_names;
 mod key_registry;
-#[cfg(feature = "cli")]
+#[cfg(any(feature = "cli", feature = "platform"))]
 mod key_scan;
 mod layout;
 mod locations;
@@ -43,9 +45,11 @@ mod write;
 
 pub use self::builder::RedisStoreBuilder;
 pub use self::external::ExternalToken;
-#[cfg(feature = "cli")]
+#[cfg(feature = "platform")]
 pub use self::external_platform::ExternalPlatform;
 pub(crate) use self::external_store::ExternalTokenStore;
+#[cfg(feature = "platform")]
+pub(crate) use self::followed_platform::FollowedPlatform;
 #[cfg(feature = "sealing")]
 pub use self::format::keys::{SealingKeys, SealingMode};
 pub use self::layout::{Layout, RedisNames};

@@ -5,6 +5,7 @@ mod center;
 mod center_of_accounts;
 mod config_errors;
 mod daily_quota;
+mod followed_platform;
 mod follower;
 mod harness;
 mod idle_memory;

@@ -209,7 +209,7 @@ impl ClusterNodes {
 }
 
 /// Access to single primaries, for scans of all keys.
-#[cfg(feature = "cli")]
+#[cfg(any(feature = "cli", feature = "platform"))]
 impl ClusterNodes {
     /// Returns a map from the address of each primary to a text. The text contains the id of the
     /// primary, the slots that it serves, and the slots that are moving.

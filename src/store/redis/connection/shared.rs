@@ -243,7 +243,7 @@ impl Connection {
 }
 
 /// Access to single primaries, for scans of all keys.
-#[cfg(feature = "cli")]
+#[cfg(any(feature = "cli", feature = "platform"))]
 impl Connection {
     /// Returns the addresses of a Cluster's primaries, each with its id and slots. Returns an empty
     /// map for one server and for a Sentinel group.
@@ -252,6 +252,7 @@ impl Connection {
     ) -> RedisResult<std::collections::BTreeMap<String, String>> {
         match &self.backend {
             Backend::Single(_) | Backend::Sentinel(_) => Ok(Default::default()),
+            #[cfg(feature = "cluster")]
             Backend::Cluster(nodes) => nodes.primaries().await,
         }
     }
@@ -264,12 +265,13 @@ impl Connection {
         command: &Cmd,
     ) -> RedisResult<Value> {
         match (&self.backend, primary) {
+            #[cfg(feature = "cluster")]
             (Backend::Cluster(nodes), Some(primary)) => {
                 nodes.command_on(primary, command.clone()).await
             }
-            (Backend::Single(_) | Backend::Sentinel(_), _) | (Backend::Cluster(_), None) => {
-                self.command(command).await
-            }
+            #[cfg(feature = "cluster")]
+            (Backend::Cluster(_), None) => self.command(command).await,
+            (Backend::Single(_) | Backend::Sentinel(_), _) => self.command(command).await,
         }
     }
 }
