@@ -19,8 +19,6 @@ use crate::clock::Clock;
 use crate::provider::{
     CredentialProvider, CredentialSource, ProviderConfig, RenewalTiming, StoreAccess,
 };
-#[cfg(feature = "platform")]
-use crate::store::CredentialReader;
 #[cfg(feature = "redis")]
 use crate::store::ExternalTokenStore;
 use crate::store::{CredentialKind, Store};
@@ -274,11 +272,6 @@ impl AccountTokensBuilder {
         let settings = &mut self.settings;
         settings.margin = self.renew_margin.unwrap_or(default_margin);
         let max_cache_ttl = match (self.source.kind(), self.mode) {
-            // The system that keeps the platform may replace a token at any time.
-            #[cfg(feature = "platform")]
-            (AccountSourceKind::Wechat(wechat), _) if external_token(wechat).is_some() => {
-                MAX_PLAIN_CACHE_TTL
-            }
             (AccountSourceKind::Wechat(_), TokenMode::Stable) => {
                 settings.timing = RenewalTiming::AfterRenewalTime;
                 Duration::MAX
@@ -299,11 +292,6 @@ impl AccountTokensBuilder {
         let (store, clock, margin) = (&self.store, self.clock.clone(), self.settings.margin);
         match self.source.kind() {
             AccountSourceKind::Wechat(wechat) => {
-                #[cfg(feature = "platform")]
-                if let Some(reader) = external_token(wechat) {
-                    let access = StoreAccess::ReadOnly(reader);
-                    return (access, Box::new(ReadOnlySource::ACCOUNT));
-                }
                 let default_quota = match self.mode {
                     TokenMode::Stable => STABLE_DAILY_QUOTA,
                     TokenMode::Plain => PLAIN_DAILY_QUOTA,
@@ -325,6 +313,10 @@ impl AccountTokensBuilder {
             }
             #[cfg(feature = "platform")]
             AccountSourceKind::OnBehalf(wechat, authority) => {
+                if let Some(reader) = authority.external_account_token(wechat.app_id()) {
+                    let access = StoreAccess::ReadOnly(reader);
+                    return (access, Box::new(ReadOnlySource::ACCOUNT));
+                }
                 let quota = DailyQuota::new(self.daily_quota.unwrap_or(PLAIN_DAILY_QUOTA));
                 let (app, interval) = (wechat.app_id(), MIN_REPORT_INTERVAL);
                 let per_day = quota.max_for_reports();
@@ -359,12 +351,4 @@ impl AccountTokensBuilder {
             }
         }
     }
-}
-
-/// Returns the read-only store of the account's token, if the account is one of a platform that
-/// another system keeps.
-#[cfg(feature = "platform")]
-fn external_token(wechat: &crate::wechat::WechatClient) -> Option<Arc<dyn CredentialReader>> {
-    let platform = wechat.platform_authority()?;
-    platform.external_account_token(wechat.app_id())
 }

@@ -3,13 +3,13 @@
 use std::ops::ControlFlow;
 
 use super::super::RedisStore;
+use super::import::component_token_slot;
 use super::task::ScanOptions;
 use crate::clock::Timestamp;
 use crate::credential::AppId;
 use crate::error::Error;
 use crate::store::{
-    AuthorizationState, AuthorizationStore, CredentialKind, CredentialReader, DurableSecretKey,
-    DurableSecretStore,
+    AuthorizationState, AuthorizationStore, CredentialReader, DurableSecretKey, DurableSecretStore,
 };
 
 /// A report about a platform, without secrets.
@@ -57,7 +57,7 @@ pub async fn platform_report(
         component: component.clone(),
     };
     let ticket = store.load_secret(&ticket).await?.value;
-    let slot = options.slot(CredentialKind::ComponentToken, "");
+    let slot = component_token_slot(component);
     let token = store.load(&slot).await?.record.token;
     Ok(PlatformReport {
         app_id: component.as_str().to_owned(),

@@ -27,8 +27,8 @@ const TICKET_LIFETIME: Duration = Duration::from_secs(12 * 3_600);
 /// has sent shortly before the import is then newer than the authorisation.
 const PUSH_DELAY: Duration = Duration::from_secs(600);
 
-/// Time before the expiry of a token at which the services of a platform renew it: ten minutes.
-const RENEW_MARGIN: Duration = Duration::from_secs(600);
+/// Time before the expiry of a component token at which services renew it: ten minutes.
+const COMPONENT_RENEW_MARGIN: Duration = Duration::from_secs(600);
 
 /// The numbers of an import.
 #[derive(Debug, Clone, Default)]
@@ -152,7 +152,7 @@ impl Import<'_> {
         match &secret.name {
             SecretName::VerifyTicket => self.copy_ticket(secret, value).await,
             SecretName::ComponentToken => {
-                let slot = slot(&self.options.app, CredentialKind::ComponentToken);
+                let slot = component_token_slot(&self.options.app);
                 self.copy_token(&slot, secret, value).await
             }
             SecretName::RefreshToken(account) => {
@@ -162,7 +162,8 @@ impl Import<'_> {
                 if self.has_left(account).await? {
                     return Ok(RecordOutcome::Newer);
                 }
-                let slot = slot(account, CredentialKind::AccountToken);
+                let mut slot = self.options.slot(CredentialKind::AccountToken, "");
+                slot.key.app = account.clone();
                 self.copy_token(&slot, secret, value).await
             }
         }
@@ -349,14 +350,15 @@ impl Import<'_> {
     }
 }
 
-fn slot(app: &AppId, kind: CredentialKind) -> CredentialSlot {
+/// Returns the slot of the component token of a platform.
+pub(super) fn component_token_slot(component: &AppId) -> CredentialSlot {
     let key = CredentialKey {
-        app: app.clone(),
-        kind,
+        app: component.clone(),
+        kind: CredentialKind::ComponentToken,
         id: "".into(),
     };
     CredentialSlot {
         key,
-        margin: RENEW_MARGIN,
+        margin: COMPONENT_RENEW_MARGIN,
     }
 }
