@@ -113,6 +113,15 @@ async fn settings_change_and_are_shown() {
         "account_frozen": true,
         "token_daily_quota": 66,
         "stable_token_daily_quota": 67,
+        "component_token_secs": 68,
+        "component_token_overlap_secs": 69,
+        "component_token_daily_quota": 70,
+        "verify_ticket_secs": 71,
+        "ticket_push_secs": 72,
+        "pre_auth_code_secs": 73,
+        "authorization_code_secs": 74,
+        "rotate_authorizer_refresh_token": true,
+        "authorizer_refresh_token_grace_secs": 75,
     });
     assert_eq!(
         harness

@@ -6,5 +6,6 @@ mod authorize;
 mod control;
 mod faults;
 mod harness;
+mod platform;
 mod user_tokens;
 mod website;
