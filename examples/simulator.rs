@@ -7,9 +7,13 @@
 //!
 //! All variables are optional. For several accounts, set `WECHAT_ACCOUNTS=APPID:SECRET,APPID:SECRET` instead of
 //! the last two. `WEBSITE_APPID` and `WEBSITE_SECRET` add a website app (网站应用), whose login page shows a QR
-//! code. The first line on stdout is `listening on http://ADDR`. Each further line contains the AppID and the
-//! AppSecret of an app, first those of the first account. The documentation of `tower_wechat::simulator` lists the
-//! requests that add apps and users, advance the clock and inject faults.
+//! code. `PLATFORM_APPID` and `PLATFORM_SECRET` add a third-party platform (第三方平台), to which
+//! `PLATFORM_PUSH_URL` is the URL of tickets and authorization events, and `PLATFORM_MESSAGE_URL` that of users'
+//! messages. `PLATFORM_TOKEN` and `PLATFORM_AES_KEY` sign and encrypt the pushes. If they list several, separated by
+//! commas, the simulator uses the first. The first line on stdout is `listening on http://ADDR`. Each further
+//! line contains the AppID and the AppSecret of an app, first those of the first account. The documentation of
+//! `tower_wechat::simulator` lists the requests that add apps and users, authorize accounts, send pushes, advance the
+//! clock and inject faults.
 
 use std::{
     env,
@@ -17,7 +21,7 @@ use std::{
     process::ExitCode,
 };
 
-use tower_wechat::simulator::Simulator;
+use tower_wechat::simulator::{SimulatedPlatform, Simulator};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -34,6 +38,7 @@ async fn run() -> Result<(), String> {
     let listen = read_variable("LISTEN")?.unwrap_or_else(|| "127.0.0.1:8000".to_owned());
     let mut accounts = read_accounts()?.into_iter();
     let website = read_app("WEBSITE_APPID", "WEBSITE_SECRET")?;
+    let platform = read_app("PLATFORM_APPID", "PLATFORM_SECRET")?;
     let mut builder = Simulator::builder().listen(&listen);
     if let Some((app_id, secret)) = accounts.next() {
         builder = builder.app(app_id, secret);
@@ -48,11 +53,17 @@ async fn run() -> Result<(), String> {
         .collect();
     let website = website.map(|(app_id, secret)| sim.add_website(app_id, secret));
 
+    let platform = match platform {
+        Some((app_id, secret)) => Some(set_up(sim.add_platform(app_id, secret))?),
+        None => None,
+    };
+    let platform = platform.as_ref().map(SimulatedPlatform::app);
+
     let mut stdout = io::stdout();
     // Errors are ignored, because the simulator also works if stdout is closed.
     let _ = writeln!(stdout, "listening on {}", sim.url());
     let _ = writeln!(stdout, "appid {} secret {}", sim.app_id(), sim.app_secret());
-    for app in others.iter().chain(&website) {
+    for app in others.iter().chain(&website).chain(platform) {
         let _ = writeln!(stdout, "appid {} secret {}", app.app_id(), app.app_secret());
     }
     let _ = stdout.flush();
@@ -60,6 +71,32 @@ async fn run() -> Result<(), String> {
     stop.await;
     sim.stop().await;
     Ok(())
+}
+
+/// Sets up the platform as the variables say.
+fn set_up(mut platform: SimulatedPlatform) -> Result<SimulatedPlatform, String> {
+    if let Some(token) = read_variable("PLATFORM_TOKEN")? {
+        platform = platform.token(first_of(&token));
+    }
+    if let Some(key) = read_variable("PLATFORM_AES_KEY")? {
+        let key = first_of(&key);
+        if key.len() != 43 || !key.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err("Set PLATFORM_AES_KEY to 43 letters and digits.".to_owned());
+        }
+        platform = platform.aes_key(key);
+    }
+    if let Some(url) = read_variable("PLATFORM_PUSH_URL")? {
+        platform = platform.push_url(url);
+    }
+    if let Some(url) = read_variable("PLATFORM_MESSAGE_URL")? {
+        platform = platform.message_url(url);
+    }
+    Ok(platform)
+}
+
+/// Returns the first entry of a list, without spaces around it.
+fn first_of(list: &str) -> &str {
+    list.split(',').next().unwrap_or_default().trim()
 }
 
 type AppIdAndSecret = (String, String);

@@ -82,7 +82,7 @@
 //! | `lose_events`, `delay_events_secs`, `separate_codes` | authorizations send no event; send it later than the return; send another code than the return |
 //! | `push_tickets` | `false` stops the pushes of tickets until `api_start_push_ticket` |
 //! | `rotate_token`, `rotate_key` | pushes use the new one from now on |
-//! | `authorize`: an AppID, `permissions`? | the account authorizes the platform, for the first time or again, with its event; `authorization_code` in the reply; an unknown account is added |
+//! | `authorize`: an AppID, `permissions`? | the account authorizes the platform, for the first time or again, with its event; `authorization_code` in the reply; an unknown account is added. With `exchanged: true` there is no event, as if an earlier process had exchanged the code |
 //! | `revoke`: an AppID | the account withdraws its authorization, with its event |
 //! | `push`: `"ticket"`, `same_value`? | pushes a new ticket, or the latest one again |
 //! | `push`: `"authorized"` or `"unauthorized"`, `account` | pushes the event alone |

@@ -192,6 +192,10 @@ async fn the_simulator_serves_the_apps_of_its_variables() {
             ),
             ("WEBSITE_APPID", "wx00000000000000cc"),
             ("WEBSITE_SECRET", "three"),
+            ("PLATFORM_APPID", "wx00000000000000dd"),
+            ("PLATFORM_SECRET", "four"),
+            ("PLATFORM_TOKEN", "a token, the one before"),
+            ("PLATFORM_PUSH_URL", "http://127.0.0.1:9/push"),
         ]),
     )
     .await;
@@ -204,7 +208,11 @@ async fn the_simulator_serves_the_apps_of_its_variables() {
         ["wx00000000000000aa", "one", "account"],
         ["wx00000000000000bb", "t:wo", "account"],
         ["wx00000000000000cc", "three", "website"],
+        ["wx00000000000000dd", "four", "platform"],
     ]));
+    let platforms = program.ask(Asked::get("/_sim/platform")).await.json();
+    assert_eq!(platforms[0]["token"], "a token");
+    assert_eq!(platforms[0]["push_url"], "http://127.0.0.1:9/push");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -189,6 +189,20 @@ impl SimulatedPlatform {
         Ok(wechat.authorize_account(self.app.index, account, None, None))
     }
 
+    /// Authorizes the platform for this account, and exchanges the code as an earlier process of the
+    /// platform has. Returns the refresh token, which `api_get_authorizer_list` returns too. Sends no
+    /// event. Adds the account if the simulator has no app with this AppID.
+    ///
+    /// # Errors
+    /// A website app or a third-party platform has this AppID.
+    pub fn authorize_exchanged(&self, account: &str) -> Result<String, Error> {
+        let code = self.authorize(account)?;
+        let mut wechat = self.shared().lock();
+        let grant = wechat.query_auth(self.app.index, &code);
+        let refused = |_| Error::configuration("the code of the authorization has no lifetime");
+        Ok(grant.map_err(refused)?.refresh_token)
+    }
+
     /// Withdraws the authorization of this account. Its tokens end at once. Sends no event: push
     /// [`PlatformPush::unauthorized`]. Returns `false` if the account was not authorized.
     pub fn revoke(&self, account: &str) -> bool {

@@ -15,13 +15,13 @@ use tower_wechat::{AccountTokens, jssdk};
 use super::harness::{Harness, PLAIN, STABLE, TICKET, secs};
 use crate::support::redis_server::RedisServer;
 
-fn script(name: &str) -> PathBuf {
+pub(crate) fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/programs/interop")
         .join(name)
 }
 
-fn run(command: &mut Command) -> Result<String, String> {
+pub(crate) fn run(command: &mut Command) -> Result<String, String> {
     let output = command.output().map_err(|error| error.to_string())?;
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
@@ -53,14 +53,20 @@ fn installed(name: &str, install: impl Fn(&Path) -> Result<String, String>) -> O
     }
 }
 
-async fn wechatpy(version: &str) {
-    let packages = installed(&format!("wechatpy-{version}"), |folder| {
+/// Returns the folder of a Python environment with wechatpy, if it is available.
+pub(crate) fn installed_wechatpy(version: &str) -> Option<PathBuf> {
+    installed(&format!("wechatpy-{version}"), |folder| {
         run(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
         let wechatpy = format!("wechatpy=={version}");
         let pip = folder.join("bin/pip");
         run(Command::new(pip).args(["install", "--quiet", &wechatpy, "redis", "cryptography"]))
-    });
-    let Some(packages) = packages else { return };
+    })
+}
+
+async fn wechatpy(version: &str) {
+    let Some(packages) = installed_wechatpy(version) else {
+        return;
+    };
     let harness = Harness::start().await;
     let server = RedisServer::start();
     let mut python = Command::new(packages.join("bin/python"));

@@ -9,7 +9,7 @@ mod followed_platform;
 mod follower;
 mod harness;
 mod idle_memory;
-mod interop;
+pub(crate) mod interop;
 mod invalid_reports;
 mod layer;
 mod log;

@@ -49,6 +49,7 @@ struct PlatformRequest {
 
     authorize: Option<String>,
     permissions: Option<Vec<u32>>,
+    exchanged: bool,
     revoke: Option<String>,
     push: Option<String>,
 
@@ -288,6 +289,11 @@ impl PlatformRequest {
             let index = wechat.account_or_new(account).map_err(ControlError)?;
             let permissions = self.permissions.clone();
             let code = wechat.authorize_account(component, index, permissions, None);
+            if self.exchanged {
+                let exchanged = wechat.query_auth(component, &code);
+                exchanged.map_err(|_| "the code of the authorization has no lifetime")?;
+                return Ok(None);
+            }
             reply.authorization_code = Some(code);
             return Ok(event(self.with_options(PlatformPush::authorized(account))));
         }

@@ -204,11 +204,10 @@ async fn the_list_has_pages_of_at_most_500_accounts() {
     let it = Harnessed::start().await;
     let component = it.component_token().await;
     let account = |number: u32| format!("wx1{number:015x}");
-    let first = it.platform.authorize(&account(0)).unwrap();
+    let refresh = it.platform.authorize_exchanged(&account(0)).unwrap();
     for number in 1..501 {
         it.platform.authorize(&account(number)).unwrap();
     }
-    let (_, refresh) = exchanged(&it, &component, &first).await;
     let page = async |offset: i64, count: i64| {
         let body = json!({ "offset": offset, "count": count });
         it.call("api_get_authorizer_list", &component, body).await

@@ -121,6 +121,15 @@ async fn an_account_is_authorized_and_leaves() {
         (&json!(false), &json!([]))
     );
     assert_eq!(it.state().await["accounts"][0]["authorized"], false);
+    let reply = it
+        .steer(json!({ "authorize": "wx00000000000000ee", "exchanged": true }))
+        .await;
+    assert_eq!(reply, json!({ "app_id": COMPONENT, "pushes": [] }));
+    let account = &it.state().await["accounts"][1];
+    assert_eq!(
+        (&account["authorized"], &account["exchanged"]),
+        (&json!(true), &json!(true))
+    );
     assert_eq!(it.state().await["pushes"].as_array().unwrap().len(), 4);
 }
 

@@ -4,6 +4,7 @@ mod authorizations;
 mod component_tokens;
 mod control;
 mod harness;
+mod interop;
 mod logins;
 mod pages;
 mod pushes;
