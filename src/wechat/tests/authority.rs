@@ -60,6 +60,14 @@ impl FakeAuthority {
         self
     }
 
+    pub(crate) fn with_renewal(
+        mut self,
+        renewal: impl Fn(usize) -> Result<AccountTokenResponse, Error> + Send + Sync + 'static,
+    ) -> Self {
+        self.renewal = Box::new(renewal);
+        self
+    }
+
     pub(crate) fn shared(self) -> (Arc<Self>, Arc<dyn PlatformAuthority>) {
         let own = Arc::new(self);
         (Arc::clone(&own), own)
