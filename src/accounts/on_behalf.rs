@@ -168,7 +168,11 @@ mod tests {
         .await;
         let (authority, client) = client_at(&server.url, FakeAuthority::default());
         let accounts = AccountTokens::new(client, MemoryStore::new());
-        let ticket = Tickets::new(&accounts).get().await.unwrap();
+        let ticket = Tickets::new(&accounts, ["h5.example.com"])
+            .unwrap()
+            .get()
+            .await
+            .unwrap();
         assert_eq!(ticket.ticket().expose(), "t");
         let used: Vec<bool> = (server.requests().iter().zip(1..))
             .map(|(request, at)| request.contains(&format!("?access_token=authorizer-{at}&")))
