@@ -17,17 +17,18 @@ use url::Url;
 
 use super::harness::{ALICE, listen, router, serve};
 use crate::support::browser::Browser;
+use crate::support::eventually;
 
 const COMPONENT: &str = "wx00000000000000cc";
 const SHOP: &str = "wx00000000000000aa";
 const EXCHANGE: &str = "/sns/oauth2/component/access_token";
 const REFRESH: &str = "/sns/oauth2/component/refresh_token";
 const COMPONENT_TOKEN: &str = "/cgi-bin/component/api_component_token";
-const LOST: &str = "account_not_authorised";
 
 /// A platform that logs in users on behalf of a shop.
 struct Town {
     sim: Simulator,
+    /// The platform at WeChat, which does not know the URL of pushes yet.
     simulated: SimulatedPlatform,
     shop: SimulatedApp,
     platform: Platform,
@@ -50,10 +51,7 @@ impl Town {
         sim.add_user(SimulatedUser::new(ALICE).nickname("爱丽丝"));
         let shop = sim.add_account(SHOP, "secret-of-the-shop");
         let (listener, url) = listen().await;
-        let simulated = sim
-            .add_platform(COMPONENT, "secret-of-the-platform")
-            .push_url(format!("{url}/push"));
-        simulated.stop_ticket_pushes();
+        let simulated = sim.add_platform(COMPONENT, "secret-of-the-platform");
         let (token, aes_key) = simulated.push_keys();
         let store = MemoryStore::new();
         let platform = Platform::builder(simulated.client().unwrap(), store.clone())
@@ -78,7 +76,15 @@ impl Town {
     }
 
     async fn push_ticket(&self) {
-        let replies = self.simulated.push(PlatformPush::ticket()).await.unwrap();
+        self.push(PlatformPush::ticket()).await;
+    }
+
+    async fn push(&self, push: PlatformPush) {
+        let simulated = self
+            .simulated
+            .clone()
+            .push_url(format!("{}/push", self.url));
+        let replies = simulated.push(push).await.unwrap();
         assert!(
             replies.iter().all(|reply| reply.is_success()),
             "{replies:?}"
@@ -168,18 +174,18 @@ async fn a_callback_for_another_account_does_not_spend_the_code() {
     ] {
         let bad = with_appid(&callback, values);
         browser.fetch(&bad).await.is_error(400, "bad_request");
-        browser.visit(&bad).await.is_page(400, "登录");
+        browser.visit(&bad).await.is_page(400, "请求无效");
     }
     assert_eq!(town.calls(EXCHANGE), 0);
 
     // The URL of a callback may have the parameter itself.
     let twice = browser.visit(&with_appid(&callback, &[SHOP, SHOP])).await;
-    assert_eq!(twice.status, 303, "{}", twice.text);
+    assert_eq!(twice.status, 302, "{}", twice.text);
     assert_eq!(town.calls(EXCHANGE), 1);
     // A copy of the callback without the account is no copy.
     let replay = with_appid(&callback, &[]);
     browser.fetch(&replay).await.is_error(400, "bad_request");
-    assert_eq!(browser.visit(&callback).await.status, 303);
+    assert_eq!(browser.visit(&callback).await.status, 302);
     assert_eq!(town.calls(EXCHANGE), 1);
 }
 
@@ -203,7 +209,7 @@ async fn a_rejected_component_token_leaves_the_code_for_another_try() {
     assert_eq!(town.calls(EXCHANGE), 2, "there is never a third call");
     // The failure is kept for two seconds, for copies of the callback.
     tokio::time::sleep(Duration::from_millis(2_200)).await;
-    assert_eq!(browser.visit(&callback).await.status, 303);
+    assert_eq!(browser.visit(&callback).await.status, 302);
     assert_eq!(town.calls(EXCHANGE), 3);
 }
 
@@ -219,7 +225,7 @@ async fn without_a_ticket_the_code_stays_unspent() {
     assert_eq!((town.calls(EXCHANGE), town.calls(COMPONENT_TOKEN)), (0, 0));
     town.push_ticket().await;
     tokio::time::sleep(Duration::from_millis(2_200)).await;
-    assert_eq!(browser.visit(&callback).await.status, 303);
+    assert_eq!(browser.visit(&callback).await.status, 302);
     assert_eq!(town.calls(EXCHANGE), 1);
 }
 
@@ -231,12 +237,6 @@ async fn an_account_that_left_gets_its_own_failure() {
     town.sim.inject(Fault::on(EXCHANGE).errcode(61003).times(1));
     let page = browser.visit(&callback).await;
     assert_eq!(page.status, 502, "{}", page.text);
-
-    let user = town.shop.openid_of(ALICE).try_into().unwrap();
-    town.sim.inject(Fault::on(EXCHANGE).errcode(61003).times(1));
-    let client = town.users.clone();
-    let error = client.get(&user).await.unwrap_err();
-    assert_ne!(error.kind().code(), LOST, "nobody has logged in");
 }
 
 #[tokio::test]
@@ -256,7 +256,7 @@ async fn an_account_has_one_token_and_tickets() {
         .unwrap();
     assert!(!ticket.ticket().expose().is_empty());
 
-    // The owner authorizes again, which revokes the token; no event arrives.
+    // The owner authorizes again, which revokes the token.
     town.simulated.authorize(SHOP).unwrap();
     let error = town
         .platform
@@ -265,9 +265,16 @@ async fn an_account_has_one_token_and_tickets() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TokenRefused, "{error}");
-    let next = tokens.report_invalid(token.access_token()).await.unwrap();
-    assert_eq!(
-        town.simulated.authorizer_token(SHOP).as_deref(),
-        Some(next.access_token().expose())
-    );
+    town.push(PlatformPush::authorized(SHOP)).await;
+    let current = town.simulated.authorizer_token(SHOP);
+    let is_replaced = async || {
+        let next = tokens.get().await.unwrap();
+        current.as_deref() == Some(next.access_token().expose())
+    };
+    eventually(
+        "the next token is used",
+        Duration::from_secs(5),
+        is_replaced,
+    )
+    .await;
 }
