@@ -7,6 +7,8 @@ mod contract;
 mod dual_write;
 #[cfg(feature = "platform")]
 mod platform;
+#[cfg(feature = "cli")]
+mod platform_tasks;
 #[cfg(feature = "platform")]
 mod platform_values;
 mod published;

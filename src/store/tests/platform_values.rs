@@ -10,12 +10,12 @@ use crate::error::ErrorKind;
 
 const TOKEN: &str = "refreshtoken@@@abc";
 
-fn refresh_key(account: &str) -> DurableSecretKey {
+pub(super) fn refresh_key(account: &str) -> DurableSecretKey {
     let account = AppId::new(account).unwrap();
     DurableSecretKey::RefreshToken { account }
 }
 
-fn ticket_key(component: &str) -> DurableSecretKey {
+pub(super) fn ticket_key(component: &str) -> DurableSecretKey {
     let component = AppId::new(component).unwrap();
     DurableSecretKey::VerifyTicket { component }
 }
@@ -34,18 +34,18 @@ fn name_of(layout: Layout, key: &DurableSecretKey) -> String {
 }
 
 /// Stores a secret whatever the store holds.
-async fn store_secret(store: &dyn Store, key: &DurableSecretKey, value: &DurableSecret) {
+pub(super) async fn store_secret(store: &dyn Store, key: &DurableSecretKey, value: &DurableSecret) {
     let expected = store.load_secret(key).await.unwrap().expected;
     let replaced = store.replace_secret(key, &expected, Some(value)).await;
     assert!(replaced.unwrap());
 }
 
-fn raw(server: &RedisServer, key: &str) -> Option<String> {
+pub(super) fn raw(server: &RedisServer, key: &str) -> Option<String> {
     server.connection().get(key).unwrap()
 }
 
 /// Writes log lines to `lines` while the guard is in scope.
-fn capture(lines: &LogLines) -> tracing::subscriber::DefaultGuard {
+pub(super) fn capture(lines: &LogLines) -> tracing::subscriber::DefaultGuard {
     let subscriber = tracing_subscriber::fmt()
         .with_writer(lines.clone())
         .with_ansi(false)

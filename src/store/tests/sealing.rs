@@ -10,12 +10,16 @@ use crate::error::ErrorKind;
 use crate::redis::{SealingKeys, SealingMode};
 
 /// Returns one sealing key for each letter. The first key seals new values.
-fn sealing_keys(letters: &str) -> SealingKeys {
+pub(super) fn sealing_keys(letters: &str) -> SealingKeys {
     let keys = letters.bytes().map(|letter| STANDARD.encode([letter; 32]));
     SealingKeys::from_base64(&keys.collect::<Vec<_>>().join(",")).unwrap()
 }
 
-async fn connect_sealed(server: &RedisServer, layout: Layout, keys: SealingKeys) -> RedisStore {
+pub(super) async fn connect_sealed(
+    server: &RedisServer,
+    layout: Layout,
+    keys: SealingKeys,
+) -> RedisStore {
     let builder = RedisStore::builder(&server.url()).layout(layout);
     builder.sealing(keys).connect().await.unwrap()
 }

@@ -8,6 +8,7 @@ use super::super::{Layout, RedisStore};
 use super::migration::{Migration, RecordFacts, is_revoked};
 use super::read::WRONG_TYPE_MARKER;
 use super::scan::Scan;
+use super::secrets::{AppSecrets, SecretsTask};
 use super::task::{
     ApplyResult, MAX_ATTEMPTS, NewValue, ProgressFn, RecordOutcome, ScanOptions, Summary,
     account_kinds, decode_complete, layouts_of, retry_busy,
@@ -34,7 +35,8 @@ enum CopyDecision {
 
 /// Copies every record of the store's layout into the other layout, unless the other layout holds a
 /// newer record. Also removes copies whose record was deleted later, unless services may already
-/// use the copies. Leaves the store's layout as it is.
+/// use the copies. Leaves the store's layout as it is. Copies the refresh token of the account too,
+/// or those of all accounts of a platform, and never removes one.
 ///
 /// Each write is one atomic step that compares the values in both layouts, and runs only while no
 /// process holds the lease of the record. So no copy replaces a newer record. Another run writes
@@ -66,6 +68,7 @@ pub async fn migrate(
         owner: LeaseOwner::unique(),
     };
     let mut summary = Summary::default();
+    migration.copy_secrets(&mut summary).await?;
     migration.copy_all(&mut summary, progress).await?;
     migration.remove_orphans(&mut summary, progress).await?;
     progress(&summary);
@@ -73,6 +76,19 @@ pub async fn migrate(
 }
 
 impl Migration<'_> {
+    /// Copies the refresh token of the account, or of all accounts of a platform.
+    async fn copy_secrets(&self, summary: &mut Summary) -> Result<(), Error> {
+        let (store, options, owner) = (self.store, self.options, &self.owner);
+        let secrets = &AppSecrets::find(store, &options.app).await?;
+        let task = SecretsTask {
+            store,
+            options,
+            owner,
+            secrets,
+        };
+        task.migrate(self.target_layout, summary).await
+    }
+
     /// Copies the records of the account and of all users, and retries busy records at the end.
     async fn copy_all(&self, summary: &mut Summary, progress: ProgressFn<'_>) -> Result<(), Error> {
         let mut busy = Vec::new();

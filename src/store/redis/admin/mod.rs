@@ -17,6 +17,7 @@ mod orphans;
 mod read;
 mod reseal;
 mod scan;
+mod secrets;
 mod sweep;
 mod task;
 

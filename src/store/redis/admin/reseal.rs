@@ -1,23 +1,29 @@
 //! Resealing of stored values: seals plain values and values of older keys with the active key, or
 //! unseals all values.
 
+use std::collections::HashSet;
+
 use zeroize::Zeroizing;
 
 use super::super::codec::seal_binding;
 use super::super::locations::Location;
 use super::super::{Layout, RedisStore};
 use super::scan::Scan;
+use super::secrets::{AppSecrets, SecretsTask};
 use super::task::{
     ApplyResult, KeyChange, MAX_ATTEMPTS, NewValue, ProgressFn, RecordOutcome, ScanOptions,
     Summary, account_kinds, layouts_of, retry_busy,
 };
+use crate::credential::AppId;
 use crate::error::Error;
 use crate::store::redis::format::sealed;
 use crate::store::{CredentialKind, CredentialSlot, LeaseOwner};
 
 /// Seals every value of an account with the first sealing key, in both layouts. With
 /// [`SealingMode::Open`](crate::redis::SealingMode::Open), unseals every value. Keeps the contents
-/// and the time to live of each value.
+/// and the time to live of each value. For a platform, also seals the ticket, and the refresh
+/// token, the access token and the `jsapi_ticket` of each of its accounts. The accounts' users need
+/// a run for each account.
 ///
 /// If every record could be resealed, removes all other keys from the key registry, so that
 /// processes no longer need these keys. With `keep_registry`, leaves the registry as it is, for
@@ -63,13 +69,47 @@ struct Resealing<'a> {
 }
 
 impl Resealing<'_> {
-    /// Seals or unseals the records of the account and of all users, in every layout.
-    async fn reseal_all(&mut self, progress: ProgressFn<'_>) -> Result<(), Error> {
-        for kind in account_kinds() {
-            for layout in layouts_of(kind) {
-                let slots = vec![self.options.slot(kind, "")];
-                self.reseal_batch(slots, *layout).await?;
+    /// Returns the slots of the records that the account itself owns, in every layout. For a
+    /// platform, also returns those of its accounts. A name without `{appid}` is the same for all
+    /// accounts, and belongs to the first one.
+    fn account_slots(&self, secrets: &AppSecrets) -> Vec<(CredentialSlot, Layout)> {
+        let (app, names) = (&self.options.app, &self.store.0.names);
+        let is_of = |kind: CredentialKind, of: &AppId| {
+            let is_platform_kind = kind == CredentialKind::ComponentToken;
+            !secrets.is_platform || is_platform_kind == (of == app)
+        };
+        let (mut slots, mut known) = (Vec::new(), HashSet::new());
+        for of in std::iter::once(app).chain(&secrets.accounts) {
+            for kind in account_kinds().filter(|kind| is_of(*kind, of)) {
+                for layout in layouts_of(kind) {
+                    let mut slot = self.options.slot(kind, "");
+                    slot.key.app = of.clone();
+                    let location = names.location(*layout, &slot.key);
+                    let key = location.keys.first().map(|key| key.key.to_string());
+                    drop(location);
+                    if known.insert(key) {
+                        slots.push((slot, *layout));
+                    }
+                }
             }
+        }
+        slots
+    }
+
+    /// Seals or unseals the records of the account and of all users, in every layout. For a
+    /// platform, also those that its accounts own, without their users.
+    async fn reseal_all(&mut self, progress: ProgressFn<'_>) -> Result<(), Error> {
+        let secrets = &AppSecrets::find(self.store, &self.options.app).await?;
+        let task = SecretsTask {
+            store: self.store,
+            options: self.options,
+            owner: &self.owner,
+            secrets,
+        };
+        task.reseal(&mut self.summary).await?;
+        for (slot, layout) in self.account_slots(secrets) {
+            self.reseal_batch(vec![slot], layout).await?;
+            progress(&self.summary);
         }
         let user_kinds = CredentialKind::ALL.into_iter();
         for kind in user_kinds.filter(|kind| !kind.belongs_to_account()) {
