@@ -62,7 +62,6 @@ impl PlatformState {
                             expires_in,
                         });
                     }
-                    // The account was authorized again meanwhile, and this token is not valid any more.
                     outcome = Err(recovering(account));
                 }
                 Err(error) if is_refused(&error) => {
@@ -115,7 +114,8 @@ impl PlatformState {
     }
 
     /// Stores the refresh token of a response, if WeChat has changed it. Returns `false` if another one
-    /// was stored meanwhile.
+    /// was stored meanwhile: the account was authorized again, and the token of the response is not
+    /// valid any more.
     async fn keep_refresh_token(
         &self,
         account: &AppId,
@@ -133,7 +133,10 @@ impl PlatformState {
                     .replace(account, read, Some(&next))
                     .await
             }
-            Some(_) | None => Ok(true),
+            Some(_) | None => {
+                let stored = self.authorizations.refresh_token(account).await?.value;
+                Ok(stored.is_some_and(|stored| stored.secret == used.secret))
+            }
         }
     }
 
