@@ -11,6 +11,8 @@ use super::external::ReadOnlySource;
 use super::mode::TokenMode;
 #[cfg(feature = "platform")]
 use super::on_behalf::OnBehalfSource;
+#[cfg(feature = "platform")]
+use super::own_credential::AUTHORIZER_RENEW_MARGIN;
 use super::own_credential::OwnCredential;
 use super::quota::{DailyQuota, MAX_FORCED_REFRESHES_PER_DAY, MIN_REPORT_INTERVAL};
 use super::rate_limiter::RateLimiter;
@@ -170,8 +172,8 @@ impl AccountTokensBuilder {
     /// that share a Redis must use the same value.
     ///
     /// Default: 300 seconds under [`TokenMode::Stable`], because WeChat returns the same token
-    /// until then. 900 seconds under [`TokenMode::Plain`], and if a third-party platform (第三方平台)
-    /// renews the token.
+    /// until then. 900 seconds under [`TokenMode::Plain`]. For the accounts of a third-party platform
+    /// (第三方平台), it is always 900 seconds.
     pub fn renew_margin(mut self, margin: Duration) -> Self {
         self.renew_margin = Some(margin);
         self
@@ -265,7 +267,11 @@ impl AccountTokensBuilder {
         let default_margin = match (self.source.kind(), self.mode) {
             // Each call of `api_authorizer_token` returns a new token, as `cgi-bin/token` does.
             #[cfg(feature = "platform")]
-            (AccountSourceKind::OnBehalf(..), _) => PLAIN_RENEW_MARGIN,
+            (AccountSourceKind::OnBehalf(..), _) => {
+                // An authorization stores a token without this builder, with this margin.
+                self.renew_margin = None;
+                AUTHORIZER_RENEW_MARGIN
+            }
             (_, TokenMode::Stable) => STABLE_RENEW_MARGIN,
             (_, TokenMode::Plain) => PLAIN_RENEW_MARGIN,
         };

@@ -68,10 +68,10 @@ impl OwnCredential {
     }
 }
 
-/// Time before the expiry of an authorizer token at which it is renewed: ten minutes. All processes use
+/// Time before the expiry of an authorizer token at which it is renewed: 15 minutes. All processes use
 /// this time, because an authorization stores a token without its engine.
 #[cfg(feature = "platform")]
-pub(crate) const AUTHORIZER_RENEW_MARGIN: Duration = Duration::from_secs(10 * 60);
+pub(crate) const AUTHORIZER_RENEW_MARGIN: Duration = Duration::from_secs(15 * 60);
 
 /// Returns the slot of an account's token or ticket in a store.
 #[cfg(feature = "platform")]
