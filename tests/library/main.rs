@@ -11,6 +11,7 @@ mod login;
 // The module `tower_wechat::testing` exists only with debug assertions.
 #[cfg(debug_assertions)]
 mod own_tests;
+mod platform_pushes;
 mod simulator;
 #[path = "../../examples/testing.rs"]
 #[allow(dead_code)]
