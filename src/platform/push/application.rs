@@ -30,8 +30,8 @@ pub(super) enum Answer {
 
 /// Calls the application's service with a push for `timeout` at most, and returns its answer.
 ///
-/// The call runs in a task of its own, so that a panic or a blocked thread harms this push only. On
-/// timeout, the task is cancelled.
+/// The call runs in a separate task, so that a panic or a blocked thread harms this push only. On
+/// timeout, and when WeChat closes the connection, the task is cancelled.
 pub(super) async fn call_application<S, R>(
     mut service: S,
     parts: Parts,

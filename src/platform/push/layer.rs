@@ -36,9 +36,13 @@ use super::receiver::PushReceiver;
 /// | XML, to a user's message | the XML, encrypted with the key of the message |
 /// | a status other than 2xx, another body, an error, a panic, or no answer in time | `success`, and a line in the log, at most once a minute |
 ///
-/// WeChat waits five seconds, so the service has four and a half seconds. Its future is then dropped, so that longer work belongs into a task of
-/// its own, and its reply into a customer-service message. WeChat does not repeat a push that was
-/// answered `success`, so the service stores what must not be lost before it answers.
+/// A reply that repeats a user's text has to escape it: inside a CDATA section, replace `]]>` by
+/// `]]]]><![CDATA[>`.
+///
+/// WeChat waits five seconds, so the service has four and a half seconds. Its future is then dropped.
+/// Run longer work in a task that the application spawns, and send its result as a customer-service
+/// message. WeChat does not repeat a push that was answered `success`, so the service stores what must
+/// not be lost before it answers.
 ///
 /// The layer is always ready, and the service's readiness delays no ticket.
 ///
@@ -50,6 +54,30 @@ use super::receiver::PushReceiver;
 /// | 400 | the body is not a push for this platform, or no key opens it |
 /// | 405, 413 | the method is not POST, or the body is longer than 64 KiB |
 /// | 503 | the store did not take an event, or the platform has no push keys: WeChat repeats the push |
+///
+/// ```
+/// use std::convert::Infallible;
+///
+/// use bytes::Bytes;
+/// use http::{Request, Response};
+/// use http_body_util::Full;
+/// use tower::ServiceBuilder;
+/// use tower_wechat::platform::{Platform, PlatformPush};
+///
+/// /// Answers every message with nothing. The request has the decrypted XML as its body.
+/// async fn messages(request: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>, Infallible> {
+///     if let Some(push) = request.extensions().get::<PlatformPush>() {
+///         println!("{:?} of {:?}", push.msg_type(), push.text("FromUserName"));
+///     }
+///     Ok(Response::default())
+/// }
+///
+/// # fn mount(platform: &Platform) {
+/// // A service for hyper. With axum, see `Platform::push_layer`.
+/// let service = ServiceBuilder::new().layer(platform.push_layer()).service_fn(messages);
+/// # let _ = tower::util::BoxCloneService::<Request<Full<Bytes>>, _, _>::new(service);
+/// # }
+/// ```
 #[derive(Clone)]
 pub struct PushLayer(Arc<PushReceiver>);
 

@@ -12,6 +12,7 @@ mod layer;
 mod message;
 mod receiver;
 mod refusal;
+mod refusal_log;
 mod respond;
 mod response;
 pub(crate) mod signature;

@@ -83,7 +83,11 @@ impl PushReceiver {
     async fn handle(&self, event: PlatformEvent, deadline: Instant) -> PushResponse {
         let name = event.name();
         let error = match timeout_at(deadline, self.events.handle_event(event)).await {
-            Ok(Ok(())) => return response::success(),
+            Ok(Ok(())) => {
+                let app = self.component();
+                tracing::debug!(target: "tower_wechat::platform", %app, event = name, "an event of the platform was handled");
+                return response::success();
+            }
             Ok(Err(error)) => error.to_string(),
             Err(_) => "the store did not answer in time".to_owned(),
         };
@@ -121,41 +125,5 @@ impl PushReceiver {
             );
         }
         response::success()
-    }
-
-    /// Logs a refused request. Any client can send such requests, so there is one line a minute for
-    /// those without a right signature. Those with one need an operator, and have a line of their
-    /// own.
-    fn log_refusal(&self, refusal: PushRefusal) {
-        if refusal == PushRefusal::NoKeys {
-            if let Some(more) = self.log_limiter.allow_line("no_keys") {
-                tracing::error!(
-                    target: "tower_wechat::platform",
-                    app = %self.component(),
-                    more,
-                    "a push arrived and this process has no push keys; set \
-                     PlatformBuilder::push_keys"
-                );
-            }
-        } else if refusal.is_signed() {
-            if let Some(more) = self.log_limiter.allow_line("unreadable") {
-                tracing::error!(
-                    target: "tower_wechat::platform",
-                    app = %self.component(),
-                    reason = refusal.reason(),
-                    more,
-                    "WeChat sent a push that this platform cannot read; compare its push keys \
-                     with open.weixin.qq.com"
-                );
-            }
-        } else if let Some(more) = self.log_limiter.allow_line("refused") {
-            tracing::warn!(
-                target: "tower_wechat::platform",
-                app = %self.component(),
-                reason = refusal.reason(),
-                more,
-                "a request at the route of pushes was refused"
-            );
-        }
     }
 }

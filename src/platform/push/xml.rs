@@ -27,8 +27,8 @@ const MAX_ELEMENTS: usize = 1_024;
 pub(crate) enum XmlError {
     /// A tag is not closed or not opened, the root is missing or repeated, or a name is no name.
     Malformed,
-    /// The XML has a document type, an entity of its own, a processing instruction, or an encoding
-    /// other than UTF-8.
+    /// The XML has a document type, an entity that XML does not predefine, a processing instruction, or
+    /// an encoding other than UTF-8.
     Forbidden,
     /// The XML has too many elements, or they are nested too deeply.
     TooComplex,

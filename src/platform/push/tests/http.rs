@@ -102,7 +102,7 @@ impl Connection {
     }
 }
 
-/// Sends one request on a connection of its own.
+/// Sends one request on a new connection.
 async fn send(server: SocketAddr, method: &str, path: &str, headers: &str, body: &[u8]) -> Reply {
     let mut connection = Connection::open(server).await;
     connection.send(method, path, headers, body).await
