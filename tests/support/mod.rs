@@ -15,6 +15,8 @@ pub mod proxy;
 pub mod redis_cluster;
 pub mod redis_server;
 pub mod sentinel_group;
+#[cfg(feature = "platform")]
+pub mod wx_java;
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU16, Ordering};

@@ -172,7 +172,7 @@ fn check_import(report: &ImportReport) -> Result<(), CliError> {
     let secrets = &report.secrets;
     if secrets.still_busy > 0 {
         return Err(format!(
-            "services were changing {} secrets all the time; run the import again",
+            "secrets that services were changing all the time: {}; run the import again",
             secrets.still_busy
         )
         .into());
@@ -180,7 +180,7 @@ fn check_import(report: &ImportReport) -> Result<(), CliError> {
     if secrets.unreadable > 0 {
         let reason = report.unreadable_reason.as_deref();
         return Err(format!(
-            "{} secrets cannot be read and were not copied; {}",
+            "secrets that cannot be read and were not copied: {}; {}",
             secrets.unreadable,
             reason.unwrap_or("their names are not UTF-8")
         )

@@ -156,7 +156,7 @@ impl ExternalPlatform {
     }
 }
 
-/// What only an import reads.
+/// Keys and times that only an import reads.
 #[cfg(feature = "cli")]
 impl ExternalPlatform {
     /// Returns the key of the verify ticket.

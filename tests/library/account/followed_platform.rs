@@ -2,132 +2,27 @@
 
 use std::time::Duration;
 
-use redis::Commands;
-use serde_json::{Value, json};
 use tower_wechat::credential::AppId;
 use tower_wechat::platform::{Platform, PushKeys};
 use tower_wechat::redis::{ExternalPlatform, Layout};
-use tower_wechat::simulator::{PlatformPush, SimulatedPlatform, Simulator};
 use tower_wechat::{Accounts, CookieKeys, Error, ErrorKind, Login, RedisStore};
 
-use crate::support::redis_server::RedisServer;
+use crate::support::wx_java::{COMPONENT, Java, SHOP, token_name};
 
-const COMPONENT: &str = "wxc0000000000000aa";
-const SHOP: &str = "wxa000000000000001";
 const CLUB: &str = "wxa000000000000002";
 
-/// A service with WxJava, which keeps the platform, and its Redis.
-struct Java {
-    wechat: Simulator,
-    platform: SimulatedPlatform,
-    redis: RedisServer,
+async fn store(java: &Java) -> RedisStore {
+    let url = java.redis.url();
+    let builder = RedisStore::builder(&url).layout(Layout::Keys);
+    builder.connect().await.unwrap()
 }
 
-impl Java {
-    /// Starts the service, with one authorised account.
-    async fn start() -> Self {
-        let wechat = Simulator::start().await.unwrap();
-        let platform = wechat
-            .add_platform(COMPONENT, "component-secret")
-            .push_url("http://127.0.0.1:1/push");
-        platform.push(PlatformPush::ticket()).await.unwrap();
-        let redis = RedisServer::start();
-        let java = Self {
-            wechat,
-            platform,
-            redis,
-        };
-        java.fetch_component_token().await;
-        java.authorize(SHOP).await;
-        java
-    }
-
-    async fn call(&self, path: &str, body: Value) -> Value {
-        let token = self.platform.component_token().unwrap_or_default();
-        let url = self.wechat.url();
-        let url = format!("{url}/cgi-bin/component/{path}?component_access_token={token}");
-        let request = reqwest::Client::new().post(url).body(body.to_string());
-        let reply = request.send().await.unwrap().text().await.unwrap();
-        serde_json::from_str(&reply).unwrap()
-    }
-
-    fn set(&self, name: &str, value: &str, ttl_secs: u64) {
-        let mut redis = self.redis.connection();
-        let key = format!("wx:open:{name}");
-        let () = match ttl_secs {
-            0 => redis.set(key, value).unwrap(),
-            ttl => redis.set_ex(key, value, ttl).unwrap(),
-        };
-    }
-
-    async fn fetch_component_token(&self) {
-        let body = json!({
-            "component_appid": COMPONENT,
-            "component_appsecret": "component-secret",
-            "component_verify_ticket": self.platform.ticket().unwrap(),
-        });
-        let reply = self.call("api_component_token", body).await;
-        let token = reply["component_access_token"].as_str().expect("a token");
-        let name = format!("wechat_component_access_token:{COMPONENT}");
-        self.set(&name, token, 7_000);
-    }
-
-    async fn authorize(&self, account: &str) {
-        let code = self.platform.authorize(account).unwrap();
-        let body = json!({"component_appid": COMPONENT, "authorization_code": code});
-        let reply = self.call("api_query_auth", body).await;
-        let granted = &reply["authorization_info"];
-        let text = |name: &str| {
-            granted[name]
-                .as_str()
-                .unwrap_or_else(|| panic!("{reply}"))
-                .to_owned()
-        };
-        let refresh = format!("wechat_authorizer_refresh_token:{COMPONENT}:{account}");
-        self.set(&refresh, &text("authorizer_refresh_token"), 0);
-        self.set(
-            &token_name(account),
-            &text("authorizer_access_token"),
-            7_000,
-        );
-    }
-
-    /// Forgets the numbers of calls, so that a test sees the calls of the follower only.
-    fn forget_calls(&self) {
-        self.wechat.reset_calls();
-    }
-
-    fn assert_nothing_was_fetched(&self) {
-        let calls = self.wechat.calls();
-        let fetched = calls
-            .iter()
-            .filter(|(path, count)| path.contains("/cgi-bin/") && **count > 0);
-        assert_eq!(fetched.count(), 0, "{calls:?}");
-    }
-
-    async fn store(&self) -> RedisStore {
-        let url = self.redis.url();
-        let builder = RedisStore::builder(&url).layout(Layout::Keys);
-        builder.connect().await.unwrap()
-    }
-
-    async fn follower(&self) -> Platform {
-        let store = self.store().await;
-        Platform::builder(self.platform.client().unwrap(), store.clone())
-            .follow(ExternalPlatform::wx_java(), store)
-            .build()
-            .unwrap()
-    }
-
-    fn keys(&self) -> Vec<String> {
-        let mut keys: Vec<String> = self.redis.connection().keys("*").unwrap();
-        keys.sort();
-        keys
-    }
-}
-
-fn token_name(account: &str) -> String {
-    format!("wechat_authorizer_access_token:{COMPONENT}:{account}")
+async fn follower(java: &Java) -> Platform {
+    let store = store(java).await;
+    Platform::builder(java.platform.client().unwrap(), store.clone())
+        .follow(ExternalPlatform::wx_java(), store)
+        .build()
+        .unwrap()
 }
 
 fn app(id: &str) -> AppId {
@@ -145,7 +40,7 @@ async fn tokens_of_wx_java_are_used_and_never_fetched() {
     let java = Java::start().await;
     let before = java.keys();
     java.forget_calls();
-    let platform = java.follower().await;
+    let platform = follower(&java).await;
     platform.prefetch().await.unwrap();
     platform.health().await.unwrap();
     assert_eq!(
@@ -174,7 +69,7 @@ async fn tokens_of_wx_java_are_used_and_never_fetched() {
 async fn a_token_is_dead_two_seconds_before_its_key() {
     let java = Java::start().await;
     java.forget_calls();
-    let platform = java.follower().await;
+    let platform = follower(&java).await;
     let component = format!("wechat_component_access_token:{COMPONENT}");
     for (name, ttl) in [(&component, 1), (&token_name(SHOP), 2)] {
         java.set(name, "83_almost_dead", ttl);
@@ -202,13 +97,13 @@ async fn a_token_is_dead_two_seconds_before_its_key() {
 #[tokio::test(flavor = "multi_thread")]
 async fn accounts_are_those_with_a_refresh_token() {
     let java = Java::start().await;
-    let platform = java.follower().await;
+    let platform = follower(&java).await;
     let keys = CookieKeys::random().unwrap();
     let registry = platform.accounts(move |account| {
         let url = format!("https://h5.example.com/{}", account.app_id());
         Ok(account.login(Login::new(url, keys.clone())?))
     });
-    let accounts = Accounts::builder(java.store().await)
+    let accounts = Accounts::builder(store(&java).await)
         .registry(registry)
         .build()
         .unwrap();
@@ -224,7 +119,7 @@ async fn accounts_are_those_with_a_refresh_token() {
 async fn what_belongs_to_wx_java_is_refused() {
     let java = Java::start().await;
     java.forget_calls();
-    let platform = java.follower().await;
+    let platform = follower(&java).await;
     for error in [
         platform.authorize("queryauthcode@@@1").await.unwrap_err(),
         platform.reconcile().await.unwrap_err(),
@@ -233,7 +128,7 @@ async fn what_belongs_to_wx_java_is_refused() {
         assert!(error.to_string().contains("only follows"), "{error}");
     }
     let keys = PushKeys::new(["token"], ["abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG"]).unwrap();
-    let store = java.store().await;
+    let store = store(&java).await;
     let built = Platform::builder(java.platform.client().unwrap(), store.clone())
         .follow(ExternalPlatform::wx_java(), store)
         .push_keys(keys)
@@ -247,7 +142,7 @@ async fn what_belongs_to_wx_java_is_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn users_log_in_with_the_component_token_of_wx_java() {
     let java = Java::start().await;
-    let platform = java.follower().await;
+    let platform = follower(&java).await;
     let page = format!(
         "{}/connect/oauth2/authorize?appid={SHOP}&redirect_uri=https%3A%2F%2Fh5.example.com%2F\
          &response_type=code&scope=snsapi_base&state=s&component_appid={COMPONENT}",

@@ -1,5 +1,6 @@
 //! Tests of the program `tower-wechat` on a real Redis that services use at the same time.
 
+mod import;
 mod migrate;
 mod moves;
 mod program;

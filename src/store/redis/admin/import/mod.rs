@@ -75,8 +75,8 @@ pub async fn import(
         report: ImportReport::default(),
         busy: Vec::new(),
     };
-    let of_platform = vec![SecretName::VerifyTicket, SecretName::ComponentToken];
-    import.copy_all(reader.read(of_platform).await?).await?;
+    let token = vec![SecretName::ComponentToken];
+    import.copy_all(reader.read(token).await?).await?;
     let mut known = HashSet::new();
     let mut scan = reader.scan_accounts();
     while let Some(ids) = scan.next_batch().await? {
@@ -95,6 +95,10 @@ pub async fn import(
         progress(&import.report.secrets);
         tokio::time::sleep(options.pause).await;
     }
+    // The ticket comes last. A running platform that receives it before the tokens would fetch the
+    // tokens from WeChat, and so invalidate those of the other system.
+    let ticket = vec![SecretName::VerifyTicket];
+    import.copy_all(reader.read(ticket).await?).await?;
     let report = import.finish().await?;
     progress(&report.secrets);
     match report.secrets.scanned {
