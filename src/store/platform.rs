@@ -54,7 +54,8 @@ impl DurableSecretKey {
 pub struct DurableSecret {
     /// The verify ticket, or the refresh token.
     pub secret: RefreshToken,
-    /// The time since which the secret is valid. It tells the older of two secrets.
+    /// The time since which the secret is valid. Of two secrets, the one with the earlier time is
+    /// older.
     pub since: Timestamp,
 }
 

@@ -22,9 +22,9 @@ use crate::error::Error;
 
 /// A store in the memory of this process, for development, tests and single-process services.
 ///
-/// After a restart of the process the store is empty, so users have to log in again. Within the
-/// process, the store gives the same guarantees as [`RedisStore`](crate::RedisStore). Clones share
-/// the same memory.
+/// After a restart of the process the store is empty, so users have to log in again, and a
+/// third-party platform has lost the refresh tokens of its accounts. Within the process, the store
+/// gives the same guarantees as [`RedisStore`](crate::RedisStore). Clones share the same memory.
 ///
 /// ```
 /// use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The search for settings of Redis with which durable secrets may be lost.
 //!
 //! `CONFIG GET` shows the settings. Managed services forbid it, and `INFO` shows a part of them. A
-//! server that permits neither is taken as safe, because its operator cannot be named a risk.
+//! server that permits neither counts as safe.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::clock::{DAY, Timestamp};
 /// Maximum time for the search: three seconds. A platform searches once, when it starts.
 const SEARCH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What one server says about the way it keeps its data. `None` is unknown.
+/// The settings by which one server keeps its data. `None` is unknown.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct ServerFacts {
     /// `true` if the server appends every write to a file.

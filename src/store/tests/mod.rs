@@ -7,6 +7,10 @@ mod contract;
 mod dual_write;
 #[cfg(feature = "platform")]
 mod platform;
+#[cfg(all(feature = "platform", feature = "sealing"))]
+mod platform_seals;
+#[cfg(feature = "platform")]
+mod platform_server;
 #[cfg(feature = "cli")]
 mod platform_tasks;
 #[cfg(feature = "platform")]

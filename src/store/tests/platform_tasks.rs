@@ -3,15 +3,13 @@
 use ::redis::Commands;
 
 use super::platform::secret;
-use super::platform_values::{capture, raw, refresh_key, store_secret, ticket_key};
+use super::platform_values::{TOKEN, capture, raw, refresh_key, store_secret, ticket_key};
 use super::sealing::{connect_sealed, connect_without_registry, sealing_keys};
 use super::support::log_lines::LogLines;
 use super::*;
 use crate::clock::Timestamp;
 use crate::error::ErrorKind;
 use crate::store::admin::{ScanOptions, Summary, migrate, reseal, sweep};
-
-const TOKEN: &str = "refreshtoken@@@abc";
 
 fn options(app: &str, dry_run: bool) -> ScanOptions {
     ScanOptions {
@@ -204,7 +202,7 @@ async fn resealing_one_account_leaves_foreign_tokens_alone() {
     assert_eq!(loaded(&sealed, "wx1").await, Some(secret(TOKEN, 5)));
 }
 
-/// The task `sweep` removes dead users, and nothing of a platform.
+/// The task `sweep` removes expired users, and nothing of a platform.
 #[tokio::test]
 async fn the_sweep_of_the_program_keeps_secrets() {
     let server = RedisServer::start();

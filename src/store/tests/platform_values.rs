@@ -1,14 +1,13 @@
-//! Tests of what a third-party platform keeps in Redis: names, values, TTLs, seals and the values of
-//! other programs.
+//! Tests of what a third-party platform keeps in Redis: names, values, TTLs, and the values of other
+//! programs.
 
 use ::redis::Commands;
 
-use super::platform::{secret, unique_app};
+use super::platform::secret;
 use super::support::log_lines::LogLines;
 use super::*;
-use crate::error::ErrorKind;
 
-const TOKEN: &str = "refreshtoken@@@abc";
+pub(super) const TOKEN: &str = "refreshtoken@@@abc";
 
 pub(super) fn refresh_key(account: &str) -> DurableSecretKey {
     let account = AppId::new(account).unwrap();
@@ -21,7 +20,7 @@ pub(super) fn ticket_key(component: &str) -> DurableSecretKey {
 }
 
 /// Returns the key of a secret with the default names.
-fn name_of(layout: Layout, key: &DurableSecretKey) -> String {
+pub(super) fn name_of(layout: Layout, key: &DurableSecretKey) -> String {
     match (key, layout) {
         (DurableSecretKey::VerifyTicket { component }, _) => {
             format!("wechat:{component}:platform:ticket")
@@ -33,7 +32,7 @@ fn name_of(layout: Layout, key: &DurableSecretKey) -> String {
     }
 }
 
-/// Stores a secret whatever the store holds.
+/// Stores a secret, also in place of another one.
 pub(super) async fn store_secret(store: &dyn Store, key: &DurableSecretKey, value: &DurableSecret) {
     let expected = store.load_secret(key).await.unwrap().expected;
     let replaced = store.replace_secret(key, &expected, Some(value)).await;
@@ -268,75 +267,6 @@ async fn the_ttl_of_another_program_is_removed() {
     assert!(!text.contains(TOKEN), "{text}");
 }
 
-/// Returns a user of the server with exactly the commands and keys of the Redis guide.
-fn with_guide_user(server: &RedisServer, commands: &[&str]) -> String {
-    let mut create = ::redis::cmd("ACL");
-    create.arg(&["SETUSER", "app", "on", ">word", "resetkeys", "-@all"]);
-    create.arg(&["&wechat:*", "~user.wx*", "~sys.wx*", "~wechat:*"]);
-    let () = create
-        .arg(commands)
-        .query(&mut server.connection())
-        .unwrap();
-    format!("redis://app:word@{}", server.address())
-}
-
-fn guide_commands() -> Vec<&'static str> {
-    let guide = include_str!("../../guide/redis.md");
-    let list = guide.split('`').find(|text| text.starts_with("+get "));
-    list.expect("the guide lists the commands")
-        .split(' ')
-        .collect()
-}
-
-#[tokio::test]
-async fn the_permissions_of_the_guide_are_enough() {
-    let server = RedisServer::start();
-    let url = with_guide_user(&server, &guide_commands());
-    for layout in [Layout::Hashes, Layout::Keys] {
-        let builder = RedisStore::builder(&url).layout(layout);
-        let store = builder.connect().await.unwrap();
-        for key in [refresh_key("wx1"), ticket_key("wxc")] {
-            let name = name_of(layout, &key);
-            let () = server.connection().set_ex(&name, TOKEN, 1_000).unwrap();
-            store_secret(&store, &key, &secret(TOKEN, 1)).await;
-            let () = server.connection().expire(&name, 1_000).unwrap();
-            let stored = store.load_secret(&key).await.unwrap();
-            assert_eq!(stored.value, Some(secret(TOKEN, 1)));
-            let ttl: i64 = server.connection().ttl(&name).unwrap();
-            assert_eq!(ttl, -1, "{name}");
-        }
-        let component = unique_app();
-        let entry = Authorization {
-            state: AuthorizationState::Authorized,
-            since: Clock::system().now(),
-        };
-        let account = unique_app();
-        let recorded = store.record_authorization(&component, &account, entry);
-        assert!(recorded.await.unwrap());
-        store.set_listed(&component, entry.since).await.unwrap();
-        let list = store.authorizations(&component).await.unwrap();
-        assert_eq!((list.entries.len(), list.listed_at), (1, Some(entry.since)));
-        let checked = store.check_health(&component, CredentialKind::ComponentToken);
-        checked.await.unwrap();
-        // The guide does not ask for CONFIG and INFO. An unknown setting is no risk.
-        assert!(store.durability_risks().await.is_empty());
-    }
-}
-
-#[tokio::test]
-async fn health_reports_a_hash_of_another_type() {
-    let server = RedisServer::start();
-    let store = connect_redis(&server, Layout::Keys).await;
-    let component = AppId::new("wxc").unwrap();
-    let kind = CredentialKind::ComponentToken;
-    store.check_health(&component, kind).await.unwrap();
-    let hash = "wechat:wxc:platform:accounts";
-    let () = server.connection().set(hash, "text").unwrap();
-    tokio::time::sleep(Duration::from_millis(1_100)).await;
-    let error = store.check_health(&component, kind).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::StoreUnavailable);
-}
-
 #[tokio::test]
 async fn a_sweep_keeps_secrets_and_accounts() {
     let server = RedisServer::start();
@@ -358,127 +288,4 @@ async fn a_sweep_keeps_secrets_and_accounts() {
     }
     let lookup = store.authorization(&app, &app).await.unwrap();
     assert_eq!(lookup.entry, Some(entry));
-}
-
-#[tokio::test]
-async fn the_settings_of_a_server_show_the_risks() {
-    let server = RedisServer::start();
-    let store = connect_redis(&server, Layout::Hashes).await;
-    let set = |name: &str, value: &str| {
-        let mut set = ::redis::cmd("CONFIG");
-        let () = set
-            .arg("SET")
-            .arg(name)
-            .arg(value)
-            .query(&mut server.connection())
-            .unwrap();
-    };
-    set("save", "");
-    let risks = store.durability_risks().await;
-    assert_eq!(risks.len(), 1, "{risks:?}");
-    assert!(
-        risks[0].contains("neither an append-only file nor snapshots")
-            && risks[0].contains(&server.address()),
-        "{risks:?}"
-    );
-    set("maxmemory", "100mb");
-    set("maxmemory-policy", "allkeys-lru");
-    assert_eq!(store.durability_risks().await.len(), 2);
-    set("save", "3600 1");
-    let risks = store.durability_risks().await;
-    assert_eq!(risks.len(), 1, "{risks:?}");
-    assert!(risks[0].contains("allkeys-lru"), "{risks:?}");
-    // Without CONFIG, INFO shows the eviction policy.
-    let commands = [&guide_commands()[..], &["+info"]].concat();
-    let url = with_guide_user(&server, &commands);
-    let restricted = RedisStore::connect(&url).await.unwrap();
-    let risks = restricted.durability_risks().await;
-    assert_eq!(risks.len(), 1, "{risks:?}");
-    set("maxmemory-policy", "noeviction");
-    assert!(restricted.durability_risks().await.is_empty());
-    assert!(store.durability_risks().await.is_empty());
-    assert_eq!(MemoryStore::new().durability_risks().await.len(), 1);
-}
-
-/// A frozen server delays the start of a platform only by the timeout of the search.
-#[tokio::test]
-async fn the_search_for_risks_ends_in_time() {
-    let server = RedisServer::start();
-    let store = connect_redis(&server, Layout::Hashes).await;
-    server.freeze(true);
-    let started = std::time::Instant::now();
-    assert!(store.durability_risks().await.is_empty());
-    assert!(started.elapsed() < Duration::from_secs(6));
-    server.freeze(false);
-}
-
-#[cfg(feature = "sealing")]
-#[tokio::test]
-async fn sealed_secrets_are_bound_to_their_key() {
-    let (server, stores) = sealing::start_sealed_stores().await;
-    for (store, layout) in stores.iter().zip([Layout::Hashes, Layout::Keys]) {
-        for (key, other) in [
-            (refresh_key("wx1"), refresh_key("wx2")),
-            (ticket_key("wxc"), ticket_key("wxd")),
-        ] {
-            store_secret(store, &key, &secret(TOKEN, 5)).await;
-            let name = name_of(layout, &key);
-            let value = raw(&server, &name).unwrap();
-            assert!(
-                value.starts_with("#0#s1#") && !value.contains(TOKEN),
-                "{value}"
-            );
-            let stored = store.load_secret(&key).await.unwrap();
-            assert_eq!(stored.value, Some(secret(TOKEN, 5)));
-            // A value of another account, or of another kind, does not open.
-            let copy = name_of(layout, &other);
-            let () = server.connection().set(&copy, &value).unwrap();
-            assert_eq!(store.load_secret(&other).await.unwrap().value, None);
-            let () = server.connection().del(&copy).unwrap();
-        }
-    }
-}
-
-#[cfg(feature = "sealing")]
-#[tokio::test]
-async fn secrets_with_an_unknown_seal_are_left_alone() {
-    let (server, [sealed, _]) = sealing::start_sealed_stores().await;
-    let key = refresh_key("wx1");
-    store_secret(&sealed, &key, &secret(TOKEN, 5)).await;
-    let without_keys = sealing::connect_without_registry(&server, "").await;
-    let stored = without_keys.load_secret(&key).await.unwrap();
-    assert_eq!(stored.value, None);
-    let next = secret("next@@@1", 6);
-    let refused = without_keys
-        .replace_secret(&key, &stored.expected, Some(&next))
-        .await;
-    let error = refused.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Configuration);
-    assert!(
-        error
-            .to_string()
-            .contains("the stored refresh_token is sealed"),
-        "{error}"
-    );
-    let stored = sealed.load_secret(&key).await.unwrap();
-    assert_eq!(stored.value, Some(secret(TOKEN, 5)));
-}
-
-/// An operator runs `reseal` between the read and the write of a process.
-#[cfg(feature = "sealing")]
-#[tokio::test]
-async fn a_new_seal_of_the_same_secret_is_no_conflict() {
-    let (server, [sealed, _]) = sealing::start_sealed_stores().await;
-    let plain = sealing::connect_without_registry(&server, "").await;
-    let key = refresh_key("wx1");
-    store_secret(&plain, &key, &secret(TOKEN, 5)).await;
-    let before = sealed.load_secret(&key).await.unwrap();
-    assert_eq!(before.value, Some(secret(TOKEN, 5)));
-    store_secret(&sealed, &key, &secret(TOKEN, 5)).await;
-    let next = secret("next@@@1", 6);
-    let replaced = sealed.replace_secret(&key, &before.expected, Some(&next));
-    assert!(replaced.await.unwrap());
-    let late = secret("late@@@1", 7);
-    let again = sealed.replace_secret(&key, &before.expected, Some(&late));
-    assert!(!again.await.unwrap());
 }

@@ -113,7 +113,8 @@ pub(in crate::store::redis) static SET_LISTED_AT: LazyLock<Script> = LazyLock::n
     Script::new(
         r"
 local last = redis.call('HGET', KEYS[1], ARGV[1])
-if last and not string.find(last, '%D') and #last <= 13 and (tonumber(last) or 0) >= tonumber(ARGV[2]) then return end
+if last and (string.find(last, '%D') or #last > 13) then last = nil end
+if last and (tonumber(last) or 0) >= tonumber(ARGV[2]) then return end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 ",
     )
