@@ -2,7 +2,6 @@
 
 mod application;
 mod body;
-#[allow(dead_code)]
 pub(crate) mod cipher;
 mod envelope;
 mod event;
