@@ -256,7 +256,8 @@ async fn an_account_has_one_token_and_tickets() {
         .unwrap();
     assert!(!ticket.ticket().expose().is_empty());
 
-    // The owner authorizes again, which revokes the token.
+    // The owner authorizes again, which revokes the token. The time of events has whole seconds.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
     town.simulated.authorize(SHOP).unwrap();
     let error = town
         .platform
