@@ -214,6 +214,8 @@ impl PlatformState {
                 "WeChat granted another account than its event had named"
             );
         }
+        // The ids of the permission sets (权限集), without which WeChat rejects calls with 61007.
+        let permissions = grant.permissions;
         let grant = Grant {
             account: account.clone(),
             refresh_token: grant.refresh_token,
@@ -222,7 +224,7 @@ impl PlatformState {
         };
         if self.authorizations.store_grant(&grant, now).await? {
             self.forget_refused(&account);
-            tracing::info!(target: "tower_wechat::platform", app = %account, "an account has authorized the platform");
+            tracing::info!(target: "tower_wechat::platform", app = %account, ?permissions, "an account has authorized the platform");
         } else {
             tracing::debug!(target: "tower_wechat::platform", app = %account, "an authorization was ignored; a newer one is stored");
         }

@@ -8,7 +8,6 @@
 mod advice;
 mod builder;
 mod client;
-#[allow(dead_code)] // the platform calls it soon
 #[cfg(feature = "platform")]
 mod component;
 #[cfg(feature = "platform")]
@@ -19,7 +18,6 @@ pub(crate) mod error_context;
 pub(crate) mod error_text;
 mod generic;
 mod http;
-#[allow(dead_code)] // the platform calls it soon
 #[cfg(feature = "platform")]
 mod on_behalf;
 mod proxy;
@@ -33,14 +31,10 @@ mod user_info;
 
 pub use builder::WechatClientBuilder;
 pub use client::WechatClient;
-#[allow(unused_imports)] // the platform imports them soon
 #[cfg(feature = "platform")]
-pub(crate) use component::{
-    AuthorizerGrant, AuthorizerPage, AuthorizerToken, ListedAuthorizer, MAX_LIST_COUNT, PreAuthCode,
-};
+pub(crate) use component::{AuthorizerToken, ListedAuthorizer, MAX_LIST_COUNT, PreAuthCode};
 pub(crate) use errcode::with_renewal_delay;
 pub(crate) use http::{build_http_client, parse_base_url, root_cause};
-#[allow(unused_imports)] // the platform imports them soon
 #[cfg(feature = "platform")]
 pub(crate) use on_behalf::PlatformAuthority;
 pub use token_response::{AccountTokenResponse, JsapiTicketResponse, UserTokenResponse};
