@@ -77,7 +77,7 @@
 //! | fields | effect |
 //! |---|---|
 //! | `app_id`, `secret` | adds the platform, or replaces its secret |
-//! | `token`, `aes_key`, `push_url`, `message_url`, `authorize_hosts`, `redirect_hosts` | the settings of WeChat's console; an empty URL is none |
+//! | `token`, `aes_key`, `push_url`, `message_url`, `authorize_hosts`, `redirect_hosts` | the settings of WeChat's console; an empty URL removes it |
 //! | `next_account` | the account that the authorize pages choose |
 //! | `lose_events`, `delay_events_secs`, `separate_codes` | authorizations send no event; send it later than the return; send another code than the return |
 //! | `push_tickets` | `false` stops the pushes of tickets until `api_start_push_ticket` |

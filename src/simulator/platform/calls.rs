@@ -3,8 +3,8 @@
 use std::{net::IpAddr, time::Duration};
 
 use super::{
-    PlatformPush,
     authorizer::{AuthorizerGrant, DEFAULT_PERMISSIONS},
+    push::PlatformPush,
     state::{AuthorizationCode, PlatformState, PreAuthCode},
 };
 use crate::simulator::{

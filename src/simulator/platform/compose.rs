@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::{
-    PlatformPush, cipher, delivery::PreparedPush, message::Xml, push::PushKind, state::PushKeys,
+    cipher,
+    message::Xml,
+    prepared_push::{PreparedPush, PushKeys},
+    push::{PlatformPush, PushKind},
 };
 use crate::simulator::{apps::AppIndex, issue_log::IssuedKind, random, state::SimulatedWechat};
 

@@ -1,69 +1,19 @@
-//! A finished push, its delivery over HTTP, and the reply of the application.
+//! The delivery of a push over HTTP, and the reply of the application.
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
-use serde::Serialize;
-
-use super::{cipher, message::element, state::PushKeys};
-use crate::simulator::{apps::AppIndex, state::SharedState};
+use super::{
+    cipher,
+    message::element,
+    prepared_push::{PreparedPush, PushReply},
+};
+use crate::simulator::state::SharedState;
 use crate::wechat::{build_http_client, root_cause};
 
 /// Maximum time of a push, after which WeChat gives up: five seconds.
 const PUSH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Maximum number of bytes of a reply that are read: 64 KiB.
 const MAX_REPLY_BYTES: usize = 64 * 1024;
-
-/// The reply of an application to a [`PlatformPush`](super::PlatformPush).
-#[derive(Clone, Serialize)]
-#[non_exhaustive]
-pub struct PushReply {
-    /// The InfoType of an event, or the MsgType of a message.
-    pub push: String,
-    /// The URL without the parameters of the push.
-    pub url: String,
-    /// The HTTP status. `None`: the application did not reply within five seconds.
-    pub status: Option<u16>,
-    /// The body, or its first 64 KiB.
-    pub body: String,
-    /// The decrypted message of the body, if the body is an encrypted and correctly signed reply to
-    /// a user's message.
-    pub message: Option<String>,
-    /// The reason why no reply came.
-    pub error: Option<String>,
-}
-
-impl PushReply {
-    /// Returns `true` if WeChat takes the push as delivered: status 200 and the body `success`.
-    pub fn is_success(&self) -> bool {
-        self.status == Some(200) && self.body == "success"
-    }
-}
-
-impl fmt::Debug for PushReply {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PushReply")
-            .field("push", &self.push)
-            .field("url", &self.url)
-            .field("status", &self.status)
-            .field("body", &self.body)
-            .field("message", &self.message)
-            .field("error", &self.error)
-            .finish()
-    }
-}
-
-/// A signed and encrypted push, with everything that its delivery and the check of its reply need.
-#[derive(Debug, Clone)]
-pub(in crate::simulator) struct PreparedPush {
-    pub(super) component: AppIndex,
-    /// The AppID for which replies are encrypted.
-    pub(super) app_id: String,
-    pub(super) keys: PushKeys,
-    pub(super) name: String,
-    pub(super) url: String,
-    pub(super) query: String,
-    pub(super) body: String,
-}
 
 /// Sends a push, and keeps its outcome with the platform.
 pub(in crate::simulator) async fn deliver(shared: &SharedState, push: &PreparedPush) -> PushReply {

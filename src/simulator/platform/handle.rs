@@ -3,9 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    PlatformPush, PushReply,
+    authorizer::Authorizer,
     delivery::deliver,
-    state::{PlatformState, PushKeys},
+    prepared_push::{PushKeys, PushReply},
+    push::PlatformPush,
+    state::PlatformState,
 };
 use crate::simulator::{app::SimulatedApp, apps::AppIndex, handle::Simulator, state::SharedState};
 use crate::{error::Error, wechat::WechatClient};
@@ -283,7 +285,7 @@ impl SimulatedPlatform {
     fn of_account(
         &self,
         account: &str,
-        read: impl FnOnce(&super::authorizer::Authorizer) -> Option<String>,
+        read: impl FnOnce(&Authorizer) -> Option<String>,
     ) -> Option<String> {
         let wechat = self.shared().lock();
         let account = wechat.apps.find(account)?;

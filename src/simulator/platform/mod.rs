@@ -8,7 +8,9 @@ mod compose;
 mod delivery;
 mod handle;
 mod message;
+mod prepared_push;
 mod push;
+mod push_queue;
 mod sender;
 mod state;
 
@@ -17,8 +19,9 @@ pub(super) use self::{
     cipher::check_aes_key,
     delivery::deliver,
     handle::push_and_wait,
+    prepared_push::PushKeys,
     push::PushKind,
     sender::send_pushes,
-    state::{CustomMessage, PlatformState, Platforms, PushKeys},
+    state::{CustomMessage, PlatformState, Platforms},
 };
-pub use self::{delivery::PushReply, handle::SimulatedPlatform, push::PlatformPush};
+pub use self::{handle::SimulatedPlatform, prepared_push::PushReply, push::PlatformPush};

@@ -1,47 +1,18 @@
-//! The task that sends the pushes that nobody waits for: tickets every ten minutes, and the events of
-//! authorizations.
+//! The task that sends pushes by itself: tickets every ten minutes, and events of authorizations after
+//! a delay.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    PlatformPush,
-    delivery::{PreparedPush, deliver},
-};
-use crate::simulator::state::SharedState;
+use super::{delivery::deliver, push::PlatformPush};
+use crate::simulator::state::{SharedState, SimulatedWechat};
 
-/// Maximum number of pushes that wait for their time: 1,000. Further ones are lost.
-const MAX_QUEUED: usize = 1_000;
 /// Maximum number of pushes at once: 16.
 const MAX_CONCURRENT: usize = 16;
 /// Time between two looks at the clock, which moves by itself too: one second.
 const TICK: Duration = Duration::from_secs(1);
-
-/// The pushes that wait for their time.
-#[derive(Debug, Default)]
-pub(in crate::simulator) struct PushQueue(Vec<(Instant, PreparedPush)>);
-
-impl PushQueue {
-    pub(super) fn add(&mut self, delay: Duration, push: PreparedPush) {
-        if self.0.len() < MAX_QUEUED {
-            self.0.push((Instant::now() + delay, push));
-        }
-    }
-
-    /// Removes the first push whose time has come.
-    fn take_due(&mut self) -> Option<PreparedPush> {
-        let now = Instant::now();
-        let position = self.0.iter().position(|(due, _)| *due <= now)?;
-        Some(self.0.remove(position).1)
-    }
-
-    /// Returns the time at which the next push is due.
-    fn next_due(&self) -> Option<Instant> {
-        self.0.iter().map(|(due, _)| *due).min()
-    }
-}
 
 /// Sends due pushes until `finish` is cancelled. Pushes in progress then end without a reply.
 pub(in crate::simulator) async fn send_pushes(shared: Arc<SharedState>, finish: CancellationToken) {
@@ -77,7 +48,7 @@ fn start_due(shared: &Arc<SharedState>, in_progress: &mut JoinSet<()>) -> Instan
     }
 }
 
-impl crate::simulator::state::SimulatedWechat {
+impl SimulatedWechat {
     /// Queues a ticket for each platform whose last ticket is as old as the interval.
     fn queue_due_tickets(&mut self) {
         let interval = self.settings.ticket_push_interval;

@@ -9,8 +9,8 @@ use serde::Serialize;
 
 use super::{
     authorizer::Authorizer,
-    delivery::{PreparedPush, PushReply},
-    sender::PushQueue,
+    prepared_push::{PreparedPush, PushKeys, PushReply},
+    push_queue::PushQueue,
 };
 use crate::simulator::{apps::AppIndex, random};
 
@@ -22,13 +22,6 @@ const DEFAULT_AES_KEY: &str = "SimulatedWechatPushKey000000000000000000001";
 const MAX_LOGGED_PUSHES: usize = 200;
 /// Maximum number of messages of the customer service that are kept: 200.
 const MAX_MESSAGES: usize = 200;
-
-/// The two secrets of pushes: 消息校验Token and 消息加解密Key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::simulator) struct PushKeys {
-    pub(in crate::simulator) token: String,
-    pub(in crate::simulator) aes_key: String,
-}
 
 /// A message that a call of `message/custom/send` has sent to a user.
 #[derive(Debug, Clone, Serialize)]

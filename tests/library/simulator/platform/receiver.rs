@@ -1,4 +1,4 @@
-//! An application that receives pushes, and opens them with code of its own.
+//! An application that receives pushes, and decrypts them without code of the crate.
 
 // A failed `unwrap` in these helpers fails the test that calls them.
 #![allow(clippy::unwrap_used)]
