@@ -76,7 +76,7 @@ mod tests {
     use crate::credential::{AccessToken, AppId};
     use crate::error::{Error, ErrorKind};
     use crate::wechat::WechatClient;
-    use crate::wechat::tests::authority::{FakeAuthority, Told};
+    use crate::wechat::tests::authority::{Call, FakeAuthority};
     use crate::wechat::tests::server::ScriptedServer;
     use crate::{AccountTokens, MemoryStore, Tickets};
 
@@ -95,8 +95,8 @@ mod tests {
     }
 
     fn renewals(authority: &FakeAuthority) -> usize {
-        let renewed = |told: &&Told| **told == Told::Renewed("wxacc".to_owned());
-        authority.told().iter().filter(renewed).count()
+        let renewed = |call: &&Call| **call == Call::Renewed("wxacc".to_owned());
+        authority.calls().iter().filter(renewed).count()
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! A platform for tests, which hands out component tokens in order and records what it is told.
+//! A platform for tests, which returns component tokens in order and records its calls.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,9 +8,9 @@ use crate::error::Error;
 use crate::store::BoxFuture;
 use crate::wechat::PlatformAuthority;
 
-/// What the platform was asked and told, in order.
+/// A call of the platform.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Told {
+pub(crate) enum Call {
     Token,
     Reported(String),
     NotAuthorized(String),
@@ -22,7 +22,7 @@ type Renewal = dyn Fn(usize) -> Result<AccountTokenResponse, Error> + Send + Syn
 /// A platform whose component tokens are `comp-t0ken-1`, `comp-t0ken-2`, and so on.
 pub(crate) struct FakeAuthority {
     component: AppId,
-    told: Mutex<Vec<Told>>,
+    calls: Mutex<Vec<Call>>,
     current: Mutex<usize>,
     /// `true` if a report does not replace the token.
     keeps_token: bool,
@@ -36,7 +36,7 @@ impl Default for FakeAuthority {
     fn default() -> Self {
         Self {
             component: AppId::new("wxcomp").unwrap(),
-            told: Mutex::default(),
+            calls: Mutex::default(),
             current: Mutex::new(1),
             keeps_token: false,
             unavailable: Mutex::default(),
@@ -51,8 +51,8 @@ impl Default for FakeAuthority {
 }
 
 impl FakeAuthority {
-    pub(crate) fn told(&self) -> Vec<Told> {
-        self.told.lock().unwrap().clone()
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        self.calls.lock().unwrap().clone()
     }
 
     pub(crate) fn keeping_its_token(mut self) -> Self {
@@ -73,8 +73,8 @@ impl FakeAuthority {
         (Arc::clone(&own), own)
     }
 
-    fn tell(&self, told: Told) {
-        self.told.lock().unwrap().push(told);
+    fn record(&self, call: Call) {
+        self.calls.lock().unwrap().push(call);
     }
 
     fn token(&self) -> Result<AccessToken, Error> {
@@ -99,7 +99,7 @@ impl PlatformAuthority for FakeAuthority {
 
     fn component_token<'a>(&'a self) -> BoxFuture<'a, Result<AccessToken, Error>> {
         Box::pin(async move {
-            self.tell(Told::Token);
+            self.record(Call::Token);
             self.token()
         })
     }
@@ -109,7 +109,7 @@ impl PlatformAuthority for FakeAuthority {
         invalid: &'a AccessToken,
     ) -> BoxFuture<'a, Result<AccessToken, Error>> {
         Box::pin(async move {
-            self.tell(Told::Reported(invalid.expose().to_owned()));
+            self.record(Call::Reported(invalid.expose().to_owned()));
             if !self.keeps_token {
                 *self.current.lock().unwrap() += 1;
             }
@@ -118,7 +118,7 @@ impl PlatformAuthority for FakeAuthority {
     }
 
     fn note_not_authorized(&self, account: &AppId) {
-        self.tell(Told::NotAuthorized(account.as_str().to_owned()));
+        self.record(Call::NotAuthorized(account.as_str().to_owned()));
     }
 
     fn renew_authorizer_token<'a>(
@@ -126,9 +126,9 @@ impl PlatformAuthority for FakeAuthority {
         account: &'a AppId,
     ) -> BoxFuture<'a, Result<AccountTokenResponse, Error>> {
         Box::pin(async move {
-            self.tell(Told::Renewed(account.as_str().to_owned()));
-            let renewed = |told: &&Told| matches!(told, Told::Renewed(_));
-            let at = self.told().iter().filter(renewed).count();
+            self.record(Call::Renewed(account.as_str().to_owned()));
+            let renewed = |call: &&Call| matches!(call, Call::Renewed(_));
+            let at = self.calls().iter().filter(renewed).count();
             self.token()
                 .map_err(|error| error.as_missing_prerequisite())?;
             (self.renewal)(at)

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::authority::{FakeAuthority, Told};
+use super::authority::{Call, FakeAuthority};
 use super::fixtures::{CODE, REFRESH, all_error_text, refresh_token, token};
 use super::server::ScriptedServer;
 use crate::credential::AppId;
@@ -56,7 +56,7 @@ async fn the_calls_for_users_have_the_documented_form() {
             ),
         ]
     );
-    assert_eq!(authority.told(), [Told::Token, Told::Token]);
+    assert_eq!(authority.calls(), [Call::Token, Call::Token]);
 }
 
 #[tokio::test]
@@ -67,8 +67,8 @@ async fn a_stale_component_token_is_reported_and_the_call_repeated_once() {
             let (authority, shared) = FakeAuthority::default().shared();
             let client = server.client().on_behalf_of(&account(), shared);
             call(&client, exchanges).await.unwrap();
-            let reported = Told::Reported("comp-t0ken-1".to_owned());
-            assert_eq!(authority.told(), [Told::Token, reported], "{errcode}");
+            let reported = Call::Reported("comp-t0ken-1".to_owned());
+            assert_eq!(authority.calls(), [Call::Token, reported], "{errcode}");
             let requests = server.requests();
             assert_eq!(requests.len(), 2);
             assert!(requests[1].contains("component_access_token=comp-t0ken-2"));
@@ -89,7 +89,7 @@ async fn there_is_never_a_third_call() {
             (ErrorKind::TokenRefused, Some(42001))
         );
         assert_eq!(server.requests().len(), 2);
-        assert_eq!(authority.told().len(), 2);
+        assert_eq!(authority.calls().len(), 2);
     }
 }
 
@@ -142,10 +142,10 @@ async fn a_lost_authorization_is_noted_by_every_call() {
         let remedy = "the owner of wxacc has to authorize the platform wxcomp again";
         assert!(error.to_string().ends_with(remedy), "{error}");
     }
-    let noted = authority.told();
+    let noted = authority.calls();
     let noted = noted
         .iter()
-        .filter(|told| **told == Told::NotAuthorized("wxacc".to_owned()));
+        .filter(|call| **call == Call::NotAuthorized("wxacc".to_owned()));
     assert_eq!(noted.count(), errors.len());
     assert_eq!(server.requests().len(), errors.len());
 }
@@ -180,7 +180,7 @@ async fn codes_and_refresh_tokens_are_checked_before_the_component_token() {
     );
     let error = client.refresh_user_token(&"".into()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::LoginRequired);
-    assert_eq!(authority.told(), []);
+    assert_eq!(authority.calls(), []);
 }
 
 #[tokio::test]
