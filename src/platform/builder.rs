@@ -39,6 +39,14 @@ pub struct PlatformBuilder {
     clock: Clock,
 }
 
+impl Platform {
+    /// Returns a builder of a platform. `component` is the client of the platform's own AppID
+    /// (`component_appid`) and AppSecret. Clients of the accounts share its hosts and connections.
+    pub fn builder(component: WechatClient, store: impl Store) -> PlatformBuilder {
+        PlatformBuilder::new(component, Arc::new(store))
+    }
+}
+
 impl PlatformBuilder {
     pub(super) fn new(component: WechatClient, store: Arc<dyn Store>) -> Self {
         Self {

@@ -4,12 +4,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::builder::PlatformBuilder;
 use super::state::PlatformState;
 use crate::accounts::{AccountToken, AccountTokens, AccountTokensBuilder};
 use crate::credential::AppId;
 use crate::error::{Error, InvalidToken};
-use crate::store::{AuthorizationState, CredentialKind, Store};
+use crate::store::{AuthorizationState, CredentialKind};
 use crate::wechat::WechatClient;
 
 /// A third-party platform (第三方平台), and the accounts (公众号) that their owners have authorized to it.
@@ -26,12 +25,6 @@ use crate::wechat::WechatClient;
 pub struct Platform(pub(crate) Arc<PlatformState>);
 
 impl Platform {
-    /// Returns a builder of a platform. `component` is the client of the platform's own AppID
-    /// (`component_appid`) and AppSecret. Clients of the accounts share its hosts and connections.
-    pub fn builder(component: WechatClient, store: impl Store) -> PlatformBuilder {
-        PlatformBuilder::new(component, Arc::new(store))
-    }
-
     /// Returns the platform's own AppID (`component_appid`).
     pub fn app_id(&self) -> &AppId {
         self.0.component.app_id()

@@ -4,13 +4,14 @@
 //! lost. A complete list also tells which AppIDs no account of the platform has.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 
 use super::authorizations::Grant;
+use super::running_list::{AccountsListed, ListOutcome};
 use super::state::PlatformState;
 use crate::accounts::AccountToken;
 use crate::clock::Timestamp;
@@ -30,20 +31,6 @@ const MAX_CHECKS: usize = 50;
 
 /// Maximum number of accounts of a list that are written to the store at the same time.
 const MAX_MERGES: usize = 32;
-
-/// What a list has said.
-#[derive(Debug)]
-pub(super) struct AccountsListed {
-    /// The listed accounts, with `true` for those whose refresh token the list contains.
-    pub(super) accounts: HashMap<AppId, bool>,
-}
-
-/// The outcome of a list: `None` if another process has read one within the last minute.
-type ListOutcome = Result<Option<Arc<AccountsListed>>, Error>;
-
-/// The list that this process reads at the moment.
-#[derive(Default)]
-pub(super) struct RunningList(Mutex<Option<watch::Receiver<Option<ListOutcome>>>>);
 
 impl PlatformState {
     /// Reads the list of all accounts, unless a process has read it within the last minute. All callers

@@ -1,7 +1,5 @@
 //! The third-party platform (第三方平台): accounts (公众号) that their owners have authorized to it.
 
-#![allow(dead_code, unused_imports)] // the push service and the pages use it soon
-
 mod authorizations;
 mod authorize;
 mod authorizer;
@@ -16,6 +14,7 @@ mod handle;
 mod lists;
 pub(crate) mod push;
 mod pushes;
+mod running_list;
 mod state;
 mod ticket;
 mod upkeep;
@@ -24,6 +23,7 @@ pub(crate) use self::authorizations::AccountStatus;
 pub use self::authorize::{AuthorizePages, AuthorizedAccount, Customer};
 pub use self::builder::PlatformBuilder;
 pub(crate) use self::changes::ChangeQueue;
+#[cfg(any(test, fuzzing))]
 pub(crate) use self::event::PlatformEvent;
 pub(crate) use self::exchange::pre_auth_code_hash;
 pub use self::handle::Platform;

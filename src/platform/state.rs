@@ -13,13 +13,13 @@ use super::authorizations::{AccountStatus, Authorizations};
 use super::changes::{ChangeQueue, Changes};
 use super::component_source::ComponentSource;
 use super::followed::followed_status;
-use super::lists::RunningList;
+use super::running_list::RunningList;
 use super::ticket::VerifyTickets;
 use crate::accounts::{AccountToken, OwnCredential, ReadOnlySource};
 use crate::background_task::BackgroundTask;
 use crate::clock::Clock;
 use crate::credential::{AppId, RefreshToken};
-use crate::error::{Error, InvalidToken};
+use crate::error::{Error, ErrorKind, InvalidToken};
 use crate::log_limiter::LogLimiter;
 use crate::provider::{
     CredentialProvider, CredentialSource, ProviderConfig, RenewalTiming, StoreAccess,
@@ -137,6 +137,26 @@ impl PlatformState {
             upkeep: BackgroundTask::default(),
             log_limiter: LogLimiter::default(),
         })
+    }
+
+    /// Returns the platform of the other system, if this process only reads one.
+    pub(super) fn followed(&self) -> Option<&Arc<dyn ExternalPlatformReader>> {
+        self.settings.followed.as_ref()
+    }
+
+    /// Fails if another system keeps the platform. `what` names what this process cannot do then.
+    pub(super) fn check_kept_here(&self, what: &str) -> Result<(), Error> {
+        match self.followed() {
+            None => Ok(()),
+            Some(_) => Err(Error::new(
+                ErrorKind::Configuration,
+                format!(
+                    "this process only follows the platform {}, which another system keeps, and so \
+                     it does not {what}: leave that to the other system",
+                    self.component.app_id()
+                ),
+            )),
+        }
     }
 
     /// Returns a usable component token.

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use crate::error::Error;
 use crate::wechat::WechatClient;
 
-use super::{apps::AppIndex, state::SharedState, user_pair::UserPair};
+use super::{app_index::AppIndex, state::SharedState, user_pair::UserPair};
 
 /// An account (公众号) or a website app (网站应用) of a [`Simulator`](super::Simulator).
 ///

@@ -8,7 +8,8 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    account_tokens::AccountTokenIssuer, call_counts::CallCounts, user_tokens::UserTokenIssuer,
+    account_tokens::AccountTokenIssuer, app_index::AppIndex, call_counts::CallCounts,
+    user_tokens::UserTokenIssuer,
 };
 
 /// The kind of an app, which decides the authorize page and the scopes that WeChat allows.
@@ -55,15 +56,6 @@ impl App {
     }
 }
 
-/// The position of an app in its [`AppDirectory`]. The directory never removes an app.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct AppIndex(usize);
-
-impl AppIndex {
-    /// The first account, whose AppID is [`Simulator::app_id`](super::Simulator::app_id).
-    pub(super) const FIRST: Self = Self(0);
-}
-
 /// All apps, in the order of their addition. The first one is an account.
 #[derive(Debug)]
 pub(super) struct AppDirectory {
@@ -95,7 +87,7 @@ impl AppDirectory {
             app.kind = kind;
             return known;
         }
-        let index = AppIndex(self.all.len());
+        let index = AppIndex::at(self.all.len());
         self.positions.insert(app_id.clone(), index);
         self.all.push(App::new(app_id, secret, kind));
         index
@@ -114,20 +106,22 @@ impl AppDirectory {
         self.all
             .iter_mut()
             .enumerate()
-            .map(|(position, app)| (AppIndex(position), app))
+            .map(|(position, app)| (AppIndex::at(position), app))
     }
 }
 
 impl Index<AppIndex> for AppDirectory {
     type Output = App;
 
-    fn index(&self, AppIndex(position): AppIndex) -> &App {
+    fn index(&self, index: AppIndex) -> &App {
+        let position = index.position();
         &self.all[position]
     }
 }
 
 impl IndexMut<AppIndex> for AppDirectory {
-    fn index_mut(&mut self, AppIndex(position): AppIndex) -> &mut App {
+    fn index_mut(&mut self, index: AppIndex) -> &mut App {
+        let position = index.position();
         &mut self.all[position]
     }
 }

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     app::SimulatedApp,
-    apps::AppIndex,
+    app_index::AppIndex,
     handle::Simulator,
     http,
     settings::SimulatorSettings,

@@ -102,6 +102,7 @@
 
 mod account_tokens;
 mod app;
+mod app_index;
 mod apps;
 mod builder;
 mod call_counts;

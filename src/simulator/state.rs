@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use super::platform::Platforms;
 use super::{
     account_tokens::AccountTokenResult,
-    apps::{AppDirectory, AppIndex, AppKind},
+    app_index::AppIndex,
+    apps::{AppDirectory, AppKind},
     call_counts::CallCounts,
     clock::SimulatedClock,
     error_reply::WechatErrorReply,

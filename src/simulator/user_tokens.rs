@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use super::{
-    apps::AppIndex,
+    app_index::AppIndex,
     error_reply::WechatErrorReply,
     issue_log::{IssueLog, IssuedKind},
     random,

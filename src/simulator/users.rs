@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use serde::Serialize;
 
 use super::{
-    apps::{App, AppIndex, AppKind},
+    app_index::AppIndex,
+    apps::{App, AppKind},
     random,
 };
 

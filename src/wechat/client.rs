@@ -8,11 +8,11 @@ use serde_json::json;
 use super::credentials::Credentials;
 use super::errcode::Endpoint;
 use super::redaction::Redactor;
-use super::reply::ReplyFields;
+use super::reply::{InvalidReply, ReplyFields};
 use super::token_response::{AccountTokenResponse, JsapiTicketResponse, UserTokenResponse};
 use super::transport::{ApiRequest, Transport};
 use super::user_info::{Language, UserInfo};
-use crate::credential::{AccessToken, AppId, RefreshToken};
+use crate::credential::{AccessToken, AppId, AppSecret, RefreshToken};
 use crate::error::{Error, ErrorKind, RecommendedAction};
 
 /// Maximum length of a login code: 2,048 bytes. WeCom documents 512 bytes, and the documentation of
@@ -268,6 +268,43 @@ impl WechatClient {
         let mut call = token_request(Endpoint::AccountCall, "cgi-bin/ticket/getticket", token);
         call.query.push(("type", "jsapi"));
         self.send(&call, JsapiTicketResponse::from_reply).await
+    }
+}
+
+impl WechatClient {
+    /// Returns the AppSecret, which the call of `path` sends.
+    ///
+    /// # Errors
+    /// The client works on behalf of the account, and has no AppSecret.
+    #[cfg_attr(
+        not(feature = "platform"),
+        allow(unused_variables, clippy::unnecessary_wraps)
+    )]
+    pub(super) fn secret(&self, path: &str) -> Result<&AppSecret, Error> {
+        match &self.inner.credentials {
+            Credentials::Secret(secret) => Ok(secret),
+            #[cfg(feature = "platform")]
+            Credentials::Platform(_) => Err(Error::configuration(format!(
+                "{path}: the client works on behalf of {} and has no AppSecret; take the account's \
+                 token from Platform::account_tokens",
+                self.app_id()
+            ))),
+        }
+    }
+
+    /// Sends a request. If WeChat answers that the account has not authorized the platform in whose
+    /// name this client works, the platform is notified.
+    pub(super) async fn send<T>(
+        &self,
+        call: &ApiRequest<'_>,
+        read: impl Fn(&ReplyFields) -> Result<T, InvalidReply>,
+    ) -> Result<T, Error> {
+        let result = self.inner.transport.send(call, read).await;
+        #[cfg(feature = "platform")]
+        if let Err(error) = &result {
+            self.note_if_not_authorized(error);
+        }
+        result
     }
 }
 

@@ -11,78 +11,20 @@
 //! to the next host, as the call of `cgi-bin/token` is. `api_query_auth` is not sent again, because
 //! WeChat accepts an authorization code once.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use super::client::{MAX_CODE_BYTES, WechatClient, token_request};
-use super::component_reply;
+use super::component_reply::{self, AuthorizerGrant, AuthorizerPage, AuthorizerToken, PreAuthCode};
 use super::errcode::Endpoint;
 use super::redaction::Redactor;
 use super::token_response::AccountTokenResponse;
 use super::transport::ApiRequest;
-use crate::clock::Timestamp;
 use crate::credential::{AccessToken, AppId, RefreshToken};
 use crate::error::{Error, ErrorKind};
 
 /// Maximum number of accounts in one page of `api_get_authorizer_list`: 500. WeChat rejects a
 /// larger number with 40170.
 pub(crate) const MAX_LIST_COUNT: u32 = 500;
-
-/// The code with which the administrator of an account opens the page of the authorization.
-#[derive(Debug, Clone)]
-pub(crate) struct PreAuthCode {
-    /// The code, which is as secret as a refresh token and shares its type.
-    pub(crate) code: RefreshToken,
-    /// The lifetime of the code: at most 30 minutes, and ten minutes if the reply names none.
-    pub(crate) expires_in: Duration,
-}
-
-/// The response of `api_query_auth`: what an account has granted the platform.
-#[derive(Debug, Clone)]
-pub(crate) struct AuthorizerGrant {
-    pub(crate) app_id: AppId,
-    /// The access token. `None` if the account has no API permissions.
-    pub(crate) access_token: Option<AccessToken>,
-    /// The lifetime of the access token in seconds, as in the reply and unchecked.
-    pub(crate) expires_in: Option<i64>,
-    /// The refresh token. `None` if the account has no API permissions.
-    pub(crate) refresh_token: Option<RefreshToken>,
-    /// The ids of the granted permission sets (权限集).
-    pub(crate) permissions: Vec<u32>,
-}
-
-/// The response of `api_authorizer_token`: the next access token of an account.
-#[derive(Debug, Clone)]
-pub(crate) struct AuthorizerToken {
-    pub(crate) access_token: AccessToken,
-    /// The lifetime in seconds, as in the reply and unchecked.
-    pub(crate) expires_in: Option<i64>,
-    /// The refresh token from now on. `None` if the reply has none or an empty one: the refresh
-    /// token of the call then stays valid.
-    pub(crate) refresh_token: Option<RefreshToken>,
-}
-
-/// One page of `api_get_authorizer_list`.
-#[derive(Debug, Clone)]
-pub(crate) struct AuthorizerPage {
-    /// The number of all accounts that have authorized the platform.
-    pub(crate) total: u64,
-    /// The number of entries in this page, by which the offset of the next page grows. The number
-    /// includes entries without a valid AppID, which are not in `accounts`.
-    pub(crate) entries: u32,
-    pub(crate) accounts: Vec<ListedAuthorizer>,
-}
-
-/// An account in the list of those that have authorized the platform.
-#[derive(Debug, Clone)]
-pub(crate) struct ListedAuthorizer {
-    pub(crate) app_id: AppId,
-    /// The refresh token. `None` if the platform never exchanged the account's authorization code.
-    pub(crate) refresh_token: Option<RefreshToken>,
-    /// The time of the last authorization.
-    pub(crate) auth_time: Option<Timestamp>,
-}
 
 impl WechatClient {
     /// Asks WeChat to push the `component_verify_ticket` again (`api_start_push_ticket`). The

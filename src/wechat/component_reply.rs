@@ -1,17 +1,69 @@
-//! Parsers of the replies to a platform's calls. They accept numbers as strings, and tokens that are
+//! The replies to a platform's calls, and their parsers. They accept numbers as strings, and tokens that are
 //! missing or empty where WeChat omits them.
 
 use std::time::Duration;
 
 use serde_json::Value;
 
-use super::component::{
-    AuthorizerGrant, AuthorizerPage, AuthorizerToken, ListedAuthorizer, PreAuthCode,
-};
 use super::reply::{self, InvalidReply, ReplyFields};
 use super::token_response::{AccountTokenResponse, parse_expires_in};
 use crate::clock::Timestamp;
-use crate::credential::{AppId, RefreshToken};
+use crate::credential::{AccessToken, AppId, RefreshToken};
+
+/// The code with which the administrator of an account opens the page of the authorization.
+#[derive(Debug, Clone)]
+pub(crate) struct PreAuthCode {
+    /// The code, which is as secret as a refresh token and shares its type.
+    pub(crate) code: RefreshToken,
+    /// The lifetime of the code: at most 30 minutes, and ten minutes if the reply names none.
+    pub(crate) expires_in: Duration,
+}
+
+/// The response of `api_query_auth`: what an account has granted the platform.
+#[derive(Debug, Clone)]
+pub(crate) struct AuthorizerGrant {
+    pub(crate) app_id: AppId,
+    /// The access token. `None` if the account has no API permissions.
+    pub(crate) access_token: Option<AccessToken>,
+    /// The lifetime of the access token in seconds, as in the reply and unchecked.
+    pub(crate) expires_in: Option<i64>,
+    /// The refresh token. `None` if the account has no API permissions.
+    pub(crate) refresh_token: Option<RefreshToken>,
+    /// The ids of the granted permission sets (权限集).
+    pub(crate) permissions: Vec<u32>,
+}
+
+/// The response of `api_authorizer_token`: the next access token of an account.
+#[derive(Debug, Clone)]
+pub(crate) struct AuthorizerToken {
+    pub(crate) access_token: AccessToken,
+    /// The lifetime in seconds, as in the reply and unchecked.
+    pub(crate) expires_in: Option<i64>,
+    /// The refresh token from now on. `None` if the reply has none or an empty one: the refresh
+    /// token of the call then stays valid.
+    pub(crate) refresh_token: Option<RefreshToken>,
+}
+
+/// One page of `api_get_authorizer_list`.
+#[derive(Debug, Clone)]
+pub(crate) struct AuthorizerPage {
+    /// The number of all accounts that have authorized the platform.
+    pub(crate) total: u64,
+    /// The number of entries in this page, by which the offset of the next page grows. The number
+    /// includes entries without a valid AppID, which are not in `accounts`.
+    pub(crate) entries: u32,
+    pub(crate) accounts: Vec<ListedAuthorizer>,
+}
+
+/// An account in the list of those that have authorized the platform.
+#[derive(Debug, Clone)]
+pub(crate) struct ListedAuthorizer {
+    pub(crate) app_id: AppId,
+    /// The refresh token. `None` if the platform never exchanged the account's authorization code.
+    pub(crate) refresh_token: Option<RefreshToken>,
+    /// The time of the last authorization.
+    pub(crate) auth_time: Option<Timestamp>,
+}
 
 /// Maximum lifetime of a `pre_auth_code`: 30 minutes, as WeChat's documentation says in its text.
 const MAX_PRE_AUTH_CODE_LIFETIME: Duration = Duration::from_secs(1_800);

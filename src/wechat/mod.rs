@@ -20,6 +20,8 @@ mod generic;
 mod http;
 #[cfg(feature = "platform")]
 mod on_behalf;
+#[cfg(feature = "platform")]
+mod platform_authority;
 mod proxy;
 pub(crate) mod redaction;
 pub(crate) mod reply;
@@ -32,10 +34,12 @@ mod user_info;
 pub use builder::WechatClientBuilder;
 pub use client::WechatClient;
 #[cfg(feature = "platform")]
-pub(crate) use component::{AuthorizerToken, ListedAuthorizer, MAX_LIST_COUNT, PreAuthCode};
+pub(crate) use component::MAX_LIST_COUNT;
+#[cfg(feature = "platform")]
+pub(crate) use component_reply::{AuthorizerToken, ListedAuthorizer, PreAuthCode};
 pub(crate) use errcode::with_renewal_delay;
 pub(crate) use http::{build_http_client, parse_base_url, root_cause};
 #[cfg(feature = "platform")]
-pub(crate) use on_behalf::PlatformAuthority;
+pub(crate) use platform_authority::PlatformAuthority;
 pub use token_response::{AccountTokenResponse, JsapiTicketResponse, UserTokenResponse};
 pub use user_info::{Language, UserInfo};

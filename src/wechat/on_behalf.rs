@@ -3,59 +3,17 @@
 //! Such a client has no AppSecret. It takes the platform's component token from a
 //! [`PlatformAuthority`] and calls `sns/oauth2/component/*` in place of `sns/oauth2/*`.
 
-use std::fmt;
 use std::sync::Arc;
 
 use super::client::WechatClient;
 use super::credentials::Credentials;
 use super::errcode::{Endpoint, NOT_AUTHORIZED};
+use super::platform_authority::PlatformAuthority;
 use super::redaction::Redactor;
-use super::token_response::{AccountTokenResponse, UserTokenResponse};
+use super::token_response::UserTokenResponse;
 use super::transport::ApiRequest;
 use crate::credential::{AccessToken, AppId};
 use crate::error::{Error, InvalidToken};
-use crate::store::{BoxFuture, CredentialReader};
-
-/// The platform (第三方平台) in whose name a client works on behalf of an account.
-pub(crate) trait PlatformAuthority: fmt::Debug + Send + Sync + 'static {
-    /// Returns the platform's own AppID (`component_appid`).
-    fn component(&self) -> &AppId;
-
-    /// Returns a usable component token.
-    ///
-    /// # Errors
-    /// No component token is available. Callers treat the error as that of a missing prerequisite:
-    /// they made no call to WeChat.
-    fn component_token<'a>(&'a self) -> BoxFuture<'a, Result<AccessToken, Error>>;
-
-    /// Reports that WeChat rejected this component token, and returns the next one.
-    ///
-    /// # Errors
-    /// The errors of [`component_token`](Self::component_token).
-    fn report_component_token<'a>(
-        &'a self,
-        invalid: &'a AccessToken,
-    ) -> BoxFuture<'a, Result<AccessToken, Error>>;
-
-    /// Notes that WeChat answered a call for this account with 61003: the account has not
-    /// authorized the platform, or not any more. Returns at once.
-    fn note_not_authorized(&self, account: &AppId);
-
-    /// Requests a new access token of the account (`api_authorizer_token`).
-    ///
-    /// # Errors
-    /// An error of a missing component token is marked by [`Error::as_missing_prerequisite`].
-    fn renew_authorizer_token<'a>(
-        &'a self,
-        account: &'a AppId,
-    ) -> BoxFuture<'a, Result<AccountTokenResponse, Error>>;
-
-    /// Returns the read-only store of the account's access token, if another system renews it.
-    fn external_account_token(&self, account: &AppId) -> Option<Arc<dyn CredentialReader>> {
-        let _ = account;
-        None
-    }
-}
 
 impl WechatClient {
     /// Returns a client that works on behalf of `account`, with the hosts, timeouts, proxy, clock

@@ -8,9 +8,7 @@ use super::{
     params::Params,
 };
 use crate::simulator::{
-    apps::{AppIndex, AppKind},
-    state::SimulatedWechat,
-    users::SimulatedUser,
+    app_index::AppIndex, apps::AppKind, state::SimulatedWechat, users::SimulatedUser,
 };
 
 /// Maximum length of the parameter `state`: 128 bytes, as WeChat's guide to web authorization says.

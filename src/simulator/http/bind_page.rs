@@ -20,7 +20,8 @@ use super::{
     route::SharedSimulator,
 };
 use crate::simulator::{
-    apps::{AppIndex, AppKind},
+    app_index::AppIndex,
+    apps::AppKind,
     platform::{PlatformPush, deliver},
     state::{SharedState, SimulatedWechat},
 };

@@ -15,10 +15,8 @@ use super::{
     route::{SharedSimulator, get, post},
 };
 use crate::simulator::{
-    account_tokens::AccountTokenResult,
-    apps::{AppIndex, AppKind},
-    error_reply::WechatErrorReply,
-    state::SimulatedWechat,
+    account_tokens::AccountTokenResult, app_index::AppIndex, apps::AppKind,
+    error_reply::WechatErrorReply, state::SimulatedWechat,
 };
 
 pub(super) fn parse_json_body<T: DeserializeOwned>(body: &[u8]) -> Result<T, WechatErrorReply> {

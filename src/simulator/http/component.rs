@@ -24,7 +24,7 @@ use super::{
     route::{SharedSimulator, post},
 };
 use crate::simulator::{
-    apps::AppIndex,
+    app_index::AppIndex,
     error_reply::WechatErrorReply,
     platform::CustomMessage,
     state::{SharedState, SimulatedWechat},

@@ -40,7 +40,7 @@ use self::{
 #[cfg(feature = "platform")]
 use super::platform::send_pushes;
 use super::{
-    apps::AppIndex,
+    app_index::AppIndex,
     error_reply::WechatErrorReply,
     faults::Effect,
     state::{SharedState, SimulatedWechat},

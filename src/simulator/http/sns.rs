@@ -14,7 +14,8 @@ use super::{
     route::{SharedSimulator, get},
 };
 use crate::simulator::{
-    apps::AppIndex, error_reply::WechatErrorReply, state::SimulatedWechat, user_tokens::TokenPair,
+    app_index::AppIndex, error_reply::WechatErrorReply, state::SimulatedWechat,
+    user_tokens::TokenPair,
 };
 
 /// The reply of a code exchange and of a refresh. A successful reply has no errcode.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::simulator::{apps::AppIndex, random, settings::SimulatorSettings};
+use crate::simulator::{app_index::AppIndex, random, settings::SimulatorSettings};
 
 /// The permission sets of an authorization that names none: message management, user management, and
 /// web pages (消息管理, 用户管理, 网页服务).

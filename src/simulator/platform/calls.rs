@@ -8,12 +8,8 @@ use super::{
     state::{AuthorizationCode, PlatformState, PreAuthCode},
 };
 use crate::simulator::{
-    account_tokens::AccountTokenResult,
-    apps::{AppIndex, AppKind},
-    error_reply::WechatErrorReply,
-    issue_log::IssuedKind,
-    random,
-    state::SimulatedWechat,
+    account_tokens::AccountTokenResult, app_index::AppIndex, apps::AppKind,
+    error_reply::WechatErrorReply, issue_log::IssuedKind, random, state::SimulatedWechat,
 };
 
 /// The errcode of calls with the tokens of an account that has withdrawn its authorization.

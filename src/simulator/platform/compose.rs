@@ -8,7 +8,9 @@ use super::{
     prepared_push::{PreparedPush, PushKeys},
     push::{PlatformPush, PushKind},
 };
-use crate::simulator::{apps::AppIndex, issue_log::IssuedKind, random, state::SimulatedWechat};
+use crate::simulator::{
+    app_index::AppIndex, issue_log::IssuedKind, random, state::SimulatedWechat,
+};
 
 impl SimulatedWechat {
     /// Queues a push, unless the platform has no URL for it.

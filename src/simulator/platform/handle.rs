@@ -9,7 +9,9 @@ use super::{
     push::PlatformPush,
     state::PlatformState,
 };
-use crate::simulator::{app::SimulatedApp, apps::AppIndex, handle::Simulator, state::SharedState};
+use crate::simulator::{
+    app::SimulatedApp, app_index::AppIndex, handle::Simulator, state::SharedState,
+};
 use crate::{error::Error, wechat::WechatClient};
 
 /// A third-party platform (第三方平台) of a [`Simulator`], which accounts authorize.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::simulator::apps::AppIndex;
+use crate::simulator::app_index::AppIndex;
 
 /// The two secrets of pushes: 消息校验Token and 消息加解密Key.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use super::{
     prepared_push::{PreparedPush, PushKeys, PushReply},
     push_queue::PushQueue,
 };
-use crate::simulator::{apps::AppIndex, random};
+use crate::simulator::{app_index::AppIndex, random};
 
 /// The Token and the EncodingAESKey of a platform whose test sets neither.
 const DEFAULT_TOKEN: &str = "simulated-token";

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::expiring_map::{ExpiringMap, MIN_SWEEP_LEN};
 #[cfg(feature = "platform")]
-use super::platform::PlatformContents;
+use super::platform_contents::PlatformContents;
 use crate::clock::Timestamp;
 use crate::credential::{AppId, Record};
 use crate::shrink::shrink_map;

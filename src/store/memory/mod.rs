@@ -4,6 +4,8 @@ mod contents;
 mod expiring_map;
 #[cfg(feature = "platform")]
 mod platform;
+#[cfg(feature = "platform")]
+mod platform_contents;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

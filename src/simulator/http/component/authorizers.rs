@@ -10,7 +10,8 @@ use serde::Serialize;
 
 use super::{text, with_token};
 use crate::simulator::{
-    apps::{AppIndex, AppKind},
+    app_index::AppIndex,
+    apps::AppKind,
     error_reply::WechatErrorReply,
     http::{listener::Peer, route::SharedSimulator},
     platform::AuthorizerGrant,

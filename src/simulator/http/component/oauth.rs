@@ -7,7 +7,7 @@ use axum::{
 };
 
 use crate::simulator::{
-    apps::AppIndex,
+    app_index::AppIndex,
     error_reply::WechatErrorReply,
     http::{
         params::Params,

@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::reply::{ControlError, parse_json_body};
 use crate::simulator::{
-    apps::{App, AppIndex, AppKind},
+    app_index::AppIndex,
+    apps::{App, AppKind},
     http::{params::Params, route::SharedSimulator},
     state::SimulatedWechat,
 };

@@ -25,11 +25,8 @@ use self::{
 };
 use super::{route::SharedSimulator, sns::UserTokenReply};
 use crate::simulator::{
-    apps::{AppIndex, AppKind},
-    clock::MAX_OFFSET,
-    settings::SettingsPatch,
-    state::SharedState,
-    users::SimulatedUser,
+    app_index::AppIndex, apps::AppKind, clock::MAX_OFFSET, settings::SettingsPatch,
+    state::SharedState, users::SimulatedUser,
 };
 
 pub(super) fn routes() -> Router<std::sync::Arc<SharedState>> {

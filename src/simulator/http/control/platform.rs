@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::reply::{ControlError, parse_json_body};
 use crate::simulator::{
-    apps::AppIndex,
+    app_index::AppIndex,
     http::route::SharedSimulator,
     platform::{
         CustomMessage, PlatformPush, PlatformState, PushKeys, PushKind, PushReply, check_aes_key,
