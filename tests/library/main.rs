@@ -8,6 +8,7 @@ mod support;
 mod account;
 mod layer;
 mod login;
+mod platform;
 // The module `tower_wechat::testing` exists only with debug assertions.
 #[cfg(debug_assertions)]
 mod own_tests;

@@ -1,0 +1,4 @@
+//! Tests of a third-party platform.
+
+mod authorize_pages;
+mod harness;
