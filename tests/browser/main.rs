@@ -16,6 +16,7 @@ mod looks;
 mod nginx;
 #[path = "../../examples/recipes/other_origin.rs"]
 mod other_origin;
+mod platform;
 mod proxies;
 mod screen;
 #[path = "../../examples/sessions.rs"]

@@ -303,3 +303,45 @@ fn no_example_is_left_out() {
         assert!(known, "nothing runs examples/{name}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn platform_serves_an_account_that_its_owner_authorizes() {
+    let program = example("platform").await;
+    let owner = Browser::new();
+    let page = format!("{}/authorize", program.url);
+    let mut links = String::new();
+    // The simulator pushes a ticket soon after the start.
+    eventually(
+        "the platform has started",
+        Duration::from_secs(10),
+        async || {
+            let reply = owner.visit(&page).await;
+            links = reply.text;
+            reply.status == 200
+        },
+    )
+    .await;
+    let account = "wx0123456789abcdef";
+    let unknown = program.ask(Asked::get(&format!("/{account}/"))).await;
+    assert_ne!(unknown.status, 200);
+    let link = links.split("<a href=\"").nth(1).expect("a link");
+    let link = link.split('"').next().unwrap().replace("&amp;", "&");
+    let referer = [("accept", "text/html"), ("referer", &*page)];
+    let agreed = owner.send(reqwest::Method::GET, &link, &referer).await;
+    let back = agreed.unwrap().location().expect("a return");
+    owner.visit(back.as_str()).await.is_page(200, account);
+    eventually(
+        "the account is served",
+        Duration::from_secs(5),
+        async || {
+            let reply = program.ask(Asked::get(&format!("/{account}/"))).await;
+            reply.status == 401
+        },
+    )
+    .await;
+    let (_, text) = signed_in(&program, &format!("/{account}/")).await;
+    assert!(
+        text.starts_with("hello o") && text.ends_with(account),
+        "{text}"
+    );
+}

@@ -11,6 +11,7 @@ mod invalidation;
 mod jssdk;
 mod misrouted_callbacks;
 mod one_renewal;
+mod platform;
 mod redis_down;
 mod sealing;
 mod sessions;
