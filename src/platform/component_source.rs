@@ -59,6 +59,18 @@ impl ComponentSource {
     }
 
     async fn fetch(&self) -> Result<AccountTokenResponse, RenewalFailure> {
+        let waiting = match self.try_fetch().await {
+            Err(RenewalFailure::Dependency(error)) => error,
+            outcome => return outcome,
+        };
+        // WeChat may push a ticket before it answers the request for one.
+        match self.tickets.current().await {
+            Ok(Some(_)) => self.try_fetch().await,
+            Ok(None) | Err(_) => Err(RenewalFailure::Dependency(waiting)),
+        }
+    }
+
+    async fn try_fetch(&self) -> Result<AccountTokenResponse, RenewalFailure> {
         let mut refused = match self.fetch_for_ticket(None).await? {
             Ok(response) => return Ok(response),
             Err(refused) => refused,

@@ -13,6 +13,9 @@ use crate::wechat::WechatClient;
 /// Time for which WeChat is not asked again to push a ticket: ten minutes, the interval of its pushes.
 const PUSH_REQUEST_INTERVAL: Duration = Duration::from_secs(10 * 60);
 
+/// Lifetime of a ticket at WeChat: twelve hours.
+const TICKET_LIFETIME: Duration = Duration::from_secs(12 * 60 * 60);
+
 /// `Retry-After` of requests that wait for a ticket: ten seconds. Such a retry costs no call of WeChat.
 const RETRY_DELAY: Duration = Duration::from_secs(10);
 
@@ -53,7 +56,7 @@ impl VerifyTickets {
     }
 
     /// Returns the ticket of the store. If the store has lost its ticket, writes the ticket of this
-    /// process again.
+    /// process again, unless a process has removed that ticket because WeChat refuses it.
     pub(super) async fn current(&self) -> Result<Option<DurableSecret>, Error> {
         let stored = self.store.load_secret(&self.key).await?;
         if let Some(ticket) = stored.value {
@@ -63,6 +66,14 @@ impl VerifyTickets {
         let Some(remembered) = self.lock().ticket.clone() else {
             return Ok(None);
         };
+        if !self
+            .store
+            .try_consume(&self.restoration(&remembered))
+            .await?
+        {
+            self.forget(&remembered);
+            return Ok(self.store.load_secret(&self.key).await?.value);
+        }
         let write = self
             .store
             .replace_secret(&self.key, &stored.expected, Some(&remembered));
@@ -103,18 +114,33 @@ impl VerifyTickets {
 
     /// Removes a ticket that WeChat has refused, unless a newer one has replaced it.
     pub(super) async fn remove(&self, refused: &DurableSecret) -> Result<(), Error> {
-        {
-            let mut memory = self.lock();
-            if memory.ticket.as_ref() == Some(refused) {
-                memory.ticket = None;
-            }
-        }
+        self.forget(refused);
+        // Other processes remember the ticket. None of them may write it again.
+        self.store.try_consume(&self.restoration(refused)).await?;
         let stored = self.store.load_secret(&self.key).await?;
         if stored.value.as_ref() == Some(refused) {
             let write = self.store.replace_secret(&self.key, &stored.expected, None);
             write.await?;
         }
         Ok(())
+    }
+
+    fn forget(&self, ticket: &DurableSecret) {
+        let mut memory = self.lock();
+        if memory.ticket.as_ref() == Some(ticket) {
+            memory.ticket = None;
+        }
+    }
+
+    /// Returns the right to write a ticket again, which one process has once. The store loses this
+    /// count together with the ticket.
+    fn restoration(&self, ticket: &DurableSecret) -> Quota {
+        Quota {
+            app: self.app().clone(),
+            purpose: format!("restore_ticket:{}", ticket.since.as_millis()).into(),
+            limit: 1,
+            window: TICKET_LIFETIME,
+        }
     }
 
     /// Asks WeChat to push a ticket, once for all processes until a ticket arrives or ten minutes have
@@ -137,16 +163,13 @@ impl VerifyTickets {
 
     async fn try_request_push(&self, last: Option<Timestamp>) -> Result<(), Error> {
         // A ticket that arrives and is refused later has another time, and so another quota.
-        let last = last.map_or(0, Timestamp::as_millis);
-        let quota = Quota {
-            app: self.app().clone(),
-            purpose: format!("push_ticket:{last}").into(),
-            limit: 1,
-            window: PUSH_REQUEST_INTERVAL,
-        };
         let may_repeat = std::mem::take(&mut self.lock().may_repeat_request);
-        if !may_repeat && !self.store.try_consume(&quota).await? {
+        if !may_repeat && !self.store.try_consume(&self.push_request(last)).await? {
             return Ok(());
+        }
+        if last.is_some() {
+            // From now on, the store has no ticket. A request without a ticket must not ask again.
+            self.store.try_consume(&self.push_request(None)).await?;
         }
         let asked = self.component.start_push_ticket().await;
         if asked.is_err() {
@@ -159,6 +182,17 @@ impl VerifyTickets {
             );
         }
         asked
+    }
+
+    /// Returns the right to ask WeChat for a push after the ticket of this time, which one process has
+    /// once.
+    fn push_request(&self, last: Option<Timestamp>) -> Quota {
+        Quota {
+            app: self.app().clone(),
+            purpose: format!("push_ticket:{}", last.map_or(0, Timestamp::as_millis)).into(),
+            limit: 1,
+            window: PUSH_REQUEST_INTERVAL,
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, TicketMemory> {
