@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::accounts::{AUTHORIZER_RENEW_MARGIN, account_record, account_slot};
 use crate::clock::Timestamp;
-use crate::credential::{AccessToken, AppId, Lifetime, Record, RefreshToken};
+use crate::credential::{AccessToken, AppId, Lifetime, Record, RefreshToken, Token};
 use crate::error::Error;
 use crate::store::{
     Authorization, AuthorizationList, AuthorizationState, CredentialKind, DurableSecret,
@@ -71,6 +71,12 @@ impl Authorizations {
             None if lookup.listed_at.is_some() => AccountStatus::Unknown,
             None => AccountStatus::NotListedYet,
         })
+    }
+
+    /// Returns the stored entry of an account.
+    pub(super) async fn entry(&self, account: &AppId) -> Result<Option<Authorization>, Error> {
+        let lookup = self.store.authorization(&self.component, account);
+        Ok(lookup.await?.entry)
     }
 
     /// Returns all authorizations, with the time of the last complete list.
@@ -171,9 +177,18 @@ impl Authorizations {
         if stored.is_some_and(|stored| stored.since > since) {
             return Ok(false);
         }
+        let entry = self.entry(account).await?;
+        if entry.is_some_and(|entry| entry.since > since) {
+            return Ok(false);
+        }
+        // The refresh token goes first. A process that receives the news of the state would otherwise
+        // find it, and take the account for authorized.
+        self.remove_secret(account, |stored| stored.since <= since)
+            .await?;
         if !self.note(account, state, since).await? {
             return Ok(false);
         }
+        // An earlier authorization may have stored its refresh token between the two writes.
         self.remove_secret(account, |stored| stored.since <= since)
             .await?;
         self.drop_access_token(account).await?;
@@ -224,6 +239,13 @@ impl Authorizations {
             }
         }
         Err(contended(account))
+    }
+
+    /// Returns the access token of an account.
+    pub(super) async fn access_token(&self, account: &AppId) -> Result<Option<Token>, Error> {
+        let kind = CredentialKind::AccountToken;
+        let slot = account_slot(account, kind, AUTHORIZER_RENEW_MARGIN);
+        Ok(self.store.load(&slot).await?.record.token)
     }
 
     /// Removes the access token of an account. The next request renews it.

@@ -26,6 +26,9 @@ const RECOVERY_RETRY_DELAY: Duration = Duration::from_secs(5);
 /// waits ends after eight.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// Longest wait for the token of an authorization, whose refresh token another process has just stored.
+const GRANT_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Interval at which a process looks whether another one has recovered a refresh token.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -62,6 +65,11 @@ impl PlatformState {
                             expires_in,
                         });
                     }
+                    // The account was authorized again meanwhile. Another token would end the one that
+                    // the authorization stores now.
+                    if let Some(current) = self.wait_for_grant(account).await? {
+                        return Ok(current);
+                    }
                     outcome = Err(recovering(account));
                 }
                 Err(error) if is_refused(&error) => {
@@ -89,6 +97,27 @@ impl PlatformState {
             component.authorizer_token(token, account, refresh).await
         })
         .await
+    }
+
+    /// Waits for a moment until another process has stored the token of a new authorization. Returns
+    /// `None` if it stores none.
+    async fn wait_for_grant(&self, account: &AppId) -> Result<Option<AccountTokenResponse>, Error> {
+        let give_up = Instant::now() + GRANT_TIMEOUT;
+        loop {
+            let now = self.clock.now();
+            let token = self.authorizations.access_token(account).await?;
+            if let Some(token) = token.filter(|token| now < token.lifetime.renew_at()) {
+                let left = now.duration_until(token.lifetime.expires_at());
+                return Ok(Some(AccountTokenResponse {
+                    access_token: token.secret,
+                    expires_in: i64::try_from(left.as_secs()).ok(),
+                }));
+            }
+            if Instant::now() >= give_up {
+                return Ok(None);
+            }
+            tokio::time::sleep(POLL_INTERVAL).await;
+        }
     }
 
     /// Returns `true` if WeChat does not issue a token for this refresh token any more.

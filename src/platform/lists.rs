@@ -180,11 +180,18 @@ impl PlatformState {
                 return Ok(false);
             }
         }
+        let stored_since = stored.value.map(|value| value.since);
+        // WeChat's time counts seconds. The entry of the same authorization may have our time, which is
+        // a little later. The end of an authorization stays newer than what the list says.
+        let entry = self.authorizations.entry(account).await?;
+        let entry_since = entry
+            .filter(|entry| entry.state != AuthorizationState::Unauthorized)
+            .map(|entry| entry.since);
         let grant = Grant {
             account: account.clone(),
             refresh_token: Some(refresh.clone()),
             access_token: None,
-            since: stored.value.map_or(since, |value| value.since.max(since)),
+            since: since.max(stored_since.max(entry_since).unwrap_or(since)),
         };
         let is_stored = self
             .authorizations
