@@ -19,6 +19,7 @@ mod lost_pairs;
 mod news;
 mod odd_replies;
 mod outages;
+mod platform;
 mod races;
 mod reports;
 mod separate_accounts;

@@ -1,0 +1,12 @@
+//! Tests of the promises for the tokens of a third-party platform and of its accounts.
+
+mod authorizations;
+mod cold_start;
+mod ends;
+mod lost_events;
+mod recovery;
+mod reports;
+mod slow_replies;
+mod tickets;
+mod trouble;
+mod world;

@@ -1,0 +1,164 @@
+//! Tests of "reports compared" for the component token and the tokens of accounts.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+use tower_wechat::ErrorKind;
+
+use super::world::{AUTHORIZER_TOKEN, COMPONENT_TOKEN, Process, Refused, TOKENS_EXPIRED, World};
+use crate::harness::Harness;
+
+crate::for_each_store!(
+    a_thousand_reports_of_the_component_token_make_one_renewal,
+    a_thousand_reports_of_an_account_token_make_one_renewal,
+    a_report_of_an_old_account_token_renews_nothing,
+    the_component_token_is_replaced_once_a_minute,
+    a_rejected_component_token_is_replaced_behind_an_account_token,
+);
+
+/// Another service fetches a component token. The former one ends at once.
+async fn fetch_elsewhere(world: &World) {
+    world
+        .harness
+        .simulator
+        .settings(|settings| settings.component_token_overlap = Duration::ZERO);
+    let body = serde_json::json!({
+        "component_appid": world.wechat.app_id(),
+        "component_appsecret": world.wechat.app().app_secret(),
+        "component_verify_ticket": world.wechat.ticket(),
+    });
+    let url = format!("{}{COMPONENT_TOKEN}", world.harness.simulator.url());
+    let reply = reqwest::Client::new().post(url).body(body.to_string());
+    let reply = reply.send().await.unwrap().text().await.unwrap();
+    assert!(reply.contains("component_access_token"), "{reply}");
+}
+
+/// Calls WeChat with the component token 1,000 times from all processes at once.
+async fn calls(world: &World, processes: &[Process]) -> Vec<Result<String, Refused>> {
+    let mut running = JoinSet::new();
+    for at in 0..1_000 {
+        let platform = processes[at % processes.len()].platform.clone();
+        let wechat = world.wechat.clone();
+        running.spawn(async move {
+            platform
+                .with_component_token(async |token| {
+                    let token = token.access_token().expose();
+                    match wechat.is_component_token_valid(token) {
+                        true => Ok(token.to_owned()),
+                        false => Err(Refused(None)),
+                    }
+                })
+                .await
+        });
+    }
+    running.join_all().await
+}
+
+async fn a_thousand_reports_of_the_component_token_make_one_renewal(harness: Harness) {
+    let (world, processes) = World::with_ticket(harness, 3).await;
+    for process in &processes {
+        process.component_token().await.unwrap();
+    }
+    fetch_elsewhere(&world).await;
+    let before = world.calls(COMPONENT_TOKEN);
+    for token in calls(&world, &processes).await {
+        assert_eq!(Some(token.unwrap()), world.wechat.component_token());
+    }
+    assert_eq!(world.calls(COMPONENT_TOKEN) - before, 1);
+}
+
+/// A second service with the same component_appid ends the token again and again.
+async fn the_component_token_is_replaced_once_a_minute(harness: Harness) {
+    let (world, processes) = World::with_ticket(harness, 3).await;
+    for process in &processes {
+        process.component_token().await.unwrap();
+    }
+    let mut ours = 0;
+    for _ in 0..3 {
+        fetch_elsewhere(&world).await;
+        let before = world.calls(COMPONENT_TOKEN);
+        calls(&world, &processes).await;
+        ours += world.calls(COMPONENT_TOKEN) - before;
+        // A caller that needs any token still receives the stored one.
+        for process in &processes {
+            process.component_token().await.unwrap();
+        }
+    }
+    assert_eq!(ours, 1, "forced renewals within a minute");
+
+    // A token that is due is renewed all the same.
+    world.harness.advance(TOKENS_EXPIRED);
+    for token in calls(&world, &processes).await {
+        token.unwrap();
+    }
+}
+
+async fn a_thousand_reports_of_an_account_token_make_one_renewal(harness: Harness) {
+    let (world, processes) = World::with_ticket(harness, 3).await;
+    let account = world.account(0);
+    world
+        .authorize(&processes[0], std::slice::from_ref(&account))
+        .await;
+    let old = processes[0].token(&account).await.unwrap();
+    let mut running = JoinSet::new();
+    for at in 0..1_000 {
+        let tokens = processes[at % 3].tokens(&account).await.unwrap();
+        let old = tower_wechat::AccessToken::from(old.as_str());
+        running.spawn(async move {
+            let token = tokens.report_invalid(&old).await?;
+            Ok::<_, tower_wechat::Error>(token.access_token().expose().to_owned())
+        });
+    }
+    for token in running.join_all().await {
+        assert_eq!(token.unwrap(), world.live_token(&account));
+    }
+    assert_eq!(world.calls(AUTHORIZER_TOKEN), 1);
+    assert_eq!(world.calls(COMPONENT_TOKEN), 1);
+}
+
+async fn a_report_of_an_old_account_token_renews_nothing(harness: Harness) {
+    let (world, processes) = World::with_ticket(harness, 2).await;
+    let account = world.account(0);
+    world
+        .authorize(&processes[0], std::slice::from_ref(&account))
+        .await;
+    let old = processes[1].token(&account).await.unwrap();
+    world
+        .authorize(&processes[0], std::slice::from_ref(&account))
+        .await;
+    for process in &processes {
+        let tokens = process.tokens(&account).await.unwrap();
+        let token = tokens.report_invalid(&old.as_str().into()).await.unwrap();
+        assert_eq!(token.access_token().expose(), world.live_token(&account));
+    }
+    assert_eq!(world.calls(AUTHORIZER_TOKEN), 0);
+}
+
+/// The renewal of an account's token meets a component token that WeChat rejects: it is replaced, and
+/// the renewal succeeds. If WeChat rejects the next one too, there is no third call.
+async fn a_rejected_component_token_is_replaced_behind_an_account_token(harness: Harness) {
+    let (world, processes) = World::with_ticket(harness, 2).await;
+    let accounts: Vec<_> = (0..10).map(|number| world.account(number)).collect();
+    world.authorize(&processes[0], &accounts).await;
+    world.harness.advance(Duration::from_secs(6_700));
+    processes[0].component_token().await.unwrap();
+    world.harness.advance(Duration::from_secs(600));
+    fetch_elsewhere(&world).await;
+    let before = world.calls(COMPONENT_TOKEN);
+    for (account, token) in super::world::request_all(&processes, &accounts, 3).await {
+        assert_eq!(token.unwrap(), world.live_token(&account));
+    }
+    assert_eq!(world.calls(COMPONENT_TOKEN) - before, 1);
+    let calls = world.calls(AUTHORIZER_TOKEN);
+    assert!(calls <= 20, "{calls} calls for ten accounts");
+
+    world.harness.advance(TOKENS_EXPIRED);
+    let reject = tower_wechat::simulator::Fault::on(AUTHORIZER_TOKEN).errcode(40001);
+    world.harness.simulator.inject(reject);
+    let before = world.calls(AUTHORIZER_TOKEN);
+    let outcome = processes[0].token(&accounts[0]).await;
+    let error = outcome.expect_err("an error");
+    assert_ne!(error.kind(), ErrorKind::AccountNotAuthorized, "{error}");
+    let calls = world.calls(AUTHORIZER_TOKEN) - before;
+    assert!(calls <= 2, "{calls} calls: {error}");
+}
