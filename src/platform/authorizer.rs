@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::lists::MIN_LIST_INTERVAL;
 use super::state::PlatformState;
 use crate::accounts::AccountToken;
 use crate::credential::{AccessToken, AppId, RefreshToken};
@@ -213,12 +214,17 @@ impl PlatformState {
     ) -> Result<(), Error> {
         let give_up = Instant::now() + RECOVERY_TIMEOUT;
         while Instant::now() < give_up {
+            // The time is read first: a list that is complete by then has written its refresh tokens.
+            let listed_at = self.authorizations.listed_at().await?;
             let stored = self.authorizations.refresh_token(account).await?.value;
             if stored.is_some_and(|stored| Some(&stored.secret) != refused) {
                 return Ok(());
             }
-            if self.has_ended(account).await? {
-                return Err(not_authorized(account));
+            let now = self.clock.now();
+            let is_listed = listed_at.is_some_and(|at| now < at.saturating_add(MIN_LIST_INTERVAL));
+            if is_listed || self.has_ended(account).await? {
+                // Nothing more is known before the next list.
+                return Err(not_authorized(account).clone_with_retry_after(MIN_LIST_INTERVAL));
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
@@ -324,7 +330,8 @@ fn is_refused(error: &Error) -> bool {
     )
 }
 
-fn not_authorized(account: &AppId) -> Error {
+/// Returns the error of requests for an account that is not authorized any more.
+pub(crate) fn not_authorized(account: &AppId) -> Error {
     let message = format!(
         "the account {account} is not authorized to the platform: its owner has to open the page of \
          the authorization again"

@@ -75,6 +75,7 @@ impl PlatformState {
     /// Ends the back-off of the component token, and has the list of accounts read if it is missing.
     pub(super) fn on_new_ticket(&self) {
         self.token.provider().end_backoff("");
+        self.running_list.end_backoff();
         self.list_wanted.notify_one();
     }
 
@@ -126,7 +127,9 @@ impl PlatformState {
                 || self.clock.now().saturating_add(wait) >= give_up
                 || self.ending.is_cancelled();
             if is_over {
-                tracing::warn!(target: "tower_wechat::platform", app = ?account, %error, "an authorization code could not be exchanged; the list of accounts is read instead");
+                if let Some(more) = self.log_limiter.allow_line("exchange") {
+                    tracing::warn!(target: "tower_wechat::platform", app = ?account, %error, more, "an authorization code could not be exchanged; the list of accounts is read instead");
+                }
                 // The code may be spent by a process that has died. The list has the refresh token.
                 if let Err(error) = self.list().await {
                     tracing::debug!(target: "tower_wechat::platform", %error, "the list of accounts could not be read");

@@ -16,7 +16,7 @@ use crate::bytes::encode_hex;
 use crate::clock::Timestamp;
 use crate::credential::AppId;
 use crate::error::{Error, ErrorKind};
-use crate::store::{CodeLeaseResult, LeaseOwner, LoginCodeKey};
+use crate::store::{CodeLeaseResult, LeaseOwner, LoginCodeKey, Quota};
 
 /// Errcodes of an authorization code that WeChat refuses: invalid, and used or expired.
 pub(super) const CODE_REFUSED: [i64; 2] = [61009, 61010];
@@ -29,6 +29,9 @@ const OUTCOME_TTL: Duration = Duration::from_secs(60 * 60);
 
 /// Maximum time of an exchange with its wait for another process.
 const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Maximum number of codes with which browsers return from one page and which are tried at WeChat.
+const MAX_CODES_OF_PAGE: u32 = 10;
 
 /// Interval at which a process looks whether another one has ended its exchange.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
@@ -122,7 +125,7 @@ impl PlatformState {
                 Ok(account) => (Ended::Granted(&held), Ok(account)),
                 Err(error) => (Ended::Released(&held), Err(error)),
             },
-            Ok(None) => match (self.exchange(code).await, held.split_last()) {
+            Ok(None) => match (self.exchange_if_allowed(code).await, held.split_last()) {
                 (Ok(account), _) => (Ended::Granted(&held), Ok(account)),
                 (Err(error), Some((code, pages))) if is_code_refused(&error) => {
                     (Ended::Refused { code, pages }, Err(error))
@@ -193,6 +196,23 @@ impl PlatformState {
         }
     }
 
+    /// Exchanges a code, unless its page has brought too many. Any visitor can return from a page with
+    /// invented codes, and each of them costs a call.
+    async fn exchange_if_allowed(&self, code: &AuthorizationCode) -> Result<AppId, Error> {
+        if let (Some(page), None) = (&code.pre_auth_hash, code.created) {
+            let quota = Quota {
+                app: self.component.app_id().clone(),
+                purpose: format!("authorization:{page}").into(),
+                limit: MAX_CODES_OF_PAGE,
+                window: OUTCOME_TTL,
+            };
+            if !self.store.try_consume(&quota).await? {
+                return Err(refused(None));
+            }
+        }
+        self.exchange(code).await
+    }
+
     /// Exchanges a code at WeChat, and stores the grant.
     async fn exchange(&self, code: &AuthorizationCode) -> Result<AppId, Error> {
         let component = &self.component;
@@ -220,7 +240,10 @@ impl PlatformState {
             account: account.clone(),
             refresh_token: grant.refresh_token,
             access_token: grant.access_token.map(|token| (token, grant.expires_in)),
-            since: code.created.unwrap_or(now),
+            since: match code.created {
+                Some(created) => created,
+                None => self.authorized_now(&account, now).await?,
+            },
         };
         if self.authorizations.store_grant(&grant, now).await? {
             self.forget_refused(&account);
@@ -229,6 +252,16 @@ impl PlatformState {
             tracing::debug!(target: "tower_wechat::platform", app = %account, "an authorization was ignored; a newer one is stored");
         }
         Ok(account)
+    }
+}
+
+impl PlatformState {
+    /// Returns the time of an authorization whose code WeChat has just exchanged, without an event that
+    /// names its time. It is not before any change that is known, whatever our clock says.
+    async fn authorized_now(&self, account: &AppId, now: Timestamp) -> Result<Timestamp, Error> {
+        // WeChat's times have whole seconds. An end in the same second must count.
+        let second = Timestamp::from_millis(now.as_millis() / 1_000 * 1_000);
+        Ok(second.max(self.authorizations.last_change(account).await?))
     }
 }
 

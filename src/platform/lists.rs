@@ -4,7 +4,7 @@
 //! lost. A complete list also tells which AppIDs no account of the platform has.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -20,8 +20,8 @@ use crate::error::{Error, ErrorKind};
 use crate::store::{Authorization, AuthorizationState, DurableSecret, Quota};
 use crate::wechat::{ListedAuthorizer, MAX_LIST_COUNT};
 
-/// Time between two lists of all processes, which are read because an account needs one: one minute.
-const MIN_LIST_INTERVAL: Duration = Duration::from_secs(60);
+/// Time between two lists of all processes, which are read because an account needs one: ten seconds.
+pub(super) const MIN_LIST_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Maximum number of pages of one list, of 500 accounts each.
 const MAX_PAGES: u32 = 400;
@@ -33,7 +33,7 @@ const MAX_CHECKS: usize = 50;
 const MAX_MERGES: usize = 32;
 
 impl PlatformState {
-    /// Reads the list of all accounts, unless a process has read it within the last minute. All callers
+    /// Reads the list of all accounts, unless a process has read it within the last ten seconds. All callers
     /// of this process share one list. The list is read in a task of its own.
     pub(super) async fn list(self: &Arc<Self>) -> ListOutcome {
         self.check_kept_here("read the list of accounts")?;
@@ -49,27 +49,18 @@ impl PlatformState {
     }
 
     fn join_list(self: &Arc<Self>) -> watch::Receiver<Option<ListOutcome>> {
-        let mut running = self
-            .running_list
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        // A sender that is gone belongs to a list that has ended.
-        if let Some(outcome) = running.as_ref().filter(|it| it.has_changed().is_ok()) {
-            return outcome.clone();
+        let (outcome, sender) = self.running_list.join_or_start();
+        if let Some(sender) = sender {
+            let state = Arc::clone(self);
+            self.tasks.spawn(async move {
+                let outcome = state.read_list_if_allowed().await;
+                sender.send_replace(Some(outcome));
+            });
         }
-        let (sender, receiver) = watch::channel(None);
-        *running = Some(receiver.clone());
-        drop(running);
-        let state = Arc::clone(self);
-        self.tasks.spawn(async move {
-            let outcome = state.read_list().await;
-            sender.send_replace(Some(outcome));
-        });
-        receiver
+        outcome
     }
 
-    async fn read_list(self: &Arc<Self>) -> ListOutcome {
+    async fn read_list_if_allowed(self: &Arc<Self>) -> ListOutcome {
         // Without a component token, no list is read, and none is counted.
         self.component_token().await?;
         let quota = Quota {
@@ -78,9 +69,19 @@ impl PlatformState {
             limit: 1,
             window: MIN_LIST_INTERVAL,
         };
-        if !self.store.try_consume(&quota).await? {
+        // A list that failed has used nothing: this process reads it again after its back-off.
+        if !self.running_list.may_repeat()? && !self.store.try_consume(&quota).await? {
             return Ok(None);
         }
+        let listed = self.read_list().await;
+        match &listed {
+            Ok(_) => self.running_list.note_success(),
+            Err(error) => self.running_list.note_failure(error),
+        }
+        listed.map(Some)
+    }
+
+    async fn read_list(self: &Arc<Self>) -> Result<Arc<AccountsListed>, Error> {
         let known = self.authorizations.all().await?;
         let started = self.clock.now();
         let listed = self.fetch_all().await?;
@@ -111,7 +112,7 @@ impl PlatformState {
             accounts = accounts.len(), recovered,
             "the list of accounts was read"
         );
-        Ok(Some(Arc::new(AccountsListed { accounts })))
+        Ok(Arc::new(AccountsListed { accounts }))
     }
 
     /// Fetches all pages of the list.
@@ -217,7 +218,7 @@ impl PlatformState {
         }
         // The time of the authorization, not ours: an event of a later authorization must win.
         let since = stored.map_or(entry.since, |stored| stored.since.max(entry.since));
-        let state = AuthorizationState::Unauthorized;
+        let state = AuthorizationState::Lost;
         if self.authorizations.end(account, state, since).await? {
             self.changes.publish(account);
             tracing::warn!(target: "tower_wechat::platform", app = %account, "an account is not authorized any more; its event was lost");

@@ -21,6 +21,7 @@ mod upkeep;
 
 pub(crate) use self::authorizations::AccountStatus;
 pub use self::authorize::{AuthorizePages, AuthorizedAccount, Customer};
+pub(crate) use self::authorizer::not_authorized;
 pub use self::builder::PlatformBuilder;
 pub(crate) use self::changes::ChangeQueue;
 #[cfg(any(test, fuzzing))]

@@ -59,7 +59,7 @@ pub(crate) struct PlatformState {
     refused: Mutex<HashMap<AppId, RefreshToken>>,
     pub(super) running_list: RunningList,
     /// Wakes the task that reads the list of accounts.
-    pub(super) list_wanted: Notify,
+    pub(super) list_wanted: Arc<Notify>,
     pub(super) changes: Changes,
     /// Permits for exchanges of codes that wait or run at the same time.
     pub(super) exchanges: Arc<Semaphore>,
@@ -128,7 +128,7 @@ impl PlatformState {
             settings,
             refused: Mutex::default(),
             running_list: RunningList::default(),
-            list_wanted: Notify::new(),
+            list_wanted: Arc::new(Notify::new()),
             changes: Changes::default(),
             exchanges: Arc::new(Semaphore::new(MAX_EXCHANGES)),
             checks: Arc::new(Semaphore::new(MAX_CHECKS)),

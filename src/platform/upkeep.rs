@@ -13,7 +13,9 @@ const LIST_INTERVAL: Duration = Duration::from_secs(60 * 60);
 /// Interval at which the task looks whether the store still has a list: one minute.
 const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 
-/// Wait before the next try after a list that could not be read: ten seconds.
+/// Shortest and longest wait before the next try after a list that could not be read: one second and ten
+/// seconds.
+const MIN_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
 impl PlatformState {
@@ -61,6 +63,8 @@ async fn listen(state: &Weak<PlatformState>, news: Option<Subscription>) {
         match event {
             Event::PlatformChanged(change) => match &*change {
                 PlatformChange::Secret(DurableSecretKey::VerifyTicket { .. }) => {
+                    // This process remembers the ticket, in case the store loses it.
+                    let _ = state.tickets.current().await;
                     state.on_new_ticket();
                 }
                 PlatformChange::Secret(DurableSecretKey::RefreshToken { .. }) => {}
@@ -76,17 +80,17 @@ async fn listen(state: &Weak<PlatformState>, news: Option<Subscription>) {
 
 /// Reads the list of accounts at the start, after an hour, and when the store has lost it.
 async fn keep_list(state: &Weak<PlatformState>) {
+    let Some(wanted) = state.upgrade().map(|state| Arc::clone(&state.list_wanted)) else {
+        return;
+    };
     loop {
         let wait = match state.upgrade() {
             Some(state) => list_if_due(&state).await,
             None => return,
         };
-        let Some(state) = state.upgrade() else {
-            return;
-        };
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            () = state.list_wanted.notified() => {}
+            () = wanted.notified() => {}
         }
     }
 }
@@ -106,7 +110,10 @@ async fn list_if_due(state: &Arc<PlatformState>) -> Duration {
         Ok(_) => CHECK_INTERVAL,
         Err(error) => {
             tracing::debug!(target: "tower_wechat::platform", %error, "the list of accounts could not be read");
-            RETRY_INTERVAL
+            error
+                .retry_after()
+                .unwrap_or_default()
+                .clamp(MIN_RETRY_INTERVAL, RETRY_INTERVAL)
         }
     }
 }

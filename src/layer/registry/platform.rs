@@ -6,8 +6,8 @@ use std::sync::Arc;
 use super::account::Account;
 use super::source::AccountRegistry;
 use crate::credential::AppId;
-use crate::error::{Error, ErrorKind};
-use crate::platform::{AccountStatus, ChangeQueue, Platform};
+use crate::error::Error;
+use crate::platform::{AccountStatus, ChangeQueue, Platform, not_authorized};
 
 /// The registry of the accounts that have authorized a [`Platform`], for
 /// [`AccountsBuilder::registry`](super::AccountsBuilder::registry).
@@ -76,10 +76,7 @@ impl AccountRegistry for PlatformAccounts {
                 Ok(Some(described))
             }
             AccountStatus::Unknown => Ok(None),
-            AccountStatus::Lost => Err(Error::new(
-                ErrorKind::AccountNotAuthorized,
-                format!("the account {app_id} is not authorized to the platform any more"),
-            )),
+            AccountStatus::Lost => Err(not_authorized(&app_id)),
             AccountStatus::NotListedYet => Err(state.not_listed_yet()),
         }
     }

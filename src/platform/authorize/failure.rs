@@ -61,8 +61,8 @@ impl AuthorizeFailure {
             | Self::NotAuthorized
             | Self::UnknownReturn
             | Self::Expired
-            | Self::OtherCustomer => StatusCode::BAD_REQUEST,
-            Self::CodeRejected => StatusCode::BAD_GATEWAY,
+            | Self::OtherCustomer
+            | Self::CodeRejected => StatusCode::BAD_REQUEST,
             Self::PlatformStarting
             | Self::WechatUnavailable
             | Self::StoreUnavailable
@@ -74,9 +74,8 @@ impl AuthorizeFailure {
     /// Returns the code of the failure, as in the JSON of other rejections.
     pub(super) fn code(self) -> &'static str {
         let kind = match self {
-            Self::BadRequest | Self::NotAuthorized => ErrorKind::BadRequest,
+            Self::BadRequest | Self::NotAuthorized | Self::CodeRejected => ErrorKind::BadRequest,
             Self::UnknownReturn | Self::Expired | Self::OtherCustomer => ErrorKind::InvalidState,
-            Self::CodeRejected => ErrorKind::WechatRefused,
             Self::PlatformStarting => ErrorKind::PlatformStarting,
             Self::WechatUnavailable => ErrorKind::WechatUnavailable,
             // A failed hook has this code at a login too.

@@ -80,7 +80,7 @@ use crate::identity::CookieKeys;
 /// |---|---|
 /// | 400 `invalid_state` | the return has no state of these pages, an expired one, or that of another customer; nothing is spent |
 /// | 400 `bad_request` | WeChat returned without a code, or a parameter is invalid |
-/// | 502 `wechat_refused` | WeChat did not accept the code |
+/// | 400 `bad_request` | WeChat did not accept the code |
 /// | 503 with `Retry-After` | WeChat or the store is not available, the hook failed, or (`platform_starting`) WeChat has not pushed a verify ticket yet |
 #[derive(Clone)]
 pub struct AuthorizePages(Arc<Inner>);

@@ -251,11 +251,11 @@ async fn a_code_that_wechat_refuses_is_a_page() {
             "{back}?auth_code=queryauthcode@@@invented&expires_in=3600"
         ))
         .await;
-    reply.is_page(502, "微信未接受");
+    reply.is_page(400, "微信未接受");
     browser
         .fetch(&format!("{back}?auth_code=other"))
         .await
-        .is_error(502, "wechat_refused");
+        .is_error(400, "bad_request");
 }
 
 #[tokio::test]
