@@ -90,7 +90,7 @@
 //! | `push`: `"release_test_text"` or `"release_test_api"`, `account`, `openid`? | pushes a message of WeChat's release test (全网发布检测), the second with a new authorization code |
 //! | `push`: `"xml"`, `content` | pushes any text, encrypted |
 //! | `push`: another InfoType, `fields`? | pushes an event with these fields: `[["name", "value"]]` |
-//! | with each push: `repeat`, `delay_secs`, `age_secs`, `wrong_signature`, `former_keys`, `component` | as the methods of [`PlatformPush`] say |
+//! | with each push: `repeat`, `delay_secs`, `age_secs`, `wrong_signature`, `former_keys`, `component` | as the methods of [`SimulatedPush`] say |
 //!
 //! The reply contains `pushes`: for each delivery `status`, `body`, `error`, and in `message` the
 //! decrypted reply to a user.
@@ -123,7 +123,7 @@ mod users;
 mod window_counter;
 
 #[cfg(feature = "platform")]
-pub use self::platform::{PlatformPush, PushReply, SimulatedPlatform};
+pub use self::platform::{PushReply, SimulatedPlatform, SimulatedPush};
 pub use self::{
     app::SimulatedApp,
     builder::SimulatorBuilder,

@@ -1,7 +1,7 @@
 //! Tests of the pages of a third-party platform in a real browser: the owner of an account follows a link
 //! to WeChat, agrees there, and returns.
 
-use tower_wechat::simulator::PlatformPush;
+use tower_wechat::simulator::SimulatedPush;
 
 use crate::chromium::Chromium;
 use crate::demo::Demo;
@@ -30,7 +30,7 @@ async fn an_owner_clicks_through_to_wechat_and_back() {
     let browser = Chromium::start();
     let page = format!("{}/wechat/platform/authorize?for=42", demo.url);
 
-    let reply = wechat.push(PlatformPush::ticket()).await.unwrap();
+    let reply = wechat.push(SimulatedPush::ticket()).await.unwrap();
     assert!(reply[0].is_success(), "{reply:?}");
 
     for (screen, path) in [

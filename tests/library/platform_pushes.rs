@@ -16,7 +16,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tower::ServiceBuilder;
 use tower_wechat::platform::{Platform, PlatformPush, PushKeys};
-use tower_wechat::simulator::{PlatformPush as Push, SimulatedPlatform, Simulator};
+use tower_wechat::simulator::{SimulatedPlatform, SimulatedPush as Push, Simulator};
 use tower_wechat::{ErrorKind, MemoryStore};
 
 const COMPONENT: &str = "wx00000000000000cc";

@@ -2,7 +2,7 @@
 
 use redis::Commands;
 use serde_json::{Value, json};
-use tower_wechat::simulator::{PlatformPush, SimulatedPlatform, Simulator};
+use tower_wechat::simulator::{SimulatedPlatform, SimulatedPush, Simulator};
 
 use super::redis_server::RedisServer;
 
@@ -23,7 +23,7 @@ impl Java {
         let platform = wechat
             .add_platform(COMPONENT, "component-secret")
             .push_url("http://127.0.0.1:1/push");
-        platform.push(PlatformPush::ticket()).await.unwrap();
+        platform.push(SimulatedPush::ticket()).await.unwrap();
         let redis = RedisServer::start();
         let java = Self {
             wechat,

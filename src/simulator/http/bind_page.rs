@@ -22,7 +22,7 @@ use super::{
 use crate::simulator::{
     app_index::AppIndex,
     apps::AppKind,
-    platform::{PlatformPush, deliver},
+    platform::{SimulatedPush, deliver},
     state::{SharedState, SimulatedWechat},
 };
 
@@ -250,7 +250,7 @@ fn page_action(
 async fn send_event(shared: &SharedState, component: AppIndex, account: String) {
     let prepared = {
         let mut wechat = shared.lock();
-        let push = PlatformPush::authorized(account);
+        let push = SimulatedPush::authorized(account);
         let platform = wechat.platform(component);
         let (lost, delay) = (platform.lose_events, platform.event_delay);
         if lost {

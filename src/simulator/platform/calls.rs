@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use super::{
     authorizer::{AuthorizerGrant, DEFAULT_PERMISSIONS},
-    push::PlatformPush,
+    push::SimulatedPush,
     state::{AuthorizationCode, PlatformState, PreAuthCode},
 };
 use crate::simulator::{
@@ -101,7 +101,7 @@ impl SimulatedWechat {
     pub(in crate::simulator) fn start_ticket_pushes(&mut self, component: AppIndex) -> bool {
         let platform = self.platform(component);
         let was_stopped = !std::mem::replace(&mut platform.pushes_tickets, true);
-        self.schedule_push(component, &PlatformPush::ticket(), Duration::ZERO);
+        self.schedule_push(component, &SimulatedPush::ticket(), Duration::ZERO);
         was_stopped
     }
 

@@ -6,7 +6,7 @@ use super::{
     cipher,
     message::Xml,
     prepared_push::{PreparedPush, PushKeys},
-    push::{PlatformPush, PushKind},
+    push::{PushKind, SimulatedPush},
 };
 use crate::simulator::{
     app_index::AppIndex, issue_log::IssuedKind, random, state::SimulatedWechat,
@@ -17,7 +17,7 @@ impl SimulatedWechat {
     pub(in crate::simulator) fn schedule_push(
         &mut self,
         component: AppIndex,
-        push: &PlatformPush,
+        push: &SimulatedPush,
         delay: Duration,
     ) {
         if let Ok(prepared) = self.prepare_push(component, push) {
@@ -32,7 +32,7 @@ impl SimulatedWechat {
     pub(in crate::simulator) fn prepare_push(
         &mut self,
         component: AppIndex,
-        push: &PlatformPush,
+        push: &SimulatedPush,
     ) -> Result<PreparedPush, String> {
         let now = self.now();
         let created = now.saturating_sub(push.age).as_secs();
@@ -215,7 +215,7 @@ fn seal(
     keys: PushKeys,
     content: Content,
     created: u64,
-    push: &PlatformPush,
+    push: &SimulatedPush,
 ) -> Result<PreparedPush, String> {
     cipher::check_aes_key(&keys.aes_key)?;
     let encrypted = cipher::encrypt(&keys.aes_key, &content.message, &component_id)

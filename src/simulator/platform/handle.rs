@@ -6,7 +6,7 @@ use super::{
     authorizer::Authorizer,
     delivery::deliver,
     prepared_push::{PushKeys, PushReply},
-    push::PlatformPush,
+    push::SimulatedPush,
     state::PlatformState,
 };
 use crate::simulator::{
@@ -22,7 +22,7 @@ use crate::{error::Error, wechat::WechatClient};
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// use tower_wechat::simulator::{PlatformPush, Simulator};
+/// use tower_wechat::simulator::{SimulatedPush, Simulator};
 ///
 /// let sim = Simulator::start().await?;
 /// let shop = sim.add_account("wx00000000000000aa", "secret-of-the-shop");
@@ -37,7 +37,7 @@ use crate::{error::Error, wechat::WechatClient};
 /// assert!(platform.is_authorized(shop.app_id()));
 ///
 /// // The event goes out when the test says so. Here, no application listens.
-/// let replies = platform.push(PlatformPush::authorized(shop.app_id())).await?;
+/// let replies = platform.push(SimulatedPush::authorized(shop.app_id())).await?;
 /// assert_eq!(replies[0].status, None);
 /// # let _ = code;
 /// # sim.stop().await;
@@ -162,7 +162,7 @@ impl SimulatedPlatform {
         self.with(|platform| platform.pushes_tickets = false);
     }
 
-    /// Replaces the Token and the EncodingAESKey of pushes. [`PlatformPush::former_keys`] uses the
+    /// Replaces the Token and the EncodingAESKey of pushes. [`SimulatedPush::former_keys`] uses the
     /// keys from before.
     pub fn rotate_keys(&self, token: impl Into<String>, aes_key: impl Into<String>) {
         let keys = PushKeys {
@@ -179,7 +179,7 @@ impl SimulatedPlatform {
     }
 
     /// Authorizes the platform for this account, as its owner does on the authorize page, and returns
-    /// the authorization code. Sends no event: push [`PlatformPush::authorized`]. Adds the account if
+    /// the authorization code. Sends no event: push [`SimulatedPush::authorized`]. Adds the account if
     /// the simulator has no app with this AppID.
     ///
     /// A new authorization of an authorized account ends its access token and its refresh token.
@@ -208,7 +208,7 @@ impl SimulatedPlatform {
     }
 
     /// Withdraws the authorization of this account. Its tokens end at once. Sends no event: push
-    /// [`PlatformPush::unauthorized`]. Returns `false` if the account was not authorized.
+    /// [`SimulatedPush::unauthorized`]. Returns `false` if the account was not authorized.
     pub fn revoke(&self, account: &str) -> bool {
         let mut wechat = self.shared().lock();
         match wechat.apps.find(account) {
@@ -228,7 +228,7 @@ impl SimulatedPlatform {
     /// # Errors
     /// The platform has no URL for this push or an invalid key, or the account of the push is unknown
     /// or was never authorized.
-    pub async fn push(&self, push: PlatformPush) -> Result<Vec<PushReply>, Error> {
+    pub async fn push(&self, push: SimulatedPush) -> Result<Vec<PushReply>, Error> {
         push_and_wait(self.shared(), self.app.index, &push)
             .await
             .map_err(Error::configuration)
@@ -308,7 +308,7 @@ impl SimulatedPlatform {
 pub(in crate::simulator) async fn push_and_wait(
     shared: &SharedState,
     component: AppIndex,
-    push: &PlatformPush,
+    push: &SimulatedPush,
 ) -> Result<Vec<PushReply>, String> {
     let prepared = shared.lock().prepare_push(component, push)?;
     tokio::select! {

@@ -24,4 +24,4 @@ pub(super) use self::{
     sender::send_pushes,
     state::{CustomMessage, PlatformState, Platforms},
 };
-pub use self::{handle::SimulatedPlatform, prepared_push::PushReply, push::PlatformPush};
+pub use self::{handle::SimulatedPlatform, prepared_push::PushReply, push::SimulatedPush};

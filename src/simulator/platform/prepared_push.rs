@@ -13,7 +13,7 @@ pub(in crate::simulator) struct PushKeys {
     pub(in crate::simulator) aes_key: String,
 }
 
-/// The reply of an application to a [`PlatformPush`](super::PlatformPush).
+/// The reply of an application to a [`SimulatedPush`](super::SimulatedPush).
 #[derive(Clone, Serialize)]
 #[non_exhaustive]
 pub struct PushReply {

@@ -7,22 +7,22 @@ use std::time::Duration;
 ///
 /// ```
 /// use std::time::Duration;
-/// use tower_wechat::simulator::PlatformPush;
+/// use tower_wechat::simulator::SimulatedPush;
 ///
 /// let account = "wx00000000000000aa";
 /// let pushes = [
-///     PlatformPush::ticket(),
-///     PlatformPush::authorized(account).repeat(2),
+///     SimulatedPush::ticket(),
+///     SimulatedPush::authorized(account).repeat(2),
 ///     // An event that comes late: its CreateTime is an hour ago.
-///     PlatformPush::unauthorized(account).age(Duration::from_secs(3600)),
-///     PlatformPush::event("notify_of_next_year", [("Field", "value")]),
-///     PlatformPush::text(account, "oAlice", "hello"),
-///     PlatformPush::ticket().wrong_signature(),
+///     SimulatedPush::unauthorized(account).age(Duration::from_secs(3600)),
+///     SimulatedPush::event("notify_of_next_year", [("Field", "value")]),
+///     SimulatedPush::text(account, "oAlice", "hello"),
+///     SimulatedPush::ticket().wrong_signature(),
 /// ];
 /// ```
 #[derive(Debug, Clone)]
 #[must_use = "a push does nothing until it is sent"]
-pub struct PlatformPush {
+pub struct SimulatedPush {
     pub(in crate::simulator) kind: PushKind,
     pub(in crate::simulator) repeat: u32,
     pub(in crate::simulator) delay: Duration,
@@ -62,7 +62,7 @@ pub(in crate::simulator) enum PushKind {
     },
 }
 
-impl PlatformPush {
+impl SimulatedPush {
     pub(in crate::simulator) fn new(kind: PushKind) -> Self {
         Self {
             kind,

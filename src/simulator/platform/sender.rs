@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
-use super::{delivery::deliver, push::PlatformPush};
+use super::{delivery::deliver, push::SimulatedPush};
 use crate::simulator::state::{SharedState, SimulatedWechat};
 
 /// Maximum number of pushes at once: 16.
@@ -64,7 +64,7 @@ impl SimulatedWechat {
             .map(|platform| platform.index)
             .collect();
         for component in due {
-            self.schedule_push(component, &PlatformPush::ticket(), Duration::ZERO);
+            self.schedule_push(component, &SimulatedPush::ticket(), Duration::ZERO);
         }
     }
 }

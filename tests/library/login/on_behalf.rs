@@ -8,7 +8,7 @@ use axum::routing::post;
 use tower_wechat::credential::AppId;
 use tower_wechat::platform::{Platform, PushKeys};
 use tower_wechat::simulator::{
-    Fault, PlatformPush, SimulatedApp, SimulatedPlatform, SimulatedUser, Simulator,
+    Fault, SimulatedApp, SimulatedPlatform, SimulatedPush, SimulatedUser, Simulator,
 };
 use tower_wechat::{
     AccountTokens, CookieKeys, ErrorKind, Login, MemoryStore, Tickets, UserTokens, WechatLayer,
@@ -76,10 +76,10 @@ impl Town {
     }
 
     async fn push_ticket(&self) {
-        self.push(PlatformPush::ticket()).await;
+        self.push(SimulatedPush::ticket()).await;
     }
 
-    async fn push(&self, push: PlatformPush) {
+    async fn push(&self, push: SimulatedPush) {
         let simulated = self
             .simulated
             .clone()
@@ -266,7 +266,7 @@ async fn an_account_has_one_token_and_tickets() {
         .await
         .unwrap_err();
     assert_eq!(error.kind(), ErrorKind::TokenRefused, "{error}");
-    town.push(PlatformPush::authorized(SHOP)).await;
+    town.push(SimulatedPush::authorized(SHOP)).await;
     let current = town.simulated.authorizer_token(SHOP);
     let is_replaced = async || {
         let next = tokens.get().await.unwrap();

@@ -8,7 +8,7 @@ use http::Method;
 use tower_wechat::ErrorKind;
 use tower_wechat::credential::AppId;
 use tower_wechat::platform::AuthorizedAccount;
-use tower_wechat::simulator::{Fault, PlatformPush};
+use tower_wechat::simulator::{Fault, SimulatedPush};
 
 use super::harness::{COMPONENT, CREATE, CUSTOMER, Links, QUERY, SHOP, World};
 use crate::support::browser::Browser;
@@ -165,7 +165,7 @@ async fn a_return_without_its_event_authorizes() {
     // The event comes late, and changes nothing.
     let pushed = world
         .wechat
-        .push(PlatformPush::authorized(SHOP))
+        .push(SimulatedPush::authorized(SHOP))
         .await
         .unwrap();
     assert!(pushed[0].is_success(), "{pushed:?}");

@@ -14,7 +14,7 @@ use tokio::task::AbortHandle;
 use tower::{ServiceExt, service_fn};
 use tower_wechat::clock::Clock;
 use tower_wechat::platform::{AuthorizePages, Customer, Platform, PushKeys};
-use tower_wechat::simulator::{PlatformPush, SimulatedPlatform, Simulator};
+use tower_wechat::simulator::{SimulatedPlatform, SimulatedPush, Simulator};
 use tower_wechat::{CookieKeys, Error, MemoryStore};
 
 use crate::support::browser::{Browser, Reply};
@@ -126,7 +126,7 @@ impl World {
     }
 
     pub async fn push_ticket(&self) {
-        let replies = self.wechat.push(PlatformPush::ticket()).await.unwrap();
+        let replies = self.wechat.push(SimulatedPush::ticket()).await.unwrap();
         assert!(replies[0].is_success(), "{replies:?}");
     }
 

@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tower_wechat::ErrorKind;
 use tower_wechat::credential::AppId;
-use tower_wechat::simulator::{Fault, PlatformPush};
+use tower_wechat::simulator::{Fault, SimulatedPush};
 
 use super::slow_replies::SlowReplies;
 use super::world::{AUTHORIZER_TOKEN, Process, QUERY_AUTH, SOON, TOKENS_EXPIRED, World, is_kind};
@@ -35,7 +35,7 @@ async fn authorize_again(world: &World, process: &Process, account: &AppId) {
     world.harness.advance(BETWEEN_EVENTS);
     world.wechat.authorize(account.as_str()).unwrap();
     world
-        .push(process, PlatformPush::authorized(account.as_str()))
+        .push(process, SimulatedPush::authorized(account.as_str()))
         .await;
 }
 
@@ -193,7 +193,7 @@ async fn an_exchange_that_an_end_overtakes_stores_nothing(harness: Harness) {
     proxy.reply_is_held().await;
     world.harness.advance(BETWEEN_EVENTS);
     world.wechat.revoke(account.as_str());
-    let end = PlatformPush::unauthorized(account.as_str());
+    let end = SimulatedPush::unauthorized(account.as_str());
     world.push(&processes[0], end).await;
     proxy.release();
     assert!(slow.platform.shutdown(Duration::from_secs(20)).await);
@@ -236,7 +236,7 @@ async fn event_and_return_of_one_authorization_are_one_exchange(harness: Harness
             let (platform, code) = (processes[at % 3].platform.clone(), code.clone());
             returns.spawn(async move { platform.authorize(&code).await });
         }
-        let event = PlatformPush::authorized(account.as_str()).repeat(3);
+        let event = SimulatedPush::authorized(account.as_str()).repeat(3);
         world.push(&processes[number % 3], event).await;
         for returned in returns.join_all().await {
             assert_eq!(returned.unwrap(), account);
@@ -291,7 +291,7 @@ async fn repeated_and_late_authorizations_change_nothing(harness: Harness) {
     let token = world.live_token(&account);
     for process in &processes {
         for age in [0, 30, 3_000, 36_000] {
-            let event = PlatformPush::authorized(account.as_str());
+            let event = SimulatedPush::authorized(account.as_str());
             let event = event.age(Duration::from_secs(age)).repeat(2);
             world.push(process, event).await;
         }
@@ -304,10 +304,10 @@ async fn repeated_and_late_authorizations_change_nothing(harness: Harness) {
     world.list_is_read(&processes[0]).await;
     world.harness.advance(BETWEEN_EVENTS);
     world.wechat.revoke(account.as_str());
-    let end = PlatformPush::unauthorized(account.as_str());
+    let end = SimulatedPush::unauthorized(account.as_str());
     world.push(&processes[1], end).await;
     for process in &processes {
-        let event = PlatformPush::authorized(account.as_str());
+        let event = SimulatedPush::authorized(account.as_str());
         let late = event.age(Duration::from_secs(10)).repeat(1);
         world.push(process, late).await;
         eventually("the account is gone", SOON, async || {

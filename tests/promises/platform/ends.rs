@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_wechat::simulator::PlatformPush;
+use tower_wechat::simulator::SimulatedPush;
 
 use super::world::{AUTHORIZER_TOKEN, QUERY_AUTH, SOON, World};
 use crate::harness::Harness;
@@ -36,7 +36,7 @@ async fn an_ended_authorization_is_gone_on_all_processes(harness: Harness) {
 
     world.harness.advance(BETWEEN_EVENTS);
     world.wechat.revoke(account.as_str());
-    let end = PlatformPush::unauthorized(account.as_str());
+    let end = SimulatedPush::unauthorized(account.as_str());
     world.push(&processes[1], end).await;
     for process in &processes {
         eventually("the account is gone", Duration::from_secs(1), async || {
@@ -68,12 +68,12 @@ async fn an_old_end_changes_nothing(harness: Harness) {
     let account = world.account(0);
     world.harness.advance(Duration::from_secs(100));
     world.wechat.authorize(account.as_str()).unwrap();
-    let event = PlatformPush::authorized(account.as_str());
+    let event = SimulatedPush::authorized(account.as_str());
     world.push(&processes[0], event).await;
     let token = world.live_token(&account);
     for process in &processes {
         for age in [5, 60, 36_000] {
-            let end = PlatformPush::unauthorized(account.as_str());
+            let end = SimulatedPush::unauthorized(account.as_str());
             let end = end.age(Duration::from_secs(age)).repeat(2);
             world.push(process, end).await;
         }
@@ -95,13 +95,13 @@ async fn an_account_can_be_authorized_again(harness: Harness) {
     for round in 0..3 {
         world.harness.advance(BETWEEN_EVENTS);
         world.wechat.authorize(account.as_str()).unwrap();
-        let event = PlatformPush::authorized(account.as_str());
+        let event = SimulatedPush::authorized(account.as_str());
         world.push(&processes[round % 2], event).await;
         world.all_serve_the_live_token(&processes, &account).await;
 
         world.harness.advance(BETWEEN_EVENTS);
         world.wechat.revoke(account.as_str());
-        let end = PlatformPush::unauthorized(account.as_str()).repeat(2);
+        let end = SimulatedPush::unauthorized(account.as_str()).repeat(2);
         world.push(&processes[(round + 1) % 2], end).await;
         for process in &processes {
             eventually("the account is gone", SOON, async || {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_wechat::simulator::{Fault, PlatformPush};
+use tower_wechat::simulator::{Fault, SimulatedPush};
 
 use super::world::{AUTHORIZER_TOKEN, TOKENS_EXPIRED, World, request_all};
 use crate::harness::Harness;
@@ -77,7 +77,7 @@ async fn an_account_that_wechat_refuses_is_not_authorized(harness: Harness) {
     // A new authorization helps at once.
     world.harness.simulator.clear_faults();
     world.wechat.authorize(lost.as_str()).unwrap();
-    let event = PlatformPush::authorized(lost.as_str());
+    let event = SimulatedPush::authorized(lost.as_str());
     world.push(&processes[2], event).await;
     world.all_serve_the_live_token(&processes, &lost).await;
 }

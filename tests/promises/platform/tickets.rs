@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tower_wechat::simulator::{Fault, PlatformPush};
+use tower_wechat::simulator::{Fault, SimulatedPush};
 use tower_wechat::{Error, ErrorKind};
 
 use super::world::{COMPONENT_TOKEN, Process, SOON, START_PUSH, World, is_kind};
@@ -72,7 +72,7 @@ async fn without_a_ticket_wechat_is_asked_once_to_push_one(harness: Harness) {
     assert_eq!(world.calls(COMPONENT_TOKEN), 0);
     assert_eq!(world.calls(START_PUSH), 1);
 
-    world.push(&processes[1], PlatformPush::ticket()).await;
+    world.push(&processes[1], SimulatedPush::ticket()).await;
     all_serve(&world, &processes).await;
     assert_eq!(world.calls(COMPONENT_TOKEN), 1);
     assert_eq!(world.calls(START_PUSH), 1);
@@ -83,7 +83,7 @@ async fn refused_ticket_counts_as_none(harness: Harness, errcode: i64) {
     let processes = world.processes(3).await;
     let refuse = Fault::on(COMPONENT_TOKEN).errcode(errcode);
     world.harness.simulator.inject(refuse);
-    world.push(&processes[0], PlatformPush::ticket()).await;
+    world.push(&processes[0], SimulatedPush::ticket()).await;
     for _ in 0..4 {
         all_wait_for_a_ticket(&processes).await;
     }
@@ -94,7 +94,7 @@ async fn refused_ticket_counts_as_none(harness: Harness, errcode: i64) {
 
     world.harness.simulator.clear_faults();
     world.harness.advance(Duration::from_secs(2));
-    world.push(&processes[1], PlatformPush::ticket()).await;
+    world.push(&processes[1], SimulatedPush::ticket()).await;
     all_serve(&world, &processes).await;
     assert_eq!(world.calls(COMPONENT_TOKEN), 3);
     assert_eq!(world.calls(START_PUSH), asked);
@@ -114,7 +114,7 @@ async fn a_ticket_that_was_refused_once_is_tried_again(harness: Harness) {
     let processes = world.processes(2).await;
     let refuse = Fault::on(COMPONENT_TOKEN).errcode(61006).times(1);
     world.harness.simulator.inject(refuse);
-    world.push(&processes[0], PlatformPush::ticket()).await;
+    world.push(&processes[0], SimulatedPush::ticket()).await;
     all_serve(&world, &processes).await;
     assert_eq!(world.calls(COMPONENT_TOKEN), 2);
 }
@@ -127,7 +127,7 @@ async fn a_new_ticket_ends_every_back_off(harness: Harness) {
         .harness
         .simulator
         .inject(Fault::on(COMPONENT_TOKEN).errcode(-1));
-    world.push(&processes[0], PlatformPush::ticket()).await;
+    world.push(&processes[0], SimulatedPush::ticket()).await;
     for _ in 0..4 {
         for outcome in crowd(&processes).await {
             assert!(outcome.is_err());
@@ -137,7 +137,7 @@ async fn a_new_ticket_ends_every_back_off(harness: Harness) {
     let failed = world.calls(COMPONENT_TOKEN);
     assert!(failed <= 40, "{failed} calls of a failing WeChat");
     world.harness.simulator.clear_faults();
-    world.push(&processes[2], PlatformPush::ticket()).await;
+    world.push(&processes[2], SimulatedPush::ticket()).await;
     for process in &processes {
         let started = tokio::time::Instant::now();
         eventually("the component token", Duration::from_secs(1), async || {
@@ -150,10 +150,10 @@ async fn a_new_ticket_ends_every_back_off(harness: Harness) {
 }
 
 /// A push of the ticket with this text and CreateTime.
-fn ticket(world: &World, text: &str, age: Duration) -> PlatformPush {
+fn ticket(world: &World, text: &str, age: Duration) -> SimulatedPush {
     let now = world.harness.simulator.now();
     let created = now.duration_since(std::time::UNIX_EPOCH).unwrap() - age;
-    PlatformPush::xml(format!(
+    SimulatedPush::xml(format!(
         "<xml><AppId><![CDATA[{}]]></AppId><CreateTime>{}</CreateTime>\
          <InfoType><![CDATA[component_verify_ticket]]></InfoType>\
          <ComponentVerifyTicket><![CDATA[{text}]]></ComponentVerifyTicket></xml>",
@@ -180,7 +180,7 @@ async fn a_repeated_ticket_changes_nothing(harness: Harness) {
     all_serve(&world, &processes).await;
     for process in &processes {
         world
-            .push(process, PlatformPush::same_ticket().repeat(20))
+            .push(process, SimulatedPush::same_ticket().repeat(20))
             .await;
     }
     all_serve(&world, &processes).await;
@@ -203,7 +203,7 @@ async fn an_empty_ticket_is_never_used(harness: Harness) {
     assert_eq!(world.calls(COMPONENT_TOKEN), 0);
 
     // An empty ticket does not replace a valid one.
-    world.push(&processes[0], PlatformPush::ticket()).await;
+    world.push(&processes[0], SimulatedPush::ticket()).await;
     world.harness.advance(Duration::from_secs(5));
     let empty = ticket(&world, "", Duration::ZERO);
     world.push_any(&processes[0], empty).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tower_wechat::ErrorKind;
-use tower_wechat::simulator::{Fault, PlatformPush};
+use tower_wechat::simulator::{Fault, SimulatedPush};
 
 use super::world::{AUTHORIZER_TOKEN, COMPONENT_TOKEN, TOKENS_EXPIRED, World, request_all};
 use crate::harness::Harness;
@@ -104,11 +104,11 @@ async fn clocks_may_differ_by_a_minute(harness: Harness) {
         let client = world.wechat.client().unwrap();
         processes.push(world.process_with(client, &clock).await);
     }
-    world.push(&processes[1], PlatformPush::ticket()).await;
+    world.push(&processes[1], SimulatedPush::ticket()).await;
     let accounts: Vec<_> = (0..9).map(|number| world.account(number)).collect();
     for (at, account) in accounts.iter().enumerate() {
         world.wechat.authorize(account.as_str()).unwrap();
-        let event = PlatformPush::authorized(account.as_str());
+        let event = SimulatedPush::authorized(account.as_str());
         world.push(&processes[at % 3], event).await;
     }
     for account in &accounts {
@@ -118,7 +118,7 @@ async fn clocks_may_differ_by_a_minute(harness: Harness) {
     world.harness.simulator.advance(Duration::from_secs(2));
     for (at, account) in accounts.iter().enumerate() {
         world.wechat.revoke(account.as_str());
-        let end = PlatformPush::unauthorized(account.as_str());
+        let end = SimulatedPush::unauthorized(account.as_str());
         world.push(&processes[(at + 1) % 3], end).await;
     }
     world.list_is_read(&processes[0]).await;
@@ -134,7 +134,7 @@ async fn clocks_may_differ_by_a_minute(harness: Harness) {
     world.harness.simulator.advance(Duration::from_secs(2));
     for (at, account) in accounts.iter().enumerate() {
         world.wechat.authorize(account.as_str()).unwrap();
-        let event = PlatformPush::authorized(account.as_str());
+        let event = SimulatedPush::authorized(account.as_str());
         world.push(&processes[(at + 2) % 3], event).await;
     }
     for account in &accounts {

@@ -15,7 +15,7 @@ use tower_wechat::credential::AppId;
 use tower_wechat::layer::WechatAccount;
 use tower_wechat::platform::{NoMessages, Platform, PushKeys};
 use tower_wechat::redis::{RedisNames, RedisStoreBuilder};
-use tower_wechat::simulator::{PlatformPush, PushReply, SimulatedPlatform};
+use tower_wechat::simulator::{PushReply, SimulatedPlatform, SimulatedPush};
 use tower_wechat::{
     AccountTokens, Accounts, Error, ErrorKind, MemoryStore, RedisStore, Store, WechatClient,
 };
@@ -83,7 +83,7 @@ impl World {
     pub async fn with_ticket(harness: Harness, processes: usize) -> (Self, Vec<Process>) {
         let world = Self::new(harness);
         let processes = world.processes(processes).await;
-        world.push(&processes[0], PlatformPush::ticket()).await;
+        world.push(&processes[0], SimulatedPush::ticket()).await;
         for process in &processes {
             // A call that began before the ticket may still end without one.
             eventually("the component token", SOON, async || {
@@ -131,14 +131,14 @@ impl World {
     }
 
     /// Pushes to a process, which must answer `success` to each delivery.
-    pub async fn push(&self, process: &Process, push: PlatformPush) {
+    pub async fn push(&self, process: &Process, push: SimulatedPush) {
         for reply in self.push_any(process, push).await {
             assert!(reply.is_success(), "{reply:?}");
         }
     }
 
     /// Pushes to a process. No other push of WeChat reaches a process.
-    pub async fn push_any(&self, process: &Process, push: PlatformPush) -> Vec<PushReply> {
+    pub async fn push_any(&self, process: &Process, push: SimulatedPush) -> Vec<PushReply> {
         let to = |url: &str| self.wechat.clone().push_url(url);
         let replies = to(&process.push_url).push(push).await.unwrap();
         to("http://127.0.0.1:1/");

@@ -15,7 +15,7 @@ use crate::simulator::{
     app_index::AppIndex,
     http::route::SharedSimulator,
     platform::{
-        CustomMessage, PlatformPush, PlatformState, PushKeys, PushKind, PushReply, check_aes_key,
+        CustomMessage, PlatformState, PushKeys, PushKind, PushReply, SimulatedPush, check_aes_key,
         push_and_wait,
     },
     state::SimulatedWechat,
@@ -279,7 +279,7 @@ impl PlatformRequest {
         wechat: &mut SimulatedWechat,
         component: AppIndex,
         reply: &mut PlatformReply,
-    ) -> Result<Option<PlatformPush>, ControlError> {
+    ) -> Result<Option<SimulatedPush>, ControlError> {
         let (is_lost, has_url) = {
             let platform = wechat.platform(component);
             (platform.lose_events, platform.push_url.is_some())
@@ -295,20 +295,20 @@ impl PlatformRequest {
                 return Ok(None);
             }
             reply.authorization_code = Some(code);
-            return Ok(event(self.with_options(PlatformPush::authorized(account))));
+            return Ok(event(self.with_options(SimulatedPush::authorized(account))));
         }
         if let Some(account) = &self.revoke {
             let index = wechat.known_account(account).map_err(ControlError)?;
             let revoked = wechat.revoke_account(component, index);
             reply.revoked = Some(revoked);
-            let push = self.with_options(PlatformPush::unauthorized(account));
+            let push = self.with_options(SimulatedPush::unauthorized(account));
             return Ok(event(push).filter(|_| revoked));
         }
         let Some(kind) = &self.push else {
             return Ok(None);
         };
         let kind = self.push_kind(kind, wechat, component, reply)?;
-        Ok(Some(self.with_options(PlatformPush::new(kind))))
+        Ok(Some(self.with_options(SimulatedPush::new(kind))))
     }
 
     fn push_kind(
@@ -369,8 +369,8 @@ impl PlatformRequest {
         })
     }
 
-    fn with_options(&self, push: PlatformPush) -> PlatformPush {
-        PlatformPush {
+    fn with_options(&self, push: SimulatedPush) -> SimulatedPush {
+        SimulatedPush {
             repeat: self.repeat,
             delay: Duration::from_secs(self.delay_secs),
             age: Duration::from_secs(self.age_secs),

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use tower_wechat::simulator::{PlatformPush, SimulatedPlatform};
+use tower_wechat::simulator::{SimulatedPlatform, SimulatedPush};
 
 use super::receiver::Receiver;
 use crate::simulator::harness::{Harness, Reply};
@@ -49,7 +49,7 @@ impl Harnessed {
 
     /// Pushes a ticket, and returns it.
     pub(super) async fn ticket(&self) -> String {
-        let replies = self.platform.push(PlatformPush::ticket()).await.unwrap();
+        let replies = self.platform.push(SimulatedPush::ticket()).await.unwrap();
         assert!(replies[0].is_success(), "{replies:?}");
         self.platform.ticket().unwrap()
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_wechat::simulator::PlatformPush;
+use tower_wechat::simulator::SimulatedPush;
 
 use super::{
     harness::{COMPONENT, Harnessed, KEY, SHOP, TOKEN},
@@ -59,7 +59,10 @@ async fn a_ticket_comes_encrypted_and_signed() {
 async fn a_ticket_is_repeated_and_replaced() {
     let it = Harnessed::start().await;
     let first = it.ticket().await;
-    it.platform.push(PlatformPush::same_ticket()).await.unwrap();
+    it.platform
+        .push(SimulatedPush::same_ticket())
+        .await
+        .unwrap();
     assert_eq!(it.platform.ticket().as_ref(), Some(&first));
     assert_ne!(it.ticket().await, first);
     let tickets: Vec<_> = it
@@ -76,10 +79,10 @@ async fn events_of_authorizations_come_with_their_fields() {
     let it = Harnessed::start().await;
     let code = it.platform.authorize(SHOP).unwrap();
     for push in [
-        PlatformPush::authorized(SHOP),
-        PlatformPush::unauthorized(SHOP),
-        PlatformPush::event("notify_of_next_year", [("Field", "a ]]> b")]),
-        PlatformPush::xml("<xml>&xxe;</xml>"),
+        SimulatedPush::authorized(SHOP),
+        SimulatedPush::unauthorized(SHOP),
+        SimulatedPush::event("notify_of_next_year", [("Field", "a ]]> b")]),
+        SimulatedPush::xml("<xml>&xxe;</xml>"),
     ] {
         it.platform.push(push).await.unwrap();
     }
@@ -116,11 +119,11 @@ async fn a_message_of_a_user_goes_to_its_own_url() {
     let it = Harnessed::start().await;
     let openid = it.harness.sim.app(SHOP).unwrap().openid_of("oAlice");
     it.receiver.reply_with(200, "");
-    let text = PlatformPush::text(SHOP, "oAlice", "TESTCOMPONENT_MSG_TYPE_TEXT");
+    let text = SimulatedPush::text(SHOP, "oAlice", "TESTCOMPONENT_MSG_TYPE_TEXT");
     let replies = it.platform.push(text).await.unwrap();
     assert_eq!((replies[0].status, &*replies[0].body), (Some(200), ""));
     assert!(!replies[0].is_success());
-    let event = PlatformPush::user_event(SHOP, "oAlice", "CLICK");
+    let event = SimulatedPush::user_event(SHOP, "oAlice", "CLICK");
     it.platform.push(event).await.unwrap();
     let pushes = it.receiver.received();
     for push in &pushes {
@@ -163,7 +166,7 @@ async fn an_encrypted_reply_is_opened() {
     let platform = it.harness.sim.platform("wx134c8103faa5a59e").unwrap();
     let push = async || {
         let replies = platform
-            .push(PlatformPush::text(SHOP, "oAlice", "hello"))
+            .push(SimulatedPush::text(SHOP, "oAlice", "hello"))
             .await;
         replies.unwrap().remove(0).message
     };
@@ -181,7 +184,7 @@ async fn a_push_has_faults() {
     let it = Harnessed::start().await;
     let replies = it
         .platform
-        .push(PlatformPush::ticket().repeat(2))
+        .push(SimulatedPush::ticket().repeat(2))
         .await
         .unwrap();
     assert_eq!(replies.len(), 3);
@@ -192,11 +195,11 @@ async fn a_push_has_faults() {
             (&pushes[0].body, &pushes[0].params)
         );
     }
-    let send = async |push: PlatformPush| {
+    let send = async |push: SimulatedPush| {
         it.platform.push(push).await.unwrap();
         it.receiver.received().pop().unwrap()
     };
-    let wrong = send(PlatformPush::ticket().wrong_signature()).await;
+    let wrong = send(SimulatedPush::ticket().wrong_signature()).await;
     assert!(!wrong.is_signed_with(TOKEN));
     let [timestamp, nonce] = ["timestamp", "nonce"].map(|name| wrong.params[name].as_str());
     assert_eq!(
@@ -204,7 +207,7 @@ async fn a_push_has_faults() {
         sha1_of(&mut [TOKEN, timestamp, nonce])
     );
     // A push that comes late has an old CreateTime.
-    let late = send(PlatformPush::ticket().age(Duration::from_secs(3600))).await;
+    let late = send(SimulatedPush::ticket().age(Duration::from_secs(3600))).await;
     let now: u64 = timestamp.parse().unwrap();
     let then: u64 = late.params["timestamp"].parse().unwrap();
     assert!(
@@ -216,14 +219,14 @@ async fn a_push_has_faults() {
             .0
             .contains(&format!("<CreateTime>{then}</CreateTime>"))
     );
-    let foreign = send(PlatformPush::ticket().component("wx00000000000000dd")).await;
+    let foreign = send(SimulatedPush::ticket().component("wx00000000000000dd")).await;
     assert_eq!(text_of(&foreign.body, "AppId"), "wx00000000000000dd");
     assert_eq!(foreign.open(KEY).1, "wx00000000000000dd");
     // A later push overtakes a delayed one.
-    let delayed = PlatformPush::ticket().delay(Duration::from_millis(300));
+    let delayed = SimulatedPush::ticket().delay(Duration::from_millis(300));
     let (delayed, sooner) = tokio::join!(it.platform.push(delayed), async {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        it.platform.push(PlatformPush::same_ticket()).await
+        it.platform.push(SimulatedPush::same_ticket()).await
     });
     assert!(delayed.unwrap()[0].is_success() && sooner.unwrap()[0].is_success());
 }
@@ -231,7 +234,7 @@ async fn a_push_has_faults() {
 #[tokio::test]
 async fn keys_are_rotated() {
     let it = Harnessed::start().await;
-    let former = PlatformPush::ticket().former_keys();
+    let former = SimulatedPush::ticket().former_keys();
     assert!(it.platform.push(former.clone()).await.is_err());
     it.platform.rotate_keys("a new token", OTHER_KEY);
     assert_eq!(
@@ -258,8 +261,8 @@ async fn a_push_that_cannot_be_sent_says_why() {
         .sim
         .add_platform("wx00000000000000dd", "a secret");
     for push in [
-        PlatformPush::ticket(),
-        PlatformPush::text(SHOP, "oAlice", "hello"),
+        SimulatedPush::ticket(),
+        SimulatedPush::text(SHOP, "oAlice", "hello"),
     ] {
         assert!(
             other
@@ -273,20 +276,20 @@ async fn a_push_that_cannot_be_sent_says_why() {
     assert_eq!(other.ticket(), None);
     let error = it
         .platform
-        .push(PlatformPush::authorized(SHOP))
+        .push(SimulatedPush::authorized(SHOP))
         .await
         .unwrap_err();
     assert!(error.to_string().contains("never authorized"), "{error}");
     let error = it
         .platform
-        .push(PlatformPush::text("wx0", "oAlice", "hello"))
+        .push(SimulatedPush::text("wx0", "oAlice", "hello"))
         .await;
     assert!(error.unwrap_err().to_string().contains("no account wx0"));
     let other = other.push_url("http://127.0.0.1:9/").aes_key("short");
-    let error = other.push(PlatformPush::ticket()).await.unwrap_err();
+    let error = other.push(SimulatedPush::ticket()).await.unwrap_err();
     assert!(error.to_string().contains("43 letters"), "{error}");
     let other = other.aes_key(KEY);
-    let replies = other.push(PlatformPush::ticket()).await.unwrap();
+    let replies = other.push(SimulatedPush::ticket()).await.unwrap();
     assert!(replies[0].status.is_none() && replies[0].error.is_some());
     assert!(it.platform.authorize(COMPONENT).is_err());
 }
@@ -296,7 +299,7 @@ async fn other_replies_are_not_taken_as_success() {
     let it = Harnessed::start().await;
     for (status, body) in [(200, "ok"), (503, "success"), (200, "")] {
         it.receiver.reply_with(status, body);
-        let replies = it.platform.push(PlatformPush::ticket()).await.unwrap();
+        let replies = it.platform.push(SimulatedPush::ticket()).await.unwrap();
         assert_eq!((replies[0].status, &*replies[0].body), (Some(status), body));
         assert!(!replies[0].is_success());
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_wechat::simulator::{Fault, PlatformPush};
+use tower_wechat::simulator::{Fault, SimulatedPush};
 
 use super::{CLUB, COMPONENT_TOKEN, QUERY, SHOP, USER, World, finish, serves};
 use crate::support::browser::Browser;
@@ -61,11 +61,11 @@ async fn users_of_authorized_accounts_log_in() {
         world.platform.revoke(SHOP);
         assert!(
             world
-                .push(PlatformPush::unauthorized(SHOP))
+                .push(SimulatedPush::unauthorized(SHOP))
                 .await
                 .is_success()
         );
-        let late = PlatformPush::unauthorized(CLUB).age(Duration::from_secs(3_600));
+        let late = SimulatedPush::unauthorized(CLUB).age(Duration::from_secs(3_600));
         assert!(world.push(late).await.is_success());
         serves(&one, SHOP, false).await;
         for demo in [&one, &two] {
@@ -108,7 +108,7 @@ async fn the_shutdown_waits_for_an_exchange() {
     world.platform.authorize(SHOP).unwrap();
     assert!(
         world
-            .push(PlatformPush::authorized(SHOP))
+            .push(SimulatedPush::authorized(SHOP))
             .await
             .is_success()
     );
@@ -141,10 +141,13 @@ async fn former_tokens_and_keys_are_accepted() {
     let demo = DemoProcess::start(&world.environment(Layout::Hashes, &more)).await;
     world.push_ticket(&demo).await;
     world.platform.rotate_keys(new_token, new_key);
-    for push in [PlatformPush::ticket(), PlatformPush::ticket().former_keys()] {
+    for push in [
+        SimulatedPush::ticket(),
+        SimulatedPush::ticket().former_keys(),
+    ] {
         let reply = world.push(push).await;
         assert!(reply.is_success(), "{reply:?}");
     }
-    let forged = world.push(PlatformPush::ticket().wrong_signature()).await;
+    let forged = world.push(SimulatedPush::ticket().wrong_signature()).await;
     assert_eq!(forged.status, Some(401), "{forged:?}");
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use redis::Commands;
 use reqwest::Method;
 use tower_wechat::simulator::{
-    PlatformPush, PushReply, SimulatedPlatform, SimulatedUser, Simulator,
+    PushReply, SimulatedPlatform, SimulatedPush, SimulatedUser, Simulator,
 };
 use url::{Position, Url};
 
@@ -81,14 +81,14 @@ impl World {
         let _ = self.platform.clone().push_url(&*url).message_url(url);
     }
 
-    async fn push(&self, push: PlatformPush) -> PushReply {
+    async fn push(&self, push: SimulatedPush) -> PushReply {
         self.platform.push(push).await.unwrap().remove(0)
     }
 
     /// Pushes a ticket, and waits until this process can show the page with the links.
     async fn push_ticket(&self, demo: &DemoProcess) {
         self.push_to(demo);
-        let reply = self.push(PlatformPush::ticket()).await;
+        let reply = self.push(SimulatedPush::ticket()).await;
         assert!(reply.is_success(), "{reply:?}");
         eventually(
             "the platform has a token",

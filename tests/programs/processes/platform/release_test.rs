@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use tower_wechat::simulator::PlatformPush;
+use tower_wechat::simulator::SimulatedPush;
 
 use super::{SHOP, USER, World};
 use crate::support::eventually;
@@ -17,7 +17,7 @@ async fn the_demo_passes_all_steps() {
     world.authorize([&demo, &demo], SHOP).await;
 
     let text = "TESTCOMPONENT_MSG_TYPE_TEXT";
-    let reply = world.push(PlatformPush::text(SHOP, USER, text)).await;
+    let reply = world.push(SimulatedPush::text(SHOP, USER, text)).await;
     assert_eq!(reply.status, Some(200), "{reply:?}");
     let message = reply.message.unwrap_or_else(|| panic!("{:?}", reply.body));
     assert!(message.contains(&format!("[{text}_callback]")), "{message}");
@@ -25,7 +25,7 @@ async fn the_demo_passes_all_steps() {
     // The code is one that the platform has not exchanged.
     let code = world.platform.authorize(SHOP).unwrap();
     let asked = Instant::now();
-    let push = PlatformPush::text(SHOP, USER, format!("QUERY_AUTH_CODE:{code}"));
+    let push = SimulatedPush::text(SHOP, USER, format!("QUERY_AUTH_CODE:{code}"));
     let reply = world.push(push).await;
     assert!(asked.elapsed() < Duration::from_secs(5));
     assert_eq!(reply.status, Some(200), "{reply:?}");
@@ -39,9 +39,9 @@ async fn the_demo_passes_all_steps() {
 
     // Other messages and events are taken.
     for push in [
-        PlatformPush::text(SHOP, USER, "hello"),
-        PlatformPush::user_event(SHOP, USER, "subscribe"),
-        PlatformPush::event("notify_third_fasteregister", [("status", "0")]),
+        SimulatedPush::text(SHOP, USER, "hello"),
+        SimulatedPush::user_event(SHOP, USER, "subscribe"),
+        SimulatedPush::event("notify_third_fasteregister", [("status", "0")]),
     ] {
         let reply = world.push(push).await;
         assert!(reply.is_success(), "{reply:?}");
