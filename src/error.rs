@@ -59,8 +59,8 @@ pub enum ErrorKind {
     AccountNotAuthorized,
     /// The configuration of the program is wrong. No retry helps.
     Configuration,
-    /// The application rejected a request with [`Rejection::new`](crate::Rejection::new). No
-    /// [`Error`] has this kind.
+    /// The application rejected a request with [`Rejection::new`](crate::Rejection::new), or its hook
+    /// of `AuthorizePages::on_authorized` failed. No [`Error`] has this kind.
     Application,
 }
 

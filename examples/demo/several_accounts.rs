@@ -48,10 +48,10 @@ pub fn build<S: Store + Clone>(
         // The settings of all accounts are alike, so that those of one AppID are checked at start-up.
         let _ = login(shared, platform.app_id())?;
         let shared = Arc::clone(shared);
-        accounts = accounts.registry(
-            platform
-                .accounts(move |account| describe(&shared, account).map_err(|login| login.error)),
-        );
+        accounts =
+            accounts.registry(platform.accounts(move |account| {
+                Ok(describe(&shared, account).map_err(|login| login.error)?)
+            }));
     }
     let accounts = accounts.build().map_err(|error| match by {
         AccountBy::Host(_) => format!("ACCOUNT_BY: {error}"),

@@ -282,6 +282,8 @@ where
                             let head = RequestHead::from_request(&pending.request);
                             if rejection.kind() == ErrorKind::UnknownAccount {
                                 pending.accounts.log_unknown_account(&head);
+                            } else {
+                                pending.accounts.log_misplaced_push(&head);
                             }
                             let response = pending.settings.reject_account(rejection, &head);
                             return Poll::Ready(Ok(response));

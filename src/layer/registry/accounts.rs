@@ -165,6 +165,12 @@ impl Accounts {
         unknown::log(head, &self.0.selector, &self.0.log_limiter);
     }
 
+    /// Logs a push of WeChat whose account could not be looked up, at most once a minute.
+    #[cold]
+    pub(in crate::layer) fn log_misplaced_push(&self, head: &RequestHead<'_>) {
+        unknown::log_push(head, &self.0.log_limiter);
+    }
+
     /// Selects the account of a request.
     #[inline]
     pub(in crate::layer) fn select(&self, head: &RequestHead<'_>) -> Selection {

@@ -48,6 +48,7 @@ pub struct AccountsBuilder {
     selector: AccountSelector,
     listed: Vec<Account>,
     registry: Option<Arc<dyn AnyRegistry>>,
+    has_second_registry: bool,
     settings: AccountsSettings,
 }
 
@@ -65,6 +66,7 @@ impl AccountsBuilder {
             selector: AccountSelector::default(),
             listed: Vec::new(),
             registry: None,
+            has_second_registry: false,
             settings: AccountsSettings {
                 idle_timeout: IDLE_TIMEOUT,
                 refresh_interval: REFRESH_INTERVAL,
@@ -91,8 +93,10 @@ impl AccountsBuilder {
         self
     }
 
-    /// Sets the registry, which is asked for accounts that are not listed. Default: none.
+    /// Sets the registry, which is asked for accounts that are not listed. Default: none. There is one:
+    /// a registry of the application can ask several others.
     pub fn registry(mut self, registry: impl AccountRegistry) -> Self {
+        self.has_second_registry |= self.registry.is_some();
         self.registry = Some(Arc::new(registry));
         self
     }
@@ -128,7 +132,8 @@ impl AccountsBuilder {
     /// # Errors
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration):
     ///
-    /// - an AppID is listed twice, or there is neither an account nor a registry;
+    /// - an AppID is listed twice, there is neither an account nor a registry, or there are two
+    ///   registries;
     /// - two accounts would share a hash of the store, because the names of the hashes do not contain
     ///   the AppID (`RedisNames::with_appid` adds it);
     /// - the callback of a listed account would not select the account;
@@ -150,6 +155,11 @@ impl AccountsBuilder {
         if self.listed.is_empty() && self.registry.is_none() {
             return Err(Error::configuration(
                 "there is no account to serve: list one with AccountsBuilder::account, or set a registry",
+            ));
+        }
+        if self.has_second_registry {
+            return Err(Error::configuration(
+                "the accounts have two registries: set one whose AccountRegistry::find asks both",
             ));
         }
         if self.registry.is_some() {

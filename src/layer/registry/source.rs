@@ -71,6 +71,7 @@ use crate::store::BoxFuture;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a registry of accounts",
     label = "not a registry",
+    note = "for the accounts of a `Platform`, pass `platform.accounts(|account| Ok(account.login(..)))`",
     note = "pass a closure `|app_id: AppId| async move {{ Ok::<_, Box<dyn Error + Send + Sync>>(Some(Account::new(..))) }}`, or implement `AccountRegistry`",
     note = "the error is `Box<dyn std::error::Error + Send + Sync>` or converts into it; `Box<dyn Error>` alone does not",
     note = "the future must be `Send`: it may hold no `Rc`, no `RefCell` borrow and no `MutexGuard` across an `.await`",

@@ -78,8 +78,8 @@ impl AuthorizeFailure {
             Self::UnknownReturn | Self::Expired | Self::OtherCustomer => ErrorKind::InvalidState,
             Self::PlatformStarting => ErrorKind::PlatformStarting,
             Self::WechatUnavailable => ErrorKind::WechatUnavailable,
-            // A failed hook has this code at a login too.
-            Self::StoreUnavailable | Self::HookFailed => ErrorKind::StoreUnavailable,
+            Self::StoreUnavailable => ErrorKind::StoreUnavailable,
+            Self::HookFailed => ErrorKind::Application,
             Self::Misconfigured(kind) => kind,
         };
         kind.code()

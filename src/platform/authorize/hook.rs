@@ -41,6 +41,32 @@ impl AuthorizedAccount {
     }
 }
 
+/// The result of a hook: `Result<(), E>`, where the error converts into
+/// `Box<dyn Error + Send + Sync>`.
+#[diagnostic::on_unimplemented(
+    message = "a hook of `on_authorized` returns `Result<(), E>`, not `{Self}`",
+    label = "not the result of a hook",
+    note = "end the hook with `Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())`, or pass an `async fn` that returns `Result<(), E>`",
+    note = "the error is `Box<dyn std::error::Error + Send + Sync>` or converts into it; `Box<dyn Error>` alone does not"
+)]
+pub trait AuthorizedResult: Send {
+    /// Converts the error.
+    ///
+    /// # Errors
+    /// The error of the hook.
+    fn into_result(self) -> Result<(), Box<dyn StdError + Send + Sync>>;
+}
+
+#[diagnostic::do_not_recommend]
+impl<E> AuthorizedResult for Result<(), E>
+where
+    E: Into<Box<dyn StdError + Send + Sync>> + Send,
+{
+    fn into_result(self) -> Result<(), Box<dyn StdError + Send + Sync>> {
+        self.map_err(Into::into)
+    }
+}
+
 type HookFn = dyn Fn(AuthorizedAccount) -> BoxFuture<'static, Result<(), String>> + Send + Sync;
 
 /// The hook of an application, without its types.
@@ -48,15 +74,17 @@ type HookFn = dyn Fn(AuthorizedAccount) -> BoxFuture<'static, Result<(), String>
 pub(super) struct AuthorizedHook(Arc<HookFn>);
 
 impl AuthorizedHook {
-    pub(super) fn new<F, Fut, E>(hook: F) -> Self
+    pub(super) fn new<F, Fut>(hook: F) -> Self
     where
         F: Fn(AuthorizedAccount) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<(), E>> + Send + 'static,
-        E: Into<Box<dyn StdError + Send + Sync>>,
+        Fut: Future<Output: AuthorizedResult> + Send + 'static,
     {
         Self(Arc::new(move |account| {
             let linked = hook(account);
-            Box::pin(async move { linked.await.map_err(|error| error_chain(&*error.into())) })
+            Box::pin(async move {
+                let linked = linked.await.into_result();
+                linked.map_err(|error| error_chain(&*error))
+            })
         }))
     }
 

@@ -1,7 +1,6 @@
 //! The log lines of the authorize pages, at most one of each kind in a minute.
 
-use super::AuthorizePages;
-use crate::credential::AppId;
+use super::{AuthorizePages, AuthorizedAccount};
 use crate::error::Error;
 
 impl AuthorizePages {
@@ -54,11 +53,12 @@ impl AuthorizePages {
         }
     }
 
-    pub(super) fn log_failed_hook(&self, account: &AppId, error: &str) {
+    pub(super) fn log_failed_hook(&self, account: &AuthorizedAccount, error: &str) {
         if let Some(more) = self.0.platform.log_limiter.allow_line("on_authorized") {
             tracing::warn!(
                 target: "tower_wechat::platform",
-                app = %account,
+                app = %account.app_id(),
+                customer = account.customer(),
                 error,
                 more,
                 "the hook of on_authorized failed; a reload of the page runs it again"

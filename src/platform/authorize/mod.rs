@@ -10,14 +10,13 @@ mod service;
 mod state;
 mod urls;
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::sync::Arc;
 
 use self::account_link::OfferedAccounts;
 pub use self::customer::Customer;
 pub use self::hook::AuthorizedAccount;
-use self::hook::AuthorizedHook;
+use self::hook::{AuthorizedHook, AuthorizedResult};
 use self::state::StateSigner;
 use self::urls::{NextPage, ReturnUrl};
 use super::{Platform, PlatformState};
@@ -78,10 +77,10 @@ use crate::identity::CookieKeys;
 ///
 /// | status | cause |
 /// |---|---|
-/// | 400 `invalid_state` | the return has no state of these pages, an expired one, or that of another customer; nothing is spent |
+/// | 400 `invalid_state` | the return has no state of these pages, an expired one, or that of another customer; the code in the URL is not used, and the hook does not run |
 /// | 400 `bad_request` | WeChat returned without a code, or a parameter is invalid |
 /// | 400 `bad_request` | WeChat did not accept the code |
-/// | 503 with `Retry-After` | WeChat or the store is not available, the hook failed, or (`platform_starting`) WeChat has not pushed a verify ticket yet |
+/// | 503 with `Retry-After` | WeChat or the store is not available, the hook failed (`application`), or (`platform_starting`) WeChat has not pushed a verify ticket yet |
 #[derive(Clone)]
 pub struct AuthorizePages(Arc<Inner>);
 
@@ -108,13 +107,21 @@ impl Platform {
     ///
     /// # Errors
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): `return_url` is no `http` or
-    /// `https` URL of a host and a plain path.
+    /// `https` URL of a host and a plain path, or this process
+    /// [follows](super::PlatformBuilder::follow) the platform of another system, which authorizes the
+    /// accounts.
     pub fn authorize_pages(
         &self,
         return_url: impl AsRef<str>,
         keys: &CookieKeys,
     ) -> Result<AuthorizePages, Error> {
         let platform = &self.0;
+        if platform.followed().is_some() {
+            return Err(Error::configuration(
+                "a process that follows the platform of another system has no authorize pages: let the \
+                 owners authorize at the other system",
+            ));
+        }
         let return_url = ReturnUrl::parse(return_url.as_ref())?;
         let signer = StateSigner::new(platform.component.app_id(), keys, return_url.as_str());
         Ok(AuthorizePages(Arc::new(Inner {
@@ -146,16 +153,16 @@ impl AuthorizePages {
     ///
     /// The hook links the account to the customer in the application's database. It runs again when the
     /// owner reloads the page or authorizes again, so it should be idempotent. It may take five seconds.
-    /// If it fails, panics or times out, the browser gets a page with 503, and a reload runs it again.
+    /// If it returns an error, panics or times out, the browser gets a page with 503 `application`, and a
+    /// reload runs it again. The log has the error, with the account and the customer.
     ///
     /// An owner may close the browser before WeChat returns. The account is then authorized, because
     /// WeChat also pushes an event, and [`Platform::app_ids`] contains it. The hook does not run until
     /// the owner opens the links again.
-    pub fn on_authorized<F, Fut, E>(self, hook: F) -> Self
+    pub fn on_authorized<F, Fut>(self, hook: F) -> Self
     where
         F: Fn(AuthorizedAccount) -> Fut + Send + Sync + 'static,
-        Fut: Future<Output = Result<(), E>> + Send + 'static,
-        E: Into<Box<dyn StdError + Send + Sync>>,
+        Fut: Future<Output: AuthorizedResult> + Send + 'static,
     {
         let hook = AuthorizedHook::new(hook);
         self.set(|inner| inner.hook = Some(hook))

@@ -240,8 +240,8 @@ impl AuthorizePages {
         };
         if let Some(hook) = &self.0.hook {
             let authorized = AuthorizedAccount::new(account.clone(), state.customer.clone());
-            if let Err(reason) = hook.run(authorized).await {
-                self.log_failed_hook(&account, &reason);
+            if let Err(reason) = hook.run(authorized.clone()).await {
+                self.log_failed_hook(&authorized, &reason);
                 return Err(AuthorizeFailure::HookFailed.into());
             }
         }

@@ -22,15 +22,25 @@ impl ReturnUrl {
     /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration): `url` is no `http` or `https` URL
     /// of a host and a plain path.
     pub(super) fn parse(url: &str) -> Result<Self, Error> {
-        let parsed = PublicUrl::parse(url).map_err(|error| {
-            Error::configuration(format!("the return URL of the authorize pages: {error}"))
-        })?;
+        let invalid = |problem: &str| {
+            Error::configuration(format!(
+                "the return URL of the authorize pages {problem}: write the URL below which WeChat's \
+                 returns arrive, such as https://h5.example.com/wechat/platform/authorized"
+            ))
+        };
+        if url.contains(['{', '}']) {
+            return Err(invalid(
+                "ends before /{state}, which belongs to the route only",
+            ));
+        }
+        if url.contains(['?', '#']) {
+            return Err(invalid("has no query and no fragment"));
+        }
+        let parsed = PublicUrl::parse(url)
+            .map_err(|_| invalid("is no http or https URL of a host and a plain path"))?;
         let path = parsed.public_path("");
         let Some(name) = path.rsplit('/').next().filter(|name| !name.is_empty()) else {
-            return Err(Error::configuration(
-                "the return URL of the authorize pages has no path: write the URL below which WeChat's \
-                 returns arrive, such as https://h5.example.com/wechat/platform/authorized",
-            ));
+            return Err(invalid("has no path"));
         };
         Ok(Self {
             url: parsed.absolute_url(&path),
@@ -142,9 +152,17 @@ mod tests {
             "https://a.b/c#d",
             "https://a.b/c/../d",
             "https://user:password@a.b/c",
+            "https://a.b/c/{state}",
         ] {
             let error = ReturnUrl::parse(url).unwrap_err();
             assert_eq!(error.kind(), crate::ErrorKind::Configuration, "{url}");
+            let text = error.to_string();
+            assert!(
+                text.contains("the return URL of the authorize pages"),
+                "{text}"
+            );
+            assert!(!text.contains("public URL"), "{text}");
+            assert_eq!(text.contains("/{state}"), url.contains('{'), "{text}");
             assert!(!error.to_string().contains("password"), "{error}");
         }
         for page in [

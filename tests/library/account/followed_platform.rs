@@ -120,6 +120,10 @@ async fn what_belongs_to_wx_java_is_refused() {
     let java = Java::start().await;
     java.forget_calls();
     let platform = follower(&java).await;
+    let cookie_keys = CookieKeys::random().unwrap();
+    let pages = platform.authorize_pages("https://h5.example.com/authorized", &cookie_keys);
+    let error = pages.unwrap_err();
+    assert!(error.to_string().contains("no authorize pages"), "{error}");
     for error in [
         platform.authorize("queryauthcode@@@1").await.unwrap_err(),
         platform.reconcile().await.unwrap_err(),

@@ -115,6 +115,12 @@ async fn the_log_names_what_the_selector_saw_once_a_minute() {
             "the path must begin with the AppID",
         ),
         (
+            AccountSelector::path(),
+            get("/wx00000000000000aa/me"),
+            r#"examined="/wx00000000000000aa/me""#.to_owned(),
+            "may not have authorized it",
+        ),
+        (
             AccountSelector::header("x-account").unwrap(),
             with_account(&long),
             format!("examined={:?}", &long[..64]),

@@ -382,6 +382,8 @@ fn bad_configuration_fails_at_build() {
     };
     let builder = || Accounts::builder(MemoryStore::new());
     assert!(error(builder()).contains("no account"));
+    let none = async |_: AppId| Ok::<_, tower_wechat::Error>(None);
+    assert!(error(builder().registry(none).registry(none)).contains("two registries"));
     let twice = ["wx1", "wx1"].map(|app_id| Account::new(client(app_id)));
     assert!(error(builder().accounts(twice)).contains("wx1 is listed twice"));
     let elsewhere = Login::new("https://h5.example.com", keys.clone()).unwrap();

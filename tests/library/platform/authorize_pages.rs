@@ -370,6 +370,9 @@ async fn a_failed_hook_runs_again() {
     for _ in 0..2 {
         let reply = browser.visit(&back).await;
         reply.is_page(503, "服务暂时不可用");
+        // The store is well, and its code would lead an operator to it.
+        assert!(reply.text.contains("application"), "{}", reply.text);
+        assert!(!reply.text.contains("store_"), "{}", reply.text);
         assert!(!reply.text.contains("row"), "{}", reply.text);
     }
     browser.visit(&back).await.is_page(200, SHOP);
