@@ -37,6 +37,30 @@ pub(super) struct Grant {
     pub(super) since: Timestamp,
 }
 
+/// What the store had of an account.
+pub(super) struct Snapshot {
+    pub(super) secret: StoredSecret,
+    pub(super) entry: Option<Authorization>,
+}
+
+impl Snapshot {
+    /// Returns the time of the last change. `None` if the store has nothing.
+    fn since(&self) -> Option<Timestamp> {
+        let secret = self.secret.value.as_ref().map(|secret| secret.since);
+        secret.max(self.entry.map(|entry| entry.since))
+    }
+}
+
+/// What the store had in place of a granted refresh token.
+enum Replaced {
+    /// A newer one, which stays.
+    Newer,
+    /// The same one.
+    Same,
+    /// Another one or none.
+    Other,
+}
+
 /// The authorizations of all accounts, in the store.
 pub(super) struct Authorizations {
     component: AppId,
@@ -101,23 +125,37 @@ impl Authorizations {
     /// earlier authorization does not survive: WeChat has ended it.
     pub(super) async fn store_grant(&self, grant: &Grant, now: Timestamp) -> Result<bool, Error> {
         let account = &grant.account;
+        // A list may have shown the account before its code was exchanged. What is granted now counts.
+        let lost = self.entry(account).await?;
+        let lost = lost.filter(|entry| entry.state == AuthorizationState::Lost);
+        let since = grant
+            .since
+            .max(lost.map_or(grant.since, |entry| entry.since));
+        let mut was_stored = false;
         if let Some(refresh) = &grant.refresh_token {
             let granted = DurableSecret {
                 secret: refresh.clone(),
-                since: grant.since,
+                since,
             };
-            if !self.replace_older(account, &granted).await? {
-                return Ok(false);
+            match self.replace_older(account, &granted).await? {
+                Replaced::Newer => return Ok(false),
+                Replaced::Same => was_stored = true,
+                Replaced::Other => {}
             }
         }
         let state = AuthorizationState::Authorized;
-        if !self.note(account, state, grant.since).await? {
+        if !self.note(account, state, since).await? {
             // The authorization has ended since.
             if let Some(refresh) = &grant.refresh_token {
                 self.remove_secret(account, |stored| stored.secret == *refresh)
                     .await?;
             }
             return Ok(false);
+        }
+        // A list has brought the refresh token before, and the token that belongs to it may be newer than
+        // that of the grant.
+        if was_stored && self.access_token(account).await?.is_some() {
+            return Ok(true);
         }
         let record = match &grant.access_token {
             Some((token, expires_in)) => {
@@ -137,17 +175,37 @@ impl Authorizations {
         Ok(true)
     }
 
-    /// Stores a refresh token, unless a newer one is stored. Returns `false` if so.
-    async fn replace_older(&self, account: &AppId, granted: &DurableSecret) -> Result<bool, Error> {
+    /// Stores a refresh token, unless a newer one is stored.
+    async fn replace_older(
+        &self,
+        account: &AppId,
+        granted: &DurableSecret,
+    ) -> Result<Replaced, Error> {
         for _ in 0..MAX_WRITE_TRIES {
             let stored = self.refresh_token(account).await?;
-            match &stored.value {
-                Some(value) if value.since > granted.since => return Ok(false),
-                Some(value) if value == granted => return Ok(true),
-                Some(_) | None => {}
+            let is_same = match &stored.value {
+                Some(value) if value.secret == granted.secret => true,
+                Some(value) if value.since > granted.since => return Ok(Replaced::Newer),
+                Some(_) | None => false,
+            };
+            let newest = DurableSecret {
+                since: stored
+                    .value
+                    .as_ref()
+                    .map_or(granted.since, |it| match is_same {
+                        true => it.since.max(granted.since),
+                        false => granted.since,
+                    }),
+                ..granted.clone()
+            };
+            if stored.value.as_ref() == Some(&newest) {
+                return Ok(Replaced::Same);
             }
-            if self.replace(account, &stored, Some(granted)).await? {
-                return Ok(true);
+            if self.replace(account, &stored, Some(&newest)).await? {
+                return Ok(match is_same {
+                    true => Replaced::Same,
+                    false => Replaced::Other,
+                });
             }
         }
         Err(contended(account))
@@ -210,17 +268,46 @@ impl Authorizations {
             .await
     }
 
+    /// Returns what the store has of an account now, for [`end_if_unchanged`](Self::end_if_unchanged).
+    pub(super) async fn snapshot(&self, account: &AppId) -> Result<Snapshot, Error> {
+        let (secret, entry) = tokio::join!(self.refresh_token(account), self.entry(account));
+        Ok(Snapshot {
+            secret: secret?,
+            entry: entry?,
+        })
+    }
+
+    /// Ends the authorization of an account, if nothing has changed since the snapshot. Returns `true` if
+    /// it has ended. An account of which the store has nothing stays unknown.
+    pub(super) async fn end_if_unchanged(
+        &self,
+        account: &AppId,
+        state: AuthorizationState,
+        seen: &Snapshot,
+    ) -> Result<bool, Error> {
+        // The time of the last change, not ours: an event of a later authorization must win.
+        let Some(since) = seen.since() else {
+            return Ok(false);
+        };
+        // Compared with the snapshot in one step, so that a new authorization keeps its refresh token.
+        if !self.replace(account, &seen.secret, None).await?
+            || !self.note(account, state, since).await?
+        {
+            return Ok(false);
+        }
+        if self.refresh_token(account).await?.value.is_some() {
+            return Ok(false);
+        }
+        self.drop_access_token(account).await?;
+        self.overwrite(account, CredentialKind::JsapiTicket, &Record::default())
+            .await?;
+        Ok(true)
+    }
+
     /// Returns the time of the last change of an account that the store knows.
     pub(super) async fn last_change(&self, account: &AppId) -> Result<Timestamp, Error> {
-        let (secret, lookup) = tokio::join!(
-            self.refresh_token(account),
-            self.store.authorization(&self.component, account)
-        );
-        let secret = secret?.value.map(|secret| secret.since);
-        let entry = lookup?.entry.map(|entry| entry.since);
-        Ok(secret
-            .max(entry)
-            .unwrap_or_else(|| Timestamp::from_millis(0)))
+        let last = self.snapshot(account).await?.since();
+        Ok(last.unwrap_or_else(|| Timestamp::from_millis(0)))
     }
 
     /// Removes the refresh token of an account if `is_meant` returns `true` for it.
@@ -262,7 +349,10 @@ impl Authorizations {
     ) -> Result<(), Error> {
         let margin = match kind {
             CredentialKind::AccountToken => AUTHORIZER_RENEW_MARGIN,
-            _ => Duration::ZERO,
+            CredentialKind::User
+            | CredentialKind::SnapshotUser
+            | CredentialKind::JsapiTicket
+            | CredentialKind::ComponentToken => Duration::ZERO,
         };
         let slot = account_slot(account, kind, margin);
         self.store.overwrite(&slot, record).await

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::authorizations::Snapshot;
 use super::lists::MIN_LIST_INTERVAL;
 use super::state::PlatformState;
 use crate::accounts::AccountToken;
 use crate::credential::{AccessToken, AppId, RefreshToken};
 use crate::error::{Error, ErrorKind};
-use crate::store::{AuthorizationState, BoxFuture, CredentialReader, DurableSecret, StoredSecret};
+use crate::store::{AuthorizationState, BoxFuture, CredentialReader, DurableSecret};
 use crate::wechat::errcode::NOT_AUTHORIZED;
 use crate::wechat::{AccountTokenResponse, AuthorizerToken, PlatformAuthority};
 
@@ -52,10 +53,7 @@ impl PlatformState {
             };
             match self.request_token(account, &refresh.secret).await {
                 Ok(granted) => {
-                    if self
-                        .keep_refresh_token(account, refresh, &stored, &granted)
-                        .await?
-                    {
+                    if self.keep_refresh_token(account, refresh, &granted).await? {
                         let AuthorizerToken {
                             access_token,
                             expires_in,
@@ -129,9 +127,7 @@ impl PlatformState {
     ) -> Result<bool, Error> {
         match self.request_token(account, &secret.secret).await {
             Ok(granted) => {
-                let stored = self.authorizations.refresh_token(account).await?;
-                self.keep_refresh_token(account, secret, &stored, &granted)
-                    .await?;
+                self.keep_refresh_token(account, secret, &granted).await?;
                 // WeChat may have ended the account's current token.
                 self.authorizations.drop_access_token(account).await?;
                 Ok(false)
@@ -150,22 +146,26 @@ impl PlatformState {
         &self,
         account: &AppId,
         used: &DurableSecret,
-        read: &StoredSecret,
         granted: &AuthorizerToken,
     ) -> Result<bool, Error> {
-        match &granted.refresh_token {
-            Some(next) if *next != used.secret => {
-                let next = DurableSecret {
-                    secret: next.clone(),
-                    since: used.since,
-                };
-                self.authorizations
-                    .replace(account, read, Some(&next))
-                    .await
-            }
-            Some(_) | None => {
-                let stored = self.authorizations.refresh_token(account).await?.value;
-                Ok(stored.is_some_and(|stored| stored.secret == used.secret))
+        let next = granted.refresh_token.as_ref().unwrap_or(&used.secret);
+        loop {
+            let stored = self.authorizations.refresh_token(account).await?;
+            let Some(value) = stored.value.as_ref().filter(|it| it.secret == used.secret) else {
+                return Ok(false);
+            };
+            let next = DurableSecret {
+                secret: next.clone(),
+                since: value.since,
+            };
+            // Another process may have written the same token with its time. That is no authorization.
+            if next == *value
+                || self
+                    .authorizations
+                    .replace(account, &stored, Some(&next))
+                    .await?
+            {
+                return Ok(true);
             }
         }
     }
@@ -184,16 +184,29 @@ impl PlatformState {
         if refused.is_none() && self.has_ended(account).await? {
             return Err(not_authorized(account));
         }
+        // Taken before the list, so that an authorization that comes meanwhile does not end with it.
+        let seen = self.authorizations.snapshot(account).await?;
         let list = self.list().await;
         let Some(listed) = list.map_err(|error| error.as_missing_prerequisite())? else {
             return self.wait_for_recovery(account, refused).await;
         };
         let stored = self.authorizations.refresh_token(account).await?.value;
-        if stored.is_some_and(|stored| Some(&stored.secret) != refused) {
+        if stored
+            .as_ref()
+            .is_some_and(|stored| Some(&stored.secret) != refused)
+        {
             return Ok(());
         }
-        let is_listed = listed.accounts.contains_key(account);
-        self.lose(account, is_listed).await?;
+        let from_list = listed.accounts.get(account);
+        if let (Some(Some(from_list)), Some(stored)) = (from_list, &stored)
+            && *from_list == stored.secret
+            && !self.is_refused_by_wechat(account, stored).await?
+        {
+            // WeChat refused a valid token once.
+            self.forget_refused(account);
+            return Ok(());
+        }
+        self.lose(account, &seen, from_list.is_some()).await?;
         Err(not_authorized(account))
     }
 
@@ -231,12 +244,15 @@ impl PlatformState {
         Err(recovering(account))
     }
 
-    /// Notes that the platform cannot act for an account any more, and says so once.
-    async fn lose(&self, account: &AppId, is_listed: bool) -> Result<(), Error> {
-        // The time of the last change, not ours: an event of a later authorization must win.
-        let since = self.authorizations.last_change(account).await?;
+    /// Notes that the platform cannot act for an account any more, unless it was authorized since `seen`,
+    /// and says so once.
+    async fn lose(&self, account: &AppId, seen: &Snapshot, is_listed: bool) -> Result<(), Error> {
         let state = AuthorizationState::Lost;
-        if self.authorizations.end(account, state, since).await? {
+        if self
+            .authorizations
+            .end_if_unchanged(account, state, seen)
+            .await?
+        {
             self.changes.publish(account);
             let reason = match is_listed {
                 true => "WeChat refuses its refresh token",
@@ -256,11 +272,16 @@ impl PlatformState {
         if self.has_ended(account).await? {
             return Ok(());
         }
-        match self.list().await? {
-            Some(listed) if !listed.accounts.contains_key(account) => {
-                self.lose(account, false).await
-            }
-            Some(_) | None => Ok(()),
+        let seen = self.authorizations.snapshot(account).await?;
+        let Some(listed) = self.list().await? else {
+            return Ok(());
+        };
+        if listed.accounts.contains_key(account) {
+            return Ok(());
+        }
+        match &seen.secret.value {
+            Some(secret) if !self.is_refused_by_wechat(account, secret).await? => Ok(()),
+            Some(_) | None => self.lose(account, &seen, false).await,
         }
     }
 }

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use super::event::PlatformEvent;
-use super::exchange::{AuthorizationCode, is_code_refused, pre_auth_code_hash};
+use super::lists::MIN_LIST_INTERVAL;
+use super::outcome::{AuthorizationCode, is_code_refused, pre_auth_code_hash};
 use super::state::PlatformState;
 use super::ticket::pushed_ticket;
 use crate::backoff::delay_after;
 use crate::clock::Timestamp;
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::store::AuthorizationState;
 
 /// Longest time for which a code is tried: one hour, the longest lifetime of a code.
@@ -18,6 +21,13 @@ const MAX_CODE_LIFETIME: Duration = Duration::from_secs(60 * 60);
 /// Longest time for which WeChat's push waits for the exchange of its code: two seconds. WeChat takes an
 /// answer within five.
 const MAX_ANSWER_DELAY: Duration = Duration::from_secs(2);
+
+/// Age from which an event is not tried at all: one day. Clocks may differ by hours, and one try costs one
+/// call.
+const MAX_EVENT_AGE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Maximum number of tries to read the list of accounts after a code could not be exchanged.
+const MAX_LIST_TRIES: usize = 4;
 
 /// First and longest wait between two tries of an exchange: one second and one minute.
 const MIN_RETRY_DELAY: Duration = Duration::from_secs(1);
@@ -87,13 +97,10 @@ impl PlatformState {
         code: AuthorizationCode,
         expires: Option<Timestamp>,
     ) -> Result<(), Error> {
-        let now = self.clock.now();
-        let latest = code
-            .created
-            .unwrap_or(now)
-            .saturating_add(MAX_CODE_LIFETIME);
+        let created = code.created.unwrap_or_else(|| self.clock.now());
+        let latest = created.saturating_add(MAX_CODE_LIFETIME);
         let give_up = expires.map_or(latest, |at| at.min(latest));
-        if give_up <= now {
+        if created.saturating_add(MAX_EVENT_AGE) <= self.clock.now() {
             tracing::debug!(target: "tower_wechat::platform", app = ?code.account, "a late event was ignored; its code has expired");
             return Ok(());
         }
@@ -102,19 +109,37 @@ impl PlatformState {
                 "too many authorizations wait for their exchange: check that WeChat answers",
             ));
         };
+        // WeChat does not repeat an event that was answered. While the store does not answer, the event is
+        // not taken.
+        self.authorizations.listed_at().await?;
         let state = Arc::clone(self);
-        let exchange = self.tasks.spawn(async move {
-            state.exchange_with_retry(code, give_up).await;
+        let (first, tried) = oneshot::channel();
+        self.tasks.spawn(async move {
+            state.exchange_with_retry(code, give_up, first).await;
             drop(permit);
         });
-        let _ = tokio::time::timeout(MAX_ANSWER_DELAY, exchange).await;
-        Ok(())
+        match tokio::time::timeout(MAX_ANSWER_DELAY, tried).await {
+            Ok(Ok(Err(error))) if error.kind() == ErrorKind::StoreUnavailable => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
-    async fn exchange_with_retry(self: &Arc<Self>, code: AuthorizationCode, give_up: Timestamp) {
+    /// Exchanges a code, and tries again until it expires. Sends the outcome of the first try to `first`.
+    async fn exchange_with_retry(
+        self: &Arc<Self>,
+        code: AuthorizationCode,
+        give_up: Timestamp,
+        first: oneshot::Sender<Result<(), Error>>,
+    ) {
         let account = code.account.clone();
+        let mut first = Some(first);
         for failures in 1_u32.. {
-            let error = match self.run_exchange(code.clone()).await {
+            let outcome = self.run_exchange(code.clone()).await;
+            if let Some(first) = first.take() {
+                // The push may have been answered by now.
+                let _ = first.send(outcome.clone().map(drop));
+            }
+            let error = match outcome {
                 Ok(account) => {
                     self.changes.publish(&account);
                     return;
@@ -130,16 +155,36 @@ impl PlatformState {
                 if let Some(more) = self.log_limiter.allow_line("exchange") {
                     tracing::warn!(target: "tower_wechat::platform", app = ?account, %error, more, "an authorization code could not be exchanged; the list of accounts is read instead");
                 }
-                // The code may be spent by a process that has died. The list has the refresh token.
-                if let Err(error) = self.list().await {
-                    tracing::debug!(target: "tower_wechat::platform", %error, "the list of accounts could not be read");
-                }
+                self.list_instead().await;
                 return;
             }
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                () = self.ending.cancelled() => {}
+            self.sleep_unless_ending(wait).await;
+        }
+    }
+
+    /// Reads the list of accounts after a code could not be exchanged: its process may have died, or WeChat's
+    /// answer was lost. The list then has the refresh token. A list that another process has read before does
+    /// not count.
+    pub(super) async fn list_instead(self: &Arc<Self>) {
+        for _ in 0..MAX_LIST_TRIES {
+            match self.list().await {
+                Ok(Some(_)) => return,
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!(target: "tower_wechat::platform", %error, "the list of accounts could not be read");
+                }
             }
+            if self.ending.is_cancelled() {
+                return;
+            }
+            self.sleep_unless_ending(MIN_LIST_INTERVAL).await;
+        }
+    }
+
+    async fn sleep_unless_ending(&self, wait: Duration) {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = self.ending.cancelled() => {}
         }
     }
 }

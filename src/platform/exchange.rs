@@ -6,20 +6,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use zeroize::Zeroizing;
 
 use super::authorizations::Grant;
+use super::outcome::{
+    AuthorizationCode, ExchangeOutcome, is_code_refused, pre_auth_code_hash, refused,
+};
 use super::state::PlatformState;
-use crate::bytes::encode_hex;
+use crate::backoff::Backoff;
 use crate::clock::Timestamp;
 use crate::credential::AppId;
 use crate::error::{Error, ErrorKind};
 use crate::store::{CodeLeaseResult, LeaseOwner, LoginCodeKey, Quota};
-
-/// Errcodes of an authorization code that WeChat refuses: invalid, and used or expired.
-pub(super) const CODE_REFUSED: [i64; 2] = [61009, 61010];
 
 /// Duration of the lease of a code. It outlasts the calls that it covers.
 const LEASE: Duration = Duration::from_secs(20);
@@ -33,30 +32,19 @@ const EXCHANGE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Maximum number of codes with which browsers return from one page and which are tried at WeChat.
 const MAX_CODES_OF_PAGE: u32 = 10;
 
+/// Time for which the write of a grant is repeated while the store does not take it: one minute.
+const STORE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Longest wait between two tries of that write.
+const MAX_STORE_INTERVAL: Duration = Duration::from_secs(2);
+
 /// Interval at which a process looks whether another one has ended its exchange.
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
-
-/// An authorization code, with what is known about it.
-#[derive(Clone)]
-pub(super) struct AuthorizationCode {
-    pub(super) code: Zeroizing<String>,
-    /// The hash of the code of the page on which the owner has authorized the platform.
-    pub(super) pre_auth_hash: Option<String>,
-    /// The account that the event names.
-    pub(super) account: Option<AppId>,
-    /// The time of the event.
-    pub(super) created: Option<Timestamp>,
-}
-
-/// Returns the hash of a pre_auth_code, by which the return of a browser and an event are joined.
-pub(crate) fn pre_auth_code_hash(code: &str) -> String {
-    encode_hex(&Sha256::digest(code.as_bytes())[..16])
-}
 
 /// How an exchange has ended, with the keys whose leases it holds.
 enum Ended<'h, 'k> {
     /// The code is spent, and its account is known.
-    Granted(&'h [&'k LoginCodeKey]),
+    Granted(&'h [LoginCodeKey]),
     /// WeChat refuses the code. Another code of the same page may be valid.
     Refused {
         code: &'h &'k LoginCodeKey,
@@ -93,13 +81,35 @@ impl PlatformState {
     ) -> Result<AppId, Error> {
         self.check_kept_here("authorize accounts")?;
         let state = Arc::clone(self);
-        let exchange = self
-            .tasks
-            .spawn(async move { state.exchange_once(&code).await });
+        let is_return = code.created.is_none();
+        let exchange = self.tasks.spawn(async move {
+            let outcome = state.exchange_once(&code).await;
+            // A code that is spent without its grant: the list may have the refresh token. The task of an
+            // event does so itself.
+            let may_be_spent = outcome.as_ref().is_err_and(|error| {
+                is_code_refused(error) || error.kind() == ErrorKind::WechatUnavailable
+            });
+            if is_return && may_be_spent {
+                Arc::clone(&state).spawn_list_instead();
+            }
+            outcome
+        });
         exchange.await.unwrap_or_else(|_| {
             let message = "the process ended before an authorization code was exchanged";
             Err(Error::new(ErrorKind::WechatUnavailable, message))
         })
+    }
+
+    /// Reads the list of accounts in a task, unless many tasks do so already.
+    fn spawn_list_instead(self: Arc<Self>) {
+        let Ok(permit) = Arc::clone(&self.checks).try_acquire_owned() else {
+            return;
+        };
+        let state = Arc::clone(&self);
+        self.tasks.spawn(async move {
+            state.list_instead().await;
+            drop(permit);
+        });
     }
 
     /// Exchanges a code, or returns the outcome of an exchange by another process.
@@ -119,14 +129,20 @@ impl PlatformState {
         let owner = LeaseOwner::unique();
         let give_up = Instant::now() + EXCHANGE_TIMEOUT;
         let mut held = Vec::new();
-        let outcome = self.acquire_all(&keys, &owner, give_up, &mut held).await;
-        let (ended, result) = match outcome {
-            Ok(Some(finished)) => match read_outcome(&finished) {
-                Ok(account) => (Ended::Granted(&held), Ok(account)),
+        let acquired = self
+            .acquire_all(code, &keys, &owner, give_up, &mut held)
+            .await;
+        let (ended, result) = match acquired {
+            Ok(Some(finished)) => match finished.result() {
+                Ok(account) => (Ended::Released(&held), Ok(account)),
                 Err(error) => (Ended::Released(&held), Err(error)),
             },
-            Ok(None) => match (self.exchange_if_allowed(code).await, held.split_last()) {
-                (Ok(account), _) => (Ended::Granted(&held), Ok(account)),
+            Ok(None) => match (
+                self.exchange_if_allowed(code, &held, &owner).await,
+                held.split_last(),
+            ) {
+                // Also the outcome of the page, whose earlier code was another one.
+                (Ok(account), _) => (Ended::Granted(&keys), Ok(account)),
                 (Err(error), Some((code, pages))) if is_code_refused(&error) => {
                     (Ended::Refused { code, pages }, Err(error))
                 }
@@ -134,24 +150,37 @@ impl PlatformState {
             },
             Err(error) => (Ended::Released(&held), Err(error)),
         };
-        self.end_exchange(&ended, &owner, result.as_ref().ok())
-            .await;
+        let outcome = ExchangeOutcome::of(code, result.as_ref().ok());
+        self.end_exchange(&ended, &owner, &outcome).await;
         result
     }
 
     /// Acquires the leases of all keys. Returns the outcome if one of them has ended.
     async fn acquire_all<'k>(
         &self,
+        code: &AuthorizationCode,
         keys: &'k [LoginCodeKey],
         owner: &LeaseOwner,
         give_up: Instant,
         held: &mut Vec<&'k LoginCodeKey>,
-    ) -> Result<Option<String>, Error> {
+    ) -> Result<Option<ExchangeOutcome>, Error> {
         for key in keys {
             loop {
                 match self.store.acquire_code(key, owner, LEASE).await? {
-                    CodeLeaseResult::Acquired | CodeLeaseResult::Resumed(_) => break,
-                    CodeLeaseResult::Finished(outcome) => return Ok(Some(outcome)),
+                    CodeLeaseResult::Acquired | CodeLeaseResult::Resumed(_) => {
+                        held.push(key);
+                        break;
+                    }
+                    CodeLeaseResult::Finished(text) => {
+                        let mut outcome = ExchangeOutcome::parse(&text);
+                        if outcome.joins(code) {
+                            outcome.add(code);
+                            self.finish(key, None, &outcome).await;
+                            return Ok(Some(outcome));
+                        }
+                        // The page has brought another authorization before.
+                        break;
+                    }
                     CodeLeaseResult::Busy if Instant::now() < give_up => {
                         tokio::time::sleep(POLL_INTERVAL).await;
                     }
@@ -161,7 +190,6 @@ impl PlatformState {
                     }
                 }
             }
-            held.push(key);
         }
         Ok(None)
     }
@@ -171,34 +199,48 @@ impl PlatformState {
         &self,
         ended: &Ended<'_, '_>,
         owner: &LeaseOwner,
-        account: Option<&AppId>,
+        outcome: &ExchangeOutcome,
     ) {
-        let outcome = match account {
-            Some(account) => format!("ok:{account}"),
-            None => "refused".to_owned(),
-        };
-        let (finished, released): (&[&LoginCodeKey], &[&LoginCodeKey]) = match ended {
-            Ended::Granted(held) => (held, &[]),
-            Ended::Refused { code, pages } => (std::slice::from_ref(code), pages),
-            Ended::Released(held) => (&[], held),
-        };
-        for key in finished {
-            let finish = self
-                .store
-                .finish_code(key, Some(owner), &outcome, OUTCOME_TTL);
-            if let Err(error) = finish.await {
-                tracing::debug!(target: "tower_wechat::platform", %error, "the outcome of an authorization code could not be stored");
+        let released: &[&LoginCodeKey] = match ended {
+            Ended::Granted(keys) => {
+                for key in *keys {
+                    self.finish(key, None, outcome).await;
+                }
+                &[]
             }
-        }
+            Ended::Refused { code, pages } => {
+                self.finish(code, Some(owner), outcome).await;
+                pages
+            }
+            Ended::Released(held) => held,
+        };
         for key in released {
             // A lease that cannot be released ends by itself.
             let _ = self.store.release_code(key, owner).await;
         }
     }
 
+    async fn finish(
+        &self,
+        key: &LoginCodeKey,
+        owner: Option<&LeaseOwner>,
+        outcome: &ExchangeOutcome,
+    ) {
+        let text = outcome.to_text();
+        let finish = self.store.finish_code(key, owner, &text, OUTCOME_TTL);
+        if let Err(error) = finish.await {
+            tracing::debug!(target: "tower_wechat::platform", %error, "the outcome of an authorization code could not be stored");
+        }
+    }
+
     /// Exchanges a code, unless its page has brought too many. Any visitor can return from a page with
     /// invented codes, and each of them costs a call.
-    async fn exchange_if_allowed(&self, code: &AuthorizationCode) -> Result<AppId, Error> {
+    async fn exchange_if_allowed(
+        &self,
+        code: &AuthorizationCode,
+        held: &[&LoginCodeKey],
+        owner: &LeaseOwner,
+    ) -> Result<AppId, Error> {
         if let (Some(page), None) = (&code.pre_auth_hash, code.created) {
             let quota = Quota {
                 app: self.component.app_id().clone(),
@@ -210,11 +252,16 @@ impl PlatformState {
                 return Err(refused(None));
             }
         }
-        self.exchange(code).await
+        self.exchange(code, held, owner).await
     }
 
     /// Exchanges a code at WeChat, and stores the grant.
-    async fn exchange(&self, code: &AuthorizationCode) -> Result<AppId, Error> {
+    async fn exchange(
+        &self,
+        code: &AuthorizationCode,
+        held: &[&LoginCodeKey],
+        owner: &LeaseOwner,
+    ) -> Result<AppId, Error> {
         let component = &self.component;
         let grant = self
             .with_component_token(async |token: crate::accounts::AccountToken| {
@@ -236,16 +283,33 @@ impl PlatformState {
         }
         // The ids of the permission sets (权限集), without which WeChat rejects calls with 61007.
         let permissions = grant.permissions;
-        let grant = Grant {
+        let mut grant = Grant {
             account: account.clone(),
             refresh_token: grant.refresh_token,
             access_token: grant.access_token.map(|token| (token, grant.expires_in)),
-            since: match code.created {
-                Some(created) => created,
-                None => self.authorized_now(&account, now).await?,
-            },
+            since: code.created.unwrap_or(now),
         };
-        if self.authorizations.store_grant(&grant, now).await? {
+        let give_up = Instant::now() + STORE_TIMEOUT;
+        let mut backoff = Backoff::new(POLL_INTERVAL, MAX_STORE_INTERVAL);
+        let is_stored = loop {
+            let stored = async {
+                if code.created.is_none() {
+                    grant.since = self.authorized_now(&account, now).await?;
+                }
+                self.authorizations.store_grant(&grant, now).await
+            };
+            match stored.await {
+                Ok(is_stored) => break is_stored,
+                Err(error) if Instant::now() >= give_up => return Err(error),
+                // The code is spent: this process has the only copy of the refresh token.
+                Err(_) => backoff.wait().await,
+            }
+            for key in held {
+                // Extends the lease.
+                let _ = self.store.acquire_code(key, owner, LEASE).await;
+            }
+        };
+        if is_stored {
             self.forget_refused(&account);
             tracing::info!(target: "tower_wechat::platform", app = %account, ?permissions, "an account has authorized the platform");
         } else {
@@ -262,25 +326,5 @@ impl PlatformState {
         // WeChat's times have whole seconds. An end in the same second must count.
         let second = Timestamp::from_millis(now.as_millis() / 1_000 * 1_000);
         Ok(second.max(self.authorizations.last_change(account).await?))
-    }
-}
-
-pub(super) fn is_code_refused(error: &Error) -> bool {
-    error
-        .errcode()
-        .is_some_and(|code| CODE_REFUSED.contains(&code))
-}
-
-fn refused(errcode: Option<i64>) -> Error {
-    let message = "WeChat refuses the authorization code: it is invalid, used or expired. Open the \
-                   page of the authorization again";
-    Error::new(ErrorKind::BadRequest, message)
-        .with_errcode(errcode.unwrap_or(CODE_REFUSED[1]), None)
-}
-
-fn read_outcome(outcome: &str) -> Result<AppId, Error> {
-    match outcome.strip_prefix("ok:").map(AppId::new) {
-        Some(Ok(account)) => Ok(account),
-        Some(Err(_)) | None => Err(refused(None)),
     }
 }

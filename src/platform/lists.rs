@@ -53,14 +53,22 @@ impl PlatformState {
         if let Some(sender) = sender {
             let state = Arc::clone(self);
             self.tasks.spawn(async move {
-                let outcome = state.read_list_if_allowed().await;
+                let mut missing = Vec::new();
+                let outcome = state.read_list_if_allowed(&mut missing).await;
                 sender.send_replace(Some(outcome));
+                drop(sender);
+                state.running_list.forget();
+                // Nobody waits for these calls, one for each account.
+                state.check_missing_accounts(missing).await;
             });
         }
         outcome
     }
 
-    async fn read_list_if_allowed(self: &Arc<Self>) -> ListOutcome {
+    async fn read_list_if_allowed(
+        self: &Arc<Self>,
+        missing: &mut Vec<(AppId, Authorization)>,
+    ) -> ListOutcome {
         // Without a component token, no list is read, and none is counted.
         self.component_token().await?;
         let quota = Quota {
@@ -73,7 +81,7 @@ impl PlatformState {
         if !self.running_list.may_repeat()? && !self.store.try_consume(&quota).await? {
             return Ok(None);
         }
-        let listed = self.read_list().await;
+        let listed = self.read_list(missing).await;
         match &listed {
             Ok(_) => self.running_list.note_success(),
             Err(error) => self.running_list.note_failure(error),
@@ -81,31 +89,46 @@ impl PlatformState {
         listed.map(Some)
     }
 
-    async fn read_list(self: &Arc<Self>) -> Result<Arc<AccountsListed>, Error> {
+    /// Reads the list and stores what it says. Adds the accounts that are missing in it to `missing`.
+    async fn read_list(
+        self: &Arc<Self>,
+        missing: &mut Vec<(AppId, Authorization)>,
+    ) -> Result<Arc<AccountsListed>, Error> {
         let known = self.authorizations.all().await?;
         let started = self.clock.now();
         let listed = self.fetch_all().await?;
         let mut accounts = HashMap::with_capacity(listed.len());
-        let mut recovered = 0_usize;
+        let mut report = MergeReport::default();
         let mut merges = JoinSet::new();
         for account in listed {
-            accounts.insert(account.app_id.clone(), account.refresh_token.is_some());
+            accounts.insert(account.app_id.clone(), account.refresh_token.clone());
             if merges.len() >= MAX_MERGES {
-                recovered += merged(merges.join_next().await)?;
+                report.count(merges.join_next().await);
             }
             let state = Arc::clone(self);
             merges.spawn(async move { state.merge(&account).await });
         }
         while !merges.is_empty() {
-            recovered += merged(merges.join_next().await)?;
+            report.count(merges.join_next().await);
+        }
+        let recovered = report.recovered;
+        // An account that cannot be written does not hide the others.
+        if let Some(error) = report.first_error {
+            let failed = report.failed;
+            tracing::warn!(
+                target: "tower_wechat::platform",
+                app = %self.component.app_id(), failed, %error,
+                "accounts of the list could not be written"
+            );
+            if error.kind() == ErrorKind::StoreUnavailable {
+                return Err(error);
+            }
         }
         self.authorizations.set_listed(started).await?;
-        let missing = known.entries.into_iter().filter(|(account, entry)| {
+        let absent = known.entries.into_iter().filter(|(account, entry)| {
             entry.state == AuthorizationState::Authorized && !accounts.contains_key(account)
         });
-        for (account, entry) in missing.take(MAX_CHECKS) {
-            self.check_missing(&account, &entry).await?;
-        }
+        missing.extend(absent.take(MAX_CHECKS));
         tracing::info!(
             target: "tower_wechat::platform",
             app = %self.component.app_id(),
@@ -205,21 +228,30 @@ impl PlatformState {
         Ok(is_stored)
     }
 
-    /// Checks an account that is missing in a list, because its event may be lost. Its authorization
-    /// ends only if WeChat refuses its refresh token too.
-    async fn check_missing(&self, account: &AppId, entry: &Authorization) -> Result<(), Error> {
-        let stored = self.authorizations.refresh_token(account).await?.value;
-        let has_ended = match &stored {
-            Some(secret) => self.is_refused_by_wechat(account, secret).await?,
-            None => true,
-        };
-        if !has_ended {
+    /// Checks accounts that are missing in a list, because their events may be lost.
+    async fn check_missing_accounts(&self, missing: Vec<(AppId, Authorization)>) {
+        for (account, _) in missing {
+            if let Err(error) = self.check_missing(&account).await {
+                tracing::debug!(target: "tower_wechat::platform", app = %account, %error, "the authorization of an account could not be checked");
+            }
+        }
+    }
+
+    /// Ends the authorization of an account that is missing in a list, if WeChat refuses its refresh token
+    /// too.
+    async fn check_missing(&self, account: &AppId) -> Result<(), Error> {
+        let seen = self.authorizations.snapshot(account).await?;
+        if let Some(secret) = &seen.secret.value
+            && !self.is_refused_by_wechat(account, secret).await?
+        {
             return Ok(());
         }
-        // The time of the authorization, not ours: an event of a later authorization must win.
-        let since = stored.map_or(entry.since, |stored| stored.since.max(entry.since));
         let state = AuthorizationState::Lost;
-        if self.authorizations.end(account, state, since).await? {
+        if self
+            .authorizations
+            .end_if_unchanged(account, state, &seen)
+            .await?
+        {
             self.changes.publish(account);
             tracing::warn!(target: "tower_wechat::platform", app = %account, "an account is not authorized any more; its event was lost");
         }
@@ -227,13 +259,28 @@ impl PlatformState {
     }
 }
 
-/// Returns 1 if the refresh token of an account has come from the list, else 0.
-fn merged(merge: Option<Result<Result<bool, Error>, JoinError>>) -> Result<usize, Error> {
-    match merge {
-        Some(Ok(recovered)) => recovered.map(usize::from),
-        Some(Err(_)) => Err(Error::store_unavailable(
-            "an account of the list could not be written",
-        )),
-        None => Ok(0),
+/// What became of the accounts of a list.
+#[derive(Default)]
+struct MergeReport {
+    /// Accounts whose refresh token has come from the list.
+    recovered: usize,
+    /// Accounts that could not be written.
+    failed: usize,
+    first_error: Option<Error>,
+}
+
+impl MergeReport {
+    fn count(&mut self, merge: Option<Result<Result<bool, Error>, JoinError>>) {
+        let error = match merge {
+            Some(Ok(Ok(is_recovered))) => {
+                self.recovered += usize::from(is_recovered);
+                return;
+            }
+            Some(Ok(Err(error))) => error,
+            Some(Err(_)) => Error::store_unavailable("the write of an account was cancelled"),
+            None => return,
+        };
+        self.failed += 1;
+        self.first_error.get_or_insert(error);
     }
 }

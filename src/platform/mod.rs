@@ -12,6 +12,7 @@ mod exchange;
 mod followed;
 mod handle;
 mod lists;
+mod outcome;
 pub(crate) mod push;
 mod pushes;
 mod running_list;
@@ -26,8 +27,8 @@ pub use self::builder::PlatformBuilder;
 pub(crate) use self::changes::ChangeQueue;
 #[cfg(any(test, fuzzing))]
 pub(crate) use self::event::PlatformEvent;
-pub(crate) use self::exchange::pre_auth_code_hash;
 pub use self::handle::Platform;
+pub(crate) use self::outcome::pre_auth_code_hash;
 pub use self::push::{
     NoMessages, PlatformPush, PushField, PushFields, PushKeys, PushLayer, PushService,
 };

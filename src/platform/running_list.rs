@@ -8,14 +8,14 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::backoff::delay_after;
-use crate::credential::AppId;
+use crate::credential::{AppId, RefreshToken};
 use crate::error::Error;
 
 /// What a list has said.
 #[derive(Debug)]
 pub(super) struct AccountsListed {
-    /// The listed accounts, with `true` for those whose refresh token the list contains.
-    pub(super) accounts: HashMap<AppId, bool>,
+    /// The listed accounts, with the refresh tokens that the list contains.
+    pub(super) accounts: HashMap<AppId, Option<RefreshToken>>,
 }
 
 /// The outcome of a list: `None` if another process reads one, or has read one a moment ago.
@@ -70,6 +70,18 @@ impl RunningList {
                 Some(left) => Err(error.clone_with_retry_after(left)),
                 None => Ok(true),
             },
+        }
+    }
+
+    /// Forgets the outcome of a list that has ended.
+    pub(super) fn forget(&self) {
+        let mut state = self.lock();
+        if state
+            .running
+            .as_ref()
+            .is_some_and(|it| it.has_changed().is_err())
+        {
+            state.running = None;
         }
     }
 

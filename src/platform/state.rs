@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -40,6 +41,9 @@ const MAX_EXCHANGES: usize = 512;
 /// Maximum number of accounts that are checked at the same time in this process.
 const MAX_CHECKS: usize = 32;
 
+/// Time for which a refresh token counts as refused: ten minutes.
+const REFUSED_FOR: Duration = Duration::from_secs(10 * 60);
+
 /// Maximum number of accounts whose refused refresh token this process remembers.
 const MAX_REFUSED: usize = 100_000;
 
@@ -56,7 +60,7 @@ pub(crate) struct PlatformState {
     pub(super) authorizations: Authorizations,
     pub(super) settings: PlatformSettings,
     /// Refresh tokens that WeChat has refused, by account. No further call is made with them.
-    refused: Mutex<HashMap<AppId, RefreshToken>>,
+    refused: Mutex<HashMap<AppId, (RefreshToken, Instant)>>,
     pub(super) running_list: RunningList,
     /// Wakes the task that reads the list of accounts.
     pub(super) list_wanted: Arc<Notify>,
@@ -211,9 +215,13 @@ impl PlatformState {
         self.changes.subscribe()
     }
 
-    /// Returns `true` if WeChat has refused this refresh token of the account.
+    /// Returns `true` if WeChat has refused this refresh token of the account within the last ten minutes.
+    /// WeChat may be wrong, so a later list may bring the token back.
     pub(super) fn is_refused(&self, account: &AppId, refresh: &RefreshToken) -> bool {
-        self.lock_refused().get(account) == Some(refresh)
+        let refused = self.lock_refused();
+        refused
+            .get(account)
+            .is_some_and(|(token, at)| token == refresh && at.elapsed() < REFUSED_FOR)
     }
 
     pub(super) fn note_refused(&self, account: &AppId, refresh: &RefreshToken) {
@@ -222,14 +230,14 @@ impl PlatformState {
         if refused.len() >= MAX_REFUSED {
             refused.clear();
         }
-        refused.insert(account.clone(), refresh.clone());
+        refused.insert(account.clone(), (refresh.clone(), Instant::now()));
     }
 
     pub(super) fn forget_refused(&self, account: &AppId) {
         self.lock_refused().remove(account);
     }
 
-    fn lock_refused(&self) -> MutexGuard<'_, HashMap<AppId, RefreshToken>> {
+    fn lock_refused(&self) -> MutexGuard<'_, HashMap<AppId, (RefreshToken, Instant)>> {
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

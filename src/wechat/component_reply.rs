@@ -115,7 +115,8 @@ pub(super) fn authorizer_token(fields: &ReplyFields) -> Result<AuthorizerToken, 
     Ok(AuthorizerToken {
         access_token: reply::required_token(fields, "authorizer_access_token")?,
         expires_in: parse_expires_in(fields),
-        refresh_token: refresh_token(fields, "authorizer_refresh_token")?,
+        // The token of the call stays valid if WeChat returns none that can be used.
+        refresh_token: refresh_token(fields, "authorizer_refresh_token").unwrap_or_default(),
     })
 }
 
