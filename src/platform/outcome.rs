@@ -109,3 +109,48 @@ pub(super) fn refused(errcode: Option<i64>) -> Error {
     Error::new(ErrorKind::BadRequest, message)
         .with_errcode(errcode.unwrap_or(CODE_REFUSED[1]), None)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(text: &str, account: Option<&str>) -> AuthorizationCode {
+        AuthorizationCode {
+            code: Zeroizing::new(text.to_owned()),
+            pre_auth_hash: None,
+            account: account.map(|account| AppId::new(account).unwrap()),
+            created: account.map(|_| Timestamp::from_millis(1)),
+        }
+    }
+
+    #[test]
+    fn one_page_has_one_event_and_one_return() {
+        let account = AppId::new("wxA").unwrap();
+        let mut outcome = ExchangeOutcome::of(&code("event", Some("wxA")), Some(&account));
+        assert_eq!(ExchangeOutcome::parse(&outcome.to_text()), outcome);
+        assert!(
+            outcome.joins(&code("event", Some("wxA"))),
+            "a repeated event"
+        );
+        assert!(!outcome.joins(&code("later", Some("wxA"))));
+        assert!(outcome.joins(&code("return", None)));
+        outcome.add(&code("return", None));
+        assert_eq!(ExchangeOutcome::parse(&outcome.to_text()), outcome);
+        assert!(outcome.joins(&code("return", None)), "a reload");
+        assert!(!outcome.joins(&code("another", None)));
+        assert_eq!(outcome.result().unwrap(), account);
+
+        let returned = ExchangeOutcome::of(&code("return", None), Some(&account));
+        assert!(returned.joins(&code("event", Some("wxA"))));
+        assert!(!returned.joins(&code("event", Some("wxB"))));
+    }
+
+    #[test]
+    fn a_refused_code_stays_refused() {
+        let refused = ExchangeOutcome::of(&code("used", None), None);
+        let refused = ExchangeOutcome::parse(&refused.to_text());
+        assert!(refused.joins(&code("used", None)));
+        assert!(!refused.joins(&code("other", None)));
+        assert!(is_code_refused(&refused.result().unwrap_err()));
+    }
+}

@@ -258,6 +258,27 @@ async fn a_code_that_wechat_refuses_is_a_page() {
         .is_error(400, "bad_request");
 }
 
+/// An owner goes back to the open page, and authorizes another account from it.
+#[tokio::test]
+async fn a_second_account_of_one_page_is_exchanged_too() {
+    const CLUB: &str = "wx0123456789abcde0";
+    let world = World::with(Ok).await;
+    world.sim.add_account(CLUB, "secret");
+    world.wechat.lose_events(true);
+    let browser = Browser::new();
+    let first = world.agree(&world.links(&browser, "").await).await;
+    browser.visit(&first).await.is_page(200, SHOP);
+    let page = first.split_once('?').unwrap().0;
+    let code = world.wechat.authorize(CLUB).unwrap();
+    let second = format!("{page}?auth_code={code}&expires_in=3600");
+    for _ in 0..2 {
+        browser.visit(&second).await.is_page(200, CLUB);
+    }
+    assert_eq!(world.sim.calls_to(QUERY), 2);
+    world.is_authorized(CLUB).await;
+    world.is_authorized(SHOP).await;
+}
+
 #[tokio::test]
 async fn a_failed_exchange_is_repeated_by_a_reload() {
     let world = World::with(Ok).await;

@@ -10,3 +10,4 @@ mod slow_replies;
 mod tickets;
 mod trouble;
 mod world;
+mod wrong_ends;
