@@ -87,8 +87,15 @@ pub struct Browser {
     http: reqwest::Client,
     cookies: Mutex<CookieJar>,
     /// The page that was opened last, after its redirects.
-    page: Mutex<Option<Url>>,
+    page: Mutex<Option<Page>>,
     user_agent: String,
+}
+
+/// A page that a browser shows.
+#[derive(Clone)]
+struct Page {
+    url: Url,
+    html: String,
 }
 
 impl Browser {
@@ -213,12 +220,53 @@ impl Browser {
     /// Panics if the service fails or takes longer than 30 seconds, if the page has more than 20
     /// redirects, and if a redirect leads to the internet.
     pub async fn open(&self, path: &str) -> Response<String> {
-        let mut url = self.resolve(path);
+        self.navigate(self.resolve(path), None).await
+    }
+
+    /// Follows the first link of the last page whose address contains `part`, as a user who clicks it
+    /// does: with the origin of the page as the `Referer`. Follows redirects, and returns the last
+    /// response.
+    ///
+    /// [`open`](Self::open) is a typed address without a `Referer`, which WeChat's authorize pages of a
+    /// platform reject.
+    ///
+    /// ```
+    /// # use tower_wechat::testing::Browser;
+    /// # async fn run(browser: Browser) {
+    /// browser.open("/wechat/platform/authorize").await;
+    /// let page = browser.click("componentloginpage").await;
+    /// assert_eq!(page.status(), 200);
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    /// Panics as [`open`](Self::open) does, and if the page has no such link.
+    pub async fn click(&self, part: &str) -> Response<String> {
+        let Some(page) = locked(&self.page).clone() else {
+            panic!("no page has a link with {part:?}: call Browser::open first");
+        };
+        let links = links(&page.html);
+        let Some(link) = links.iter().find(|link| link.contains(part)) else {
+            panic!("{} has no link with {part:?}, but {links:?}", page.url);
+        };
+        match page.url.join(link) {
+            Ok(url) => {
+                let referer = referer(&page.url, &url);
+                self.navigate(url, Some(referer)).await
+            }
+            Err(why) => panic!("{} has the link {link:?}, which is no URL: {why}", page.url),
+        }
+    }
+
+    /// Loads a page and follows its redirects, which keep the `Referer`.
+    async fn navigate(&self, mut url: Url, referer: Option<String>) -> Response<String> {
         let mut visited = Vec::new();
         loop {
-            *locked(&self.page) = Some(url.clone());
             visited.push(url.to_string());
             let mut request = Request::new(String::new());
+            if let Some(referer) = &referer {
+                add_missing(&mut request, REFERER, referer);
+            }
             add_missing(
                 &mut request,
                 ACCEPT,
@@ -228,11 +276,13 @@ impl Browser {
             let response = self.exchange(request, &url).await;
             let location = response.headers().get(LOCATION);
             let Some(location) = location.filter(|_| response.status().is_redirection()) else {
+                let html = response.body().clone();
+                *locked(&self.page) = Some(Page { url, html });
                 return response;
             };
             assert!(
                 visited.len() <= MAX_REDIRECTS,
-                "{path} has more than {MAX_REDIRECTS} redirects:\n{}",
+                "the page has more than {MAX_REDIRECTS} redirects:\n{}",
                 visited.join("\n")
             );
             let location = String::from_utf8_lossy(location.as_bytes());
@@ -284,7 +334,7 @@ impl Browser {
     async fn send_from_page(&self, mut request: Request<String>, path: &str) -> Response<String> {
         let url = self.resolve(path);
         if let Some(page) = locked(&self.page).as_ref() {
-            add_missing(&mut request, REFERER, &referer(page, &url));
+            add_missing(&mut request, REFERER, &referer(&page.url, &url));
         }
         self.exchange(request, &url).await
     }
@@ -293,7 +343,9 @@ impl Browser {
     /// address that a browser shows.
     pub fn url(&self) -> String {
         let page = locked(&self.page);
-        page.as_ref().unwrap_or(&self.origin).to_string()
+        page.as_ref()
+            .map_or(&self.origin, |page| &page.url)
+            .to_string()
     }
 
     fn resolve(&self, path: &str) -> Url {
@@ -380,7 +432,17 @@ fn in_process(request: Request<String>, url: &Url) -> Result<Request<Full<Bytes>
     Ok(request)
 }
 
-/// Returns the `Referer` of a request to `url` from a script of `page`, as browsers shorten it by
+/// Returns the addresses of the links in a page, in their order.
+fn links(html: &str) -> Vec<String> {
+    let anchors = html.split("<a ").skip(1);
+    let addresses = anchors.filter_map(|anchor| {
+        let (_, address) = anchor.split_once('>')?.0.split_once("href=\"")?;
+        Some(address.split_once('"')?.0.replace("&amp;", "&"))
+    });
+    addresses.collect()
+}
+
+/// Returns the `Referer` of a request to `url` from `page`, as browsers shorten it by
 /// default: the origin alone for a request to another origin.
 fn referer(page: &Url, url: &Url) -> String {
     if page.origin() != url.origin() {
