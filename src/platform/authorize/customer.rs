@@ -10,7 +10,7 @@ use crate::error::{Error, ErrorKind};
 /// A layer of the application around the [`AuthorizePages`](super::AuthorizePages) inserts it into
 /// the extensions of a request. The customer then travels through WeChat in the authenticated state, and
 /// comes back in [`AuthorizedAccount::customer`](super::AuthorizedAccount::customer). If the layer
-/// inserts another customer when WeChat returns, the pages reject the return.
+/// inserts another customer when WeChat returns, or none, the pages reject the return.
 ///
 /// ```
 /// use axum::extract::Request;

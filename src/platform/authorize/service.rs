@@ -68,6 +68,8 @@ enum Action {
     DescribeLinks,
     ShowLinks {
         customer: Option<Customer>,
+        /// Whether the guard of the application has named the customer.
+        is_guarded: bool,
         browser: Browser,
     },
     /// Answers a `HEAD` request for a return, which spends no code.
@@ -120,6 +122,7 @@ impl AuthorizePages {
                 true => Action::DescribeLinks,
                 false => Action::ShowLinks {
                     customer,
+                    is_guarded: of_application.is_some(),
                     browser: browser(head.headers),
                 },
             });
@@ -137,7 +140,9 @@ impl AuthorizePages {
                 StateError::Forged => rejected(AuthorizeFailure::UnknownReturn, "unknown state"),
                 StateError::Expired => rejected(AuthorizeFailure::Expired, "expired state"),
             })?;
-        if of_application.is_some_and(|customer| state.customer.as_ref() != Some(customer)) {
+        // A guard around the links only would let the owner of another account return unguarded.
+        let is_checked = state.is_guarded || of_application.is_some();
+        if is_checked && of_application != state.customer.as_ref() {
             return Err(rejected(
                 AuthorizeFailure::OtherCustomer,
                 "another customer",
@@ -154,7 +159,11 @@ impl AuthorizePages {
         match action {
             Action::RejectMethod => Ok(response::method_not_allowed()),
             Action::DescribeLinks => Ok(response::links(String::new())),
-            Action::ShowLinks { customer, browser } => self.show_links(customer, browser).await,
+            Action::ShowLinks {
+                customer,
+                is_guarded,
+                browser,
+            } => self.show_links(customer, is_guarded, browser).await,
             Action::DescribeReturn => Ok(response::result(String::new())),
             Action::Return { state, code } => self.complete_in_task(state, code).await,
         }
@@ -164,6 +173,7 @@ impl AuthorizePages {
     async fn show_links(
         &self,
         customer: Option<Customer>,
+        is_guarded: bool,
         browser: Browser,
     ) -> Result<PageResponse, Failed> {
         let platform = &self.0.platform;
@@ -175,7 +185,7 @@ impl AuthorizePages {
             }
         };
         let hash = pre_auth_code_hash(pre_auth_code.code.expose());
-        let state = AuthorizeState::new(platform.clock.now(), hash, customer);
+        let state = AuthorizeState::new(platform.clock.now(), hash, customer).guarded(is_guarded);
         let redirect_uri = self.0.return_url.with_state(&self.0.signer.encode(&state));
         let link = AccountLink {
             component: platform.component.app_id(),

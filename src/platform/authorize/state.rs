@@ -1,8 +1,9 @@
 //! The state of an authorization, which travels in the path of the URL to which WeChat returns.
 //!
 //! WeChat passes no parameter of ours on. The state is a base64url text of: the time of issue (4
-//! bytes), the hash of the pre-auth code (32), the customer (0 to 128) and a MAC (16). The MAC makes it
-//! possible to verify a state without a store, on any process.
+//! bytes), the hash of the pre-auth code (32), the customer (0 to 129)
+//! and a MAC (16). The MAC makes it possible to verify a state without a store, on any
+//! process.
 
 use std::fmt;
 use std::time::Duration;
@@ -29,8 +30,12 @@ const HASH_BYTES: usize = 32;
 /// Length of a state without a customer.
 const FIXED_BYTES: usize = 4 + HASH_BYTES + TAG_BYTES;
 
+/// First character of a customer whom the application's guard has named. The name of a customer has no
+/// control character.
+const GUARDED: char = '\u{1}';
+
 /// Maximum length of a state's text. Longer texts are rejected before they are decoded.
-const MAX_TEXT_BYTES: usize = (FIXED_BYTES + Customer::MAX_BYTES).div_ceil(3) * 4;
+const MAX_TEXT_BYTES: usize = (FIXED_BYTES + 1 + Customer::MAX_BYTES).div_ceil(3) * 4;
 
 /// The content of a state that this platform issued.
 #[derive(Clone, PartialEq, Eq)]
@@ -40,6 +45,9 @@ pub(super) struct AuthorizeState {
     /// The hash of the page's pre-auth code. WeChat's event of this authorization has that code.
     pub(super) pre_auth_code_hash: String,
     pub(super) customer: Option<Customer>,
+    /// Whether the guard of the application has named the customer. The return then needs the same
+    /// customer.
+    pub(super) is_guarded: bool,
 }
 
 /// Reason for which a state is invalid.
@@ -62,14 +70,25 @@ impl AuthorizeState {
             issued_at: unix_seconds(now),
             pre_auth_code_hash,
             customer,
+            is_guarded: false,
         }
+    }
+
+    /// Requires the customer of the state at the return.
+    pub(super) fn guarded(self, is_guarded: bool) -> Self {
+        Self { is_guarded, ..self }
     }
 
     fn to_bytes(&self) -> Vec<u8> {
         let customer = self.customer.as_ref().map_or("", Customer::as_str);
+        let guarded = match self.is_guarded {
+            true => GUARDED.encode_utf8(&mut [0; 4]).to_owned(),
+            false => String::new(),
+        };
         let parts = [
             &self.issued_at.to_be_bytes()[..],
             self.pre_auth_code_hash.as_bytes(),
+            guarded.as_bytes(),
             customer.as_bytes(),
         ];
         parts.concat()
@@ -80,7 +99,9 @@ impl AuthorizeState {
         let (pre_auth_code_hash, customer) = std::str::from_utf8(rest)
             .ok()?
             .split_at_checked(HASH_BYTES)?;
-        let customer = match customer {
+        let unguarded = customer.strip_prefix(GUARDED);
+        let is_guarded = unguarded.is_some();
+        let customer = match unguarded.unwrap_or(customer) {
             "" => None,
             customer => Some(Customer::new(customer).ok()?),
         };
@@ -88,6 +109,7 @@ impl AuthorizeState {
             issued_at: u32::from_be_bytes(*issued_at),
             pre_auth_code_hash: pre_auth_code_hash.to_owned(),
             customer,
+            is_guarded,
         })
     }
 }
@@ -181,7 +203,7 @@ mod tests {
     fn states_are_valid_until_they_expire() {
         let signer = signer("wxC", &[1], "https://a.b/authorized");
         for customer in ["", "42", "客户 42/?#"] {
-            let issued = state(customer);
+            let issued = state(customer).guarded(customer.len() > 2);
             let text = signer.encode(&issued);
             assert!(
                 text.bytes()

@@ -241,13 +241,13 @@ async fn responses_are_not_followed_to_a_page_that_fails() {
 
 #[tokio::test]
 async fn a_click_names_the_page_and_keeps_it_through_redirects() {
-    let page = r#"<a class="x" href="/moved?a=1&amp;b=2">x</a> <a href="/other">y</a>"#;
+    const PAGE: &str = r#"<a class="x" href="/moved?a=1&amp;b=2">x</a> <a href="/other">y</a>"#;
     let referer = async |headers: HeaderMap| {
         let referer = headers.get(header::REFERER);
         referer.map_or("none".to_owned(), |it| it.to_str().unwrap().to_owned())
     };
     let app = Router::new()
-        .route("/page", get(async || axum::response::Html(page)))
+        .route("/page", get(async || axum::response::Html(PAGE)))
         .route("/moved", get(async || Redirect::to("/end")))
         .route("/end", get(referer));
     let browser = Browser::new(EXAMPLE, app);

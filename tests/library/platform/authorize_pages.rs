@@ -358,6 +358,8 @@ async fn a_guard_keeps_customers_apart() {
     let back = world.agree(&world.links(&eve, "?for=ada").await).await;
     ada.visit(&back).await.is_page(400, "授权未完成");
     ada.fetch(&back).await.is_error(400, "invalid_state");
+    // A guard around the links only would let everyone else return as nobody.
+    Browser::new().visit(&back).await.is_page(400, "授权未完成");
     assert_eq!(world.sim.calls_to(QUERY), 0);
     eve.visit(&back).await.is_page(200, SHOP);
     assert_eq!(
