@@ -67,8 +67,8 @@ async fn users_of_authorized_accounts_log_in() {
         );
         let late = SimulatedPush::unauthorized(CLUB).age(Duration::from_secs(3_600));
         assert!(world.push(late).await.is_success());
-        serves(&one, SHOP, false).await;
         for demo in [&one, &two] {
+            serves(demo, SHOP, false).await;
             serves(demo, CLUB, true).await;
         }
         assert_eq!(world.stored_refresh_token(layout, SHOP), None);

@@ -4,6 +4,7 @@
 mod authorize;
 mod release_test;
 mod start_up;
+mod three_processes;
 
 use std::time::Duration;
 
