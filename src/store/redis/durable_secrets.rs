@@ -105,31 +105,29 @@ impl RedisStore {
         let keys = self.secret_keys(key);
         let get = Cmd::get(&*keys.read);
         let reading = self.0.connection.read_value(&get);
-        let (value, ()) = tokio::join!(
-            self.run_command(keys.read.as_bytes(), reading),
-            self.remove_ttls(&keys),
-        );
-        Ok(self.decode_secret(key, &keys.read, value?))
+        let value = self.run_command(keys.read.as_bytes(), reading).await?;
+        // A value of this crate has no TTL.
+        if value
+            .as_ref()
+            .is_some_and(|value| !durable::has_since(value))
+        {
+            self.remove_ttls(&keys).await;
+        }
+        Ok(self.decode_secret(key, &keys.read, value))
     }
 
     /// Removes the TTL that another program has set on the keys of a durable secret. A failure
     /// changes nothing for the caller, because the TTL of WxJava is 68 years.
     async fn remove_ttls(&self, keys: &SecretKeys<'_>) {
-        let keys = std::iter::once(&keys.read).chain(&keys.copy);
-        let removing = keys.map(|key| async move {
-            let persist = Cmd::persist(&**key);
-            let mut connection = self.0.connection.clone();
-            let persisted = persist.query_async::<bool>(&mut connection);
-            let reply = tokio::time::timeout(self.0.command_timeout, persisted).await;
-            if matches!(reply, Ok(Ok(true))) {
+        for key in std::iter::once(&keys.read).chain(&keys.copy) {
+            if let Ok(true) = self.command::<bool>(&Cmd::persist(&**key)).await {
                 tracing::info!(
                     target: "tower_wechat::store",
                     key = %key,
                     "removed the TTL that another program had set on a durable secret"
                 );
             }
-        });
-        futures_util::future::join_all(removing).await;
+        }
     }
 
     /// Replaces a secret, and repeats the attempt if `reseal` has sealed the stored value again.

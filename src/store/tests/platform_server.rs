@@ -39,10 +39,12 @@ async fn the_permissions_of_the_guide_are_enough() {
         for key in [refresh_key("wx1"), ticket_key("wxc")] {
             let name = name_of(layout, &key);
             let () = server.connection().set_ex(&name, TOKEN, 1_000).unwrap();
-            store_secret(&store, &key, &secret(TOKEN, 1)).await;
-            let () = server.connection().expire(&name, 1_000).unwrap();
             let stored = store.load_secret(&key).await.unwrap();
-            assert_eq!(stored.value, Some(secret(TOKEN, 1)));
+            assert_eq!(stored.value, Some(secret(TOKEN, 0)));
+            let ttl: i64 = server.connection().ttl(&name).unwrap();
+            assert_eq!(ttl, -1, "{name}");
+            let () = server.connection().expire(&name, 1_000).unwrap();
+            store_secret(&store, &key, &secret(TOKEN, 1)).await;
             let ttl: i64 = server.connection().ttl(&name).unwrap();
             assert_eq!(ttl, -1, "{name}");
         }

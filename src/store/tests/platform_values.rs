@@ -267,6 +267,34 @@ async fn the_ttl_of_another_program_is_removed() {
     assert!(!text.contains(TOKEN), "{text}");
 }
 
+/// A read of a value of this crate is one command, and no write. While the server does not reply,
+/// the circuit breaker rejects the read at once.
+#[tokio::test]
+async fn a_read_is_one_command_behind_the_circuit_breaker() {
+    let server = RedisServer::start();
+    let builder = RedisStore::builder(&server.url()).layout(Layout::Keys);
+    let builder = builder.command_timeout(Duration::from_millis(500));
+    let store = builder.connect().await.unwrap();
+    let key = refresh_key("wx1");
+    store_secret(&store, &key, &secret(TOKEN, 1)).await;
+    let before = server.calls("get");
+    for _ in 0..3 {
+        let stored = store.load_secret(&key).await.unwrap();
+        assert_eq!(stored.value, Some(secret(TOKEN, 1)));
+    }
+    assert_eq!(server.calls("get"), before + 3);
+    assert_eq!(server.calls("persist"), 0);
+    server.freeze(true);
+    let mut fastest = Duration::MAX;
+    for _ in 0..20 {
+        let started = std::time::Instant::now();
+        assert!(store.load_secret(&key).await.is_err());
+        fastest = fastest.min(started.elapsed());
+    }
+    server.freeze(false);
+    assert!(fastest < Duration::from_millis(100), "{fastest:?}");
+}
+
 #[tokio::test]
 async fn a_sweep_keeps_secrets_and_accounts() {
     let server = RedisServer::start();

@@ -56,8 +56,7 @@ pub(crate) fn read(value: &[u8]) -> Result<Option<DurableSecret>, DecodeError> {
     }))
 }
 
-/// Returns `true` if a plain value has the third part that only this crate writes.
-#[cfg(feature = "cli")]
+/// Returns `true` if a value is sealed, or has the third part that only this crate writes.
 pub(crate) fn has_since(value: &[u8]) -> bool {
     value.iter().filter(|&&byte| byte == b'#').count() >= 2
 }
