@@ -320,8 +320,8 @@ impl AccountTokensBuilder {
             #[cfg(feature = "platform")]
             AccountSourceKind::OnBehalf(wechat, authority) => {
                 if let Some(reader) = authority.external_account_token(wechat.app_id()) {
-                    let access = StoreAccess::ReadOnly(reader);
-                    return (access, Box::new(ReadOnlySource::ACCOUNT));
+                    let source = ReadOnlySource::account(&*reader, wechat.app_id());
+                    return (StoreAccess::ReadOnly(reader), Box::new(source));
                 }
                 let quota = DailyQuota::new(self.daily_quota.unwrap_or(PLAIN_DAILY_QUOTA));
                 let (app, interval) = (wechat.app_id(), MIN_REPORT_INTERVAL);
@@ -348,12 +348,10 @@ impl AccountTokensBuilder {
                 (StoreAccess::Full(Arc::clone(store)), Box::new(source))
             }
             #[cfg(feature = "redis")]
-            AccountSourceKind::External(_, redis, token) => {
+            AccountSourceKind::External(wechat, redis, token) => {
                 let external = ExternalTokenStore::new(redis.clone(), token.clone());
-                (
-                    StoreAccess::ReadOnly(Arc::new(external)),
-                    Box::new(ReadOnlySource::ACCOUNT),
-                )
+                let source = ReadOnlySource::account(&external, wechat.app_id());
+                (StoreAccess::ReadOnly(Arc::new(external)), Box::new(source))
             }
         }
     }

@@ -1,21 +1,31 @@
 //! Source of a token that another system keeps in Redis.
 
-use crate::credential::{AccessToken, Record};
+use crate::credential::{AccessToken, AppId, Record};
 use crate::error::{Error, ErrorKind};
 use crate::provider::{CredentialSource, RenewalFailure};
-use crate::store::BoxFuture;
+use crate::store::{BoxFuture, CredentialReader};
 
 /// Source that never fetches a token, because another system writes the token into Redis.
 pub(crate) struct ReadOnlySource {
     /// The name of the token in errors.
-    pub(crate) token: &'static str,
+    token: &'static str,
+    /// The key of the token, for errors.
+    key: String,
 }
 
 impl ReadOnlySource {
-    /// The source of an account's token.
-    pub(crate) const ACCOUNT: Self = Self {
-        token: "the account's token",
-    };
+    /// Creates the source of an account's token, which `reader` reads.
+    pub(crate) fn account(reader: &dyn CredentialReader, app: &AppId) -> Self {
+        let (token, key) = ("the account's token", reader.key_for_errors(app));
+        Self { token, key }
+    }
+
+    /// Creates the source of a component token, which `reader` reads.
+    #[cfg(feature = "platform")]
+    pub(crate) fn component(reader: &dyn CredentialReader, app: &AppId) -> Self {
+        let (token, key) = ("the component token", reader.key_for_errors(app));
+        Self { token, key }
+    }
 }
 
 impl CredentialSource for ReadOnlySource {
@@ -32,13 +42,13 @@ impl CredentialSource for ReadOnlySource {
     }
 
     fn no_token_error(&self, invalid: Option<&AccessToken>) -> Error {
-        let token = self.token;
+        let Self { token, key } = self;
         match invalid {
             None => Error::new(
                 ErrorKind::WechatUnavailable,
                 format!(
-                    "Redis holds no usable token: check that the system that keeps {token} runs, \
-                     and that it writes under the configured key"
+                    "Redis holds no usable token under the key {key}: check that the system that \
+                     keeps {token} runs, and that it writes under this key"
                 ),
             ),
             Some(_) => Error::new(

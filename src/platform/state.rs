@@ -96,12 +96,11 @@ impl PlatformState {
         let app = component.app_id().clone();
         let tickets = Arc::new(VerifyTickets::new(component.clone(), Arc::clone(&store)));
         let (access, source): (StoreAccess, Box<dyn CredentialSource>) = match &settings.followed {
-            Some(followed) => (
-                StoreAccess::ReadOnly(followed.component_token()),
-                Box::new(ReadOnlySource {
-                    token: "the component token",
-                }),
-            ),
+            Some(followed) => {
+                let reader = followed.component_token();
+                let source = ReadOnlySource::component(&*reader, &app);
+                (StoreAccess::ReadOnly(reader), Box::new(source))
+            }
             None => {
                 let source = ComponentSource::new(
                     component.clone(),

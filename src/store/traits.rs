@@ -82,6 +82,12 @@ pub trait CredentialReader: fmt::Debug + Send + Sync + 'static {
     /// Reads the record of a slot.
     fn load<'a>(&'a self, slot: &'a CredentialSlot) -> BoxFuture<'a, Result<StoredRecord, Error>>;
 
+    /// Returns the key of an account's token for errors, without secrets. Empty unless another
+    /// system writes the key.
+    fn key_for_errors(&self, _app: &AppId) -> String {
+        String::new()
+    }
+
     /// Reads the record of a slot and passes a view of the record to `visit`. Returns the record if
     /// `visit` rejects it. Stops waiting after `timeout`.
     fn read_with<'a>(

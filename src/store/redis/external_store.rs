@@ -104,6 +104,12 @@ impl ExternalTokenStore {
         })
     }
 
+    /// Returns the key for logs and errors, without secrets.
+    fn shown_key(&self, app: &str) -> String {
+        let token = &self.token;
+        token.redact(&RedisNames::expand_appid(&token.key, app))
+    }
+
     async fn load_token(&self, slot: &CredentialSlot) -> Result<StoredRecord, Error> {
         let app = slot.key.app.as_str();
         let key = self.token.resolve_key(&self.token.key, app);
@@ -111,9 +117,7 @@ impl ExternalTokenStore {
         if let Some(expiry) = &self.token.expires_at_key {
             reads.push(Cmd::get(self.token.resolve_key(expiry, app).as_str()));
         }
-        let shown = self
-            .token
-            .redact(&RedisNames::expand_appid(&self.token.key, app));
+        let shown = self.shown_key(app);
         let mut read = self.read_values(&key, &shown, &reads).await?.into_iter();
         let mut value = || read.next().unwrap_or(redis::Value::Nil);
         let (value, ttl, expiry) = (value(), value(), value());
@@ -185,6 +189,10 @@ fn stored_token(token: Option<Token>) -> StoredRecord {
 }
 
 impl CredentialReader for ExternalTokenStore {
+    fn key_for_errors(&self, app: &AppId) -> String {
+        self.shown_key(app.as_str())
+    }
+
     fn load<'a>(&'a self, slot: &'a CredentialSlot) -> BoxFuture<'a, Result<StoredRecord, Error>> {
         Box::pin(self.load_token(slot))
     }

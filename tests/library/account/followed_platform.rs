@@ -94,6 +94,30 @@ async fn a_token_is_dead_two_seconds_before_its_key() {
     java.assert_nothing_was_fetched();
 }
 
+/// With a wrong prefix, the process finds nothing. The error shows where it has looked.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_token_is_named_by_its_key() {
+    let java = Java::start().await;
+    let store = store(&java).await;
+    let platform = Platform::builder(java.platform.client().unwrap(), store.clone())
+        .follow(ExternalPlatform::wx_java().prefix("wx"), store)
+        .build()
+        .unwrap();
+    for (error, name) in [
+        (
+            platform.health().await.unwrap_err(),
+            format!("wx:wechat_component_access_token:{COMPONENT}"),
+        ),
+        (
+            platform.account_tokens(&app(SHOP)).get().await.unwrap_err(),
+            format!("wx:{}", token_name(SHOP)),
+        ),
+    ] {
+        let text = error.to_string();
+        assert!(text.contains(&format!("under the key {name}: ")), "{text}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn accounts_are_those_with_a_refresh_token() {
     let java = Java::start().await;
