@@ -3,14 +3,46 @@
 use std::time::Duration;
 
 use tower_wechat::RedisStore;
+use tower_wechat::admin::{self, ScanOptions};
 use tower_wechat::redis::{Layout, RedisNames, RedisStoreBuilder, SealingKeys};
 
-use crate::options::{CliError, Command, Options, TargetLayout, non_empty};
+use crate::options::{CliError, Command, Options, TargetLayout, UsageError, non_empty};
 
-/// Connects to the Redis that the options and environment variables name.
-pub(crate) async fn connect_store(options: &Options) -> Result<RedisStore, CliError> {
-    let url = non_empty(options.redis_url.as_deref())
-        .ok_or("which Redis? Set REDIS_URL or --redis-url, such as redis://127.0.0.1/")?;
+/// Connects to the Redis that the options and environment variables name. If the command is about a
+/// third-party platform or one of its accounts, each name gets `{appid}`, as in the services of the
+/// platform.
+pub(crate) async fn connect_store(
+    options: &Options,
+    scan: &ScanOptions,
+) -> Result<RedisStore, CliError> {
+    if non_empty(options.component.as_deref()).is_some() {
+        return connect_with(options, RedisNames::with_appid).await;
+    }
+    let store = connect_with(options, |names| names).await?;
+    match &options.command {
+        Command::Migrate { .. } | Command::Reseal { .. }
+            if admin::is_platform(&store, scan).await? =>
+        {
+            connect_with(options, RedisNames::with_appid).await
+        }
+        Command::Show { .. }
+        | Command::List { .. }
+        | Command::Sweep { .. }
+        | Command::Migrate { .. }
+        | Command::Reseal { .. }
+        | Command::Accounts
+        | Command::Import { .. } => Ok(store),
+    }
+}
+
+/// Connects with the names of the settings, which `change_names` changes.
+async fn connect_with(
+    options: &Options,
+    change_names: impl FnOnce(RedisNames) -> RedisNames,
+) -> Result<RedisStore, CliError> {
+    let url = non_empty(options.redis_url.as_deref()).ok_or_else(|| {
+        UsageError::new("which Redis? Set REDIS_URL or --redis-url, such as redis://127.0.0.1/")
+    })?;
     let mut layout = options.source_layout()?;
     if let Command::Migrate { to, .. } = &options.command {
         // The store of a migration reads the source layout, which is the layout that `--to` does
@@ -23,28 +55,26 @@ pub(crate) async fn connect_store(options: &Options) -> Result<RedisStore, CliEr
     let mut builder = connection(options, url)?.layout(layout);
     let mut names = RedisNames::default();
     if let Some(block) = non_empty(options.names.as_deref()) {
-        names = serde_json::from_str(block)
-            .map_err(|error| format!("REDIS_NAMES is not the JSON block of names: {error}"))?;
+        names = serde_json::from_str(block).map_err(|error| {
+            UsageError::new(format!(
+                "REDIS_NAMES is not the JSON block of names: {error}"
+            ))
+        })?;
     }
-    if options.command.is_for_platform() {
-        // The services of a platform have several accounts, whose names contain the AppID.
-        names = names.with_appid();
-    }
-    builder = builder.names(names);
+    builder = builder.names(change_names(names));
     if let Some(keys) = read_variable("SEALING_KEY") {
-        let mut keys =
-            SealingKeys::from_base64(&keys).map_err(|error| format!("SEALING_KEY: {error}"))?;
+        let mut keys = SealingKeys::from_base64(&keys)
+            .map_err(|error| UsageError::new(format!("SEALING_KEY: {error}")))?;
         if let Some(mode) = read_variable("SEALING_MODE") {
             keys = keys.mode(
                 mode.parse()
-                    .map_err(|error| format!("SEALING_MODE: {error}"))?,
+                    .map_err(|error| UsageError::new(format!("SEALING_MODE: {error}")))?,
             );
         }
         builder = builder.sealing(keys);
     } else if matches!(options.command, Command::Reseal { .. }) {
-        return Err(
-            "which keys? Set SEALING_KEY, the new key first and the old ones after it".into(),
-        );
+        let message = "which keys? Set SEALING_KEY, the new key first and the old ones after it";
+        return Err(UsageError::new(message).into());
     }
     Ok(builder.connect().await?)
 }
@@ -71,7 +101,10 @@ fn connection(options: &Options, url: &str) -> Result<RedisStoreBuilder, CliErro
     builder = match (certificate, key) {
         (Some(certificate), Some(key)) => builder.client_certificate(certificate, key),
         (None, None) => builder,
-        _ => return Err("set both of REDIS_CLIENT_CERT and REDIS_CLIENT_KEY, or neither".into()),
+        _ => {
+            let message = "set both of REDIS_CLIENT_CERT and REDIS_CLIENT_KEY, or neither";
+            return Err(UsageError::new(message).into());
+        }
     };
     if let Some(password) = read_variable("REDIS_SENTINEL_PASSWORD") {
         let user = read_variable("REDIS_SENTINEL_USER").unwrap_or_default();

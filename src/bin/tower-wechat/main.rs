@@ -14,8 +14,11 @@ use tower_wechat::admin::{self, ImportReport, ScanOptions, Summary, UserReport};
 use tower_wechat::redis::SweepReport;
 
 use self::connect::{connect_source, connect_store};
-use self::options::{CliError, Command, Options};
+use self::options::{CliError, Command, Options, UsageError};
 use self::output::Output;
+
+/// The exit code if the command line is invalid, as that of `clap`.
+const INVALID_COMMAND_LINE: u8 = 2;
 
 fn main() -> ExitCode {
     let options = match Options::try_parse() {
@@ -31,6 +34,10 @@ fn main() -> ExitCode {
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        Err(failure) if failure.is::<UsageError>() => {
+            print_failure(&failure);
+            ExitCode::from(INVALID_COMMAND_LINE)
+        }
         Err(failure) => print_failure(&failure),
     }
 }
@@ -57,7 +64,7 @@ fn output_error(error: &std::io::Error) -> String {
 
 async fn run(options: &Options) -> Result<(), CliError> {
     let scan = options.scan_options()?;
-    let store = connect_store(options).await?;
+    let store = connect_store(options, &scan).await?;
     let mut output = Output::new(options.json);
     let outcome = run_command(&store, &scan, options, &mut output).await;
     // If the output is incomplete, the program fails, although the task may have succeeded.
@@ -109,8 +116,16 @@ async fn run_command(
             output.print_summary("reseal", &summary, scan.dry_run);
             check_complete(&summary, "reseal")
         }
-        Command::Accounts { .. } => {
+        Command::Accounts => {
             let platform = admin::platform_report(store, scan).await?;
+            if platform.is_empty() {
+                return Err(format!(
+                    "Redis holds nothing of the platform {}: check its AppID, and the prefix in \
+                     REDIS_NAMES; the first push of WeChat to a new platform comes within ten minutes",
+                    platform.app_id
+                )
+                .into());
+            }
             if output.print_platform(&platform).is_continue() {
                 let mut visit = |report| output.print_account(&report);
                 admin::list_accounts(store, scan, &mut visit).await?;

@@ -11,6 +11,24 @@ use tower_wechat::redis::{ExternalPlatform, Layout};
 /// An error as a sentence for the operator.
 pub(crate) type CliError = Box<dyn std::error::Error>;
 
+/// A setting is missing or invalid. The program exits with 2, as for an option.
+#[derive(Debug)]
+pub(crate) struct UsageError(String);
+
+impl UsageError {
+    pub(crate) fn new(sentence: impl Into<String>) -> Self {
+        Self(sentence.into())
+    }
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
 /// Shows and maintains the WeChat tokens in Redis while services run. The output contains no
 /// tokens; a fingerprint is the start of a token's SHA-256.
 #[derive(Debug, Parser)]
@@ -20,7 +38,7 @@ pub(crate) type CliError = Box<dyn std::error::Error>;
     after_help = "\
 SEALING_KEY, SEALING_MODE, REDIS_SENTINEL_USER and REDIS_SENTINEL_PASSWORD are read from the
 environment alone, where `ps` does not show them.
-Exit codes: 0 done, 1 failed or something is left, 2 the command line is wrong."
+Exit codes: 0 done, 1 failed or something is left, 2 an option or a variable is wrong."
 )]
 pub(crate) struct Options {
     #[command(subcommand)]
@@ -44,6 +62,10 @@ pub(crate) struct Options {
     /// The AppID of the account
     #[arg(long, env = "WECHAT_APPID", global = true)]
     pub(crate) app_id: Option<String>,
+    /// The AppID of the third-party platform (component_appid); alone for the platform itself, with
+    /// --app-id for one of its accounts
+    #[arg(long, env = "PLATFORM_APPID", global = true)]
+    pub(crate) component: Option<String>,
     /// The names in Redis that differ from the defaults, in the JSON format of the services
     #[arg(long, env = "REDIS_NAMES", global = true)]
     pub(crate) names: Option<String>,
@@ -97,18 +119,13 @@ pub(crate) enum Command {
         dry: DryRunArgs,
     },
     /// Shows a third-party platform and the states of its accounts
-    Accounts {
-        #[command(flatten)]
-        platform: PlatformArgs,
-    },
+    Accounts,
     /// Copies the secrets of a third-party platform from the keys of another system, unless newer
     /// ones are stored
     Import {
         /// The system that has written the keys
         #[arg(long)]
         from: SourceSystem,
-        #[command(flatten)]
-        platform: PlatformArgs,
         /// The prefix of that system's keys [default: wx:open for wxjava, wechatpy for wechatpy]
         #[arg(long)]
         prefix: Option<String>,
@@ -118,13 +135,6 @@ pub(crate) enum Command {
         #[command(flatten)]
         dry: DryRunArgs,
     },
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct PlatformArgs {
-    /// The AppID of the platform (component_appid)
-    #[arg(long, env = "PLATFORM_APPID")]
-    component: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -206,23 +216,24 @@ impl StateFilter {
 impl Options {
     /// Returns the options of a task from the command line.
     pub(crate) fn scan_options(&self) -> Result<ScanOptions, CliError> {
+        let component = non_empty(self.component.as_deref());
+        let component = component.map(|app| ("PLATFORM_APPID", app));
+        let account = non_empty(self.app_id.as_deref()).map(|app| ("WECHAT_APPID", app));
         let (name, app) = match &self.command {
-            Command::Accounts { platform } | Command::Import { platform, .. } => {
-                let app = non_empty(platform.component.as_deref())
-                    .ok_or("which platform? Set PLATFORM_APPID or --component to its own AppID")?;
-                ("PLATFORM_APPID", app)
+            Command::Accounts | Command::Import { .. } => component.ok_or_else(|| UsageError::new(
+                "which platform? Set PLATFORM_APPID or --component to its own AppID",
+            ))?,
+            Command::Migrate { .. } | Command::Reseal { .. } => {
+                account.or(component).ok_or_else(|| UsageError::new(
+                    "which account? Set WECHAT_APPID or --app-id to its AppID, or PLATFORM_APPID \
+                     to that of the platform",
+                ))?
             }
-            Command::Show { .. }
-            | Command::List { .. }
-            | Command::Sweep { .. }
-            | Command::Migrate { .. }
-            | Command::Reseal { .. } => {
-                let app = non_empty(self.app_id.as_deref())
-                    .ok_or("which account? Set WECHAT_APPID or --app-id to its AppID")?;
-                ("WECHAT_APPID", app)
-            }
+            Command::Show { .. } | Command::List { .. } | Command::Sweep { .. } => account.ok_or_else(|| {
+                UsageError::new("which account? Set WECHAT_APPID or --app-id to its AppID")
+            })?,
         };
-        let app = AppId::new(app).map_err(|error| format!("{name}: {error}"))?;
+        let app = AppId::new(app).map_err(|error| UsageError::new(format!("{name}: {error}")))?;
         Ok(ScanOptions {
             app,
             margin: Duration::from_secs(self.margin_secs),
@@ -237,27 +248,17 @@ impl Options {
         match named.split('+').next() {
             Some("hashes") => Ok(Layout::Hashes),
             Some("keys") => Ok(Layout::Keys),
-            _ => Err(format!("REDIS_LAYOUT={named} is neither hashes nor keys").into()),
+            _ => Err(
+                UsageError::new(format!("REDIS_LAYOUT={named} is neither hashes nor keys")).into(),
+            ),
         }
     }
 }
 
 impl Command {
-    /// Returns `true` if the command is about a third-party platform with several accounts.
-    pub(crate) fn is_for_platform(&self) -> bool {
-        match self {
-            Self::Accounts { .. } | Self::Import { .. } => true,
-            Self::Show { .. }
-            | Self::List { .. }
-            | Self::Sweep { .. }
-            | Self::Migrate { .. }
-            | Self::Reseal { .. } => false,
-        }
-    }
-
     pub(crate) fn is_dry_run(&self) -> bool {
         match self {
-            Self::Show { .. } | Self::List { .. } | Self::Accounts { .. } => false,
+            Self::Show { .. } | Self::List { .. } | Self::Accounts => false,
             Self::Sweep { dry }
             | Self::Migrate { dry, .. }
             | Self::Reseal { dry, .. }

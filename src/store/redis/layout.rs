@@ -190,6 +190,19 @@ impl RedisNames {
         }
     }
 
+    /// Returns the names that an account has with [`with_appid`](Self::with_appid), and not with
+    /// these names.
+    #[cfg(feature = "cli")]
+    pub(super) fn added_by_appid(&self, app: &str) -> Vec<String> {
+        let (mut names, mut with_appid) = (self.clone(), self.clone().with_appid());
+        let pairs = names.record_names_mut().into_iter();
+        let pairs = pairs.zip(with_appid.record_names_mut());
+        let added = pairs.filter(|(name, with_appid)| name != with_appid);
+        added
+            .map(|(_, name)| Self::expand_appid(name, app).into_owned())
+            .collect()
+    }
+
     /// Replaces `{appid}` in a name with the AppID.
     pub(super) fn expand_appid<'a>(name: &'a str, app: &str) -> Cow<'a, str> {
         match memchr(b'{', name.as_bytes()) {

@@ -98,18 +98,38 @@ async fn migration_copies_the_refresh_tokens_of_all_accounts() {
     }
 }
 
+/// A task that looks under other names than the services finds nothing. It must not report that
+/// everything is done, nor drop the mark of a key that is in use.
 #[tokio::test]
-async fn migration_of_several_accounts_needs_names_with_appid() {
+async fn tasks_with_names_without_appid_are_refused() {
     let server = RedisServer::start();
-    let hashes = connect_redis(&server, Layout::Hashes).await;
-    authorize(&hashes, &["wx1"]).await;
-    store_secret(&hashes, &refresh_key("wx1"), &secret(TOKEN, 5)).await;
-    assert_eq!(run_migrate(&hashes, "wxc").await.written, 1);
-    authorize(&hashes, &["wx2"]).await;
-    let refused = migrate(&hashes, &options("wxc", false), &mut |_| {}).await;
-    let error = refused.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Configuration);
-    assert!(error.to_string().contains("sys.wxRefreshToken"), "{error}");
+    let names = RedisNames::default().with_appid();
+    let builder = RedisStore::builder(&server.url()).names(names);
+    let services = builder.sealing(sealing_keys("a")).connect().await.unwrap();
+    authorize(&services, &["wx1"]).await;
+    store_secret(&services, &refresh_key("wx1"), &secret(TOKEN, 5)).await;
+    let mut marks = ::redis::cmd("HLEN");
+    marks.arg("wechat:sealing");
+    let marks = || marks.query::<u64>(&mut server.connection()).unwrap();
+    let published = connect_sealed(&server, Layout::Hashes, sealing_keys("ba")).await;
+    let before = marks();
+    for (app, says) in [
+        ("wxc", "several accounts share this Redis"),
+        ("wx1", "Redis holds sys.wxRefreshToken.wx1"),
+    ] {
+        let options = options(app, false);
+        for refused in [
+            migrate(&published, &options, &mut |_| {}).await,
+            reseal(&published, &options, false, &mut |_| {}).await,
+        ] {
+            let error = refused.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Configuration);
+            assert!(error.to_string().contains(says), "{error}");
+        }
+    }
+    assert_eq!(marks(), before);
+    assert_eq!(run_reseal(&published, "wx2").await.scanned, 0);
+    assert_eq!(marks(), 1);
 }
 
 #[tokio::test]

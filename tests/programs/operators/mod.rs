@@ -3,6 +3,7 @@
 mod import;
 mod migrate;
 mod moves;
+mod platform;
 mod program;
 mod reseal;
 mod stored_times;

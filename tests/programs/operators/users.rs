@@ -186,7 +186,7 @@ async fn a_full_disk_fails_and_a_closed_pipe_does_not() {
             .unwrap()
     };
     both.stdout(full()).stderr(full());
-    assert_eq!(both.status().unwrap().code(), Some(1));
+    assert_eq!(both.status().unwrap().code(), Some(2));
 
     // The reader of a pipe closes it after the first line, which is not a failure.
     let url = harness.redis.url();

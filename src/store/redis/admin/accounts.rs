@@ -28,6 +28,23 @@ pub struct PlatformReport {
     pub accounts: u64,
 }
 
+impl PlatformReport {
+    /// Returns `true` if Redis holds nothing of the platform.
+    pub fn is_empty(&self) -> bool {
+        let Self {
+            app_id: _,
+            ticket_age_secs,
+            component_token,
+            listed_secs_ago,
+            accounts,
+        } = self;
+        ticket_age_secs.is_none()
+            && *component_token == "absent"
+            && listed_secs_ago.is_none()
+            && *accounts == 0
+    }
+}
+
 /// A report about an account of a platform, without secrets.
 #[derive(Debug, Clone)]
 #[non_exhaustive]

@@ -46,7 +46,8 @@ enum CopyDecision {
 /// # Errors
 /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply;
 /// copies made until then stay. [`ErrorKind::Configuration`](crate::ErrorKind::Configuration)
-/// on a Redis Cluster, where one step cannot write both layouts.
+/// on a Redis Cluster, where one step cannot write both layouts, and if the names of the store lack
+/// `{appid}` and the services use names with it.
 pub async fn migrate(
     store: &RedisStore,
     options: &ScanOptions,
@@ -80,6 +81,7 @@ impl Migration<'_> {
     async fn copy_secrets(&self, summary: &mut Summary) -> Result<(), Error> {
         let (store, options, owner) = (self.store, self.options, &self.owner);
         let secrets = &AppSecrets::find(store, &options.app).await?;
+        secrets.check_names(store, &options.app).await?;
         let task = SecretsTask {
             store,
             options,

@@ -26,5 +26,6 @@ pub use self::import::{ImportReport, import};
 pub use self::list::{TokenState, UserReport, estimate_users, list_users, user_report};
 pub use self::migrate::migrate;
 pub use self::reseal::reseal;
+pub use self::secrets::is_platform;
 pub use self::sweep::sweep;
 pub use self::task::{ProgressFn, ScanOptions, Summary};

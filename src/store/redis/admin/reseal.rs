@@ -32,6 +32,8 @@ use crate::store::{CredentialKind, CredentialSlot, LeaseOwner};
 /// # Errors
 /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply.
 /// Values that were already written stay as they are, and another run continues.
+/// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) if the names of the store lack
+/// `{appid}` and the services use names with it.
 pub async fn reseal(
     store: &RedisStore,
     options: &ScanOptions,
@@ -99,7 +101,9 @@ impl Resealing<'_> {
     /// Seals or unseals the records of the account and of all users, in every layout. For a
     /// platform, also those that its accounts own, without their users.
     async fn reseal_all(&mut self, progress: ProgressFn<'_>) -> Result<(), Error> {
-        let secrets = &AppSecrets::find(self.store, &self.options.app).await?;
+        let (store, app) = (self.store, &self.options.app);
+        let secrets = &AppSecrets::find(store, app).await?;
+        secrets.check_names(store, app).await?;
         let task = SecretsTask {
             store: self.store,
             options: self.options,

@@ -6,10 +6,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use redis::Cmd;
 use zeroize::Zeroizing;
 
 use super::super::codec::RawValue;
 use super::super::durable_secrets::{parse_secret_value, secret_binding};
+use super::super::layout::APPID_PLACEHOLDER;
 use super::super::locations::RedisKey;
 use super::super::{Layout, RedisStore};
 use super::read::WRONG_TYPE_MARKER;
@@ -34,8 +36,6 @@ pub(super) struct AppSecrets {
     keys: Vec<DurableSecretKey>,
     /// The accounts of the app, if it is a platform.
     pub(super) accounts: Vec<AppId>,
-    /// The number of authorised accounts.
-    authorized: usize,
     pub(super) is_platform: bool,
 }
 
@@ -54,27 +54,52 @@ impl AppSecrets {
             return Ok(Self {
                 keys: vec![DurableSecretKey::RefreshToken { account }],
                 accounts: Vec::new(),
-                authorized: 0,
                 is_platform,
             });
         }
         let mut entries = list.entries;
         entries.sort_by_key(|(_, entry)| entry.state != AuthorizationState::Authorized);
-        let is_authorized = |entry: &&(AppId, _)| {
-            let (_, crate::store::Authorization { state, .. }) = entry;
-            *state == AuthorizationState::Authorized
-        };
-        let authorized = entries.iter().filter(is_authorized).count();
         let accounts: Vec<AppId> = entries.into_iter().map(|(account, _)| account).collect();
         let refresh = accounts.iter().cloned();
         let refresh = refresh.map(|account| DurableSecretKey::RefreshToken { account });
         Ok(Self {
             keys: std::iter::once(ticket).chain(refresh).collect(),
             accounts,
-            authorized,
             is_platform,
         })
     }
+
+    /// Checks that the names of the store are those of the services. With other names, a task would
+    /// miss the records, and still report that everything is done.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) if a name lacks `{appid}`, and
+    /// the app is a platform or has a key with its AppID.
+    pub(super) async fn check_names(&self, store: &RedisStore, app: &AppId) -> Result<(), Error> {
+        let names = &store.0.names;
+        if self.is_platform {
+            return names.check_several_accounts(Layout::Hashes, None);
+        }
+        for key in names.added_by_appid(app.as_str()) {
+            if store.command(&Cmd::exists(&key)).await? {
+                return Err(Error::configuration(format!(
+                    "Redis holds {key}, and the names of this run lack {APPID_PLACEHOLDER}: set \
+                     PLATFORM_APPID if {app} belongs to a platform, or write {APPID_PLACEHOLDER} \
+                     into the names (REDIS_NAMES); if no service uses this key, delete it"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Returns `true` if `options.app` is a third-party platform. The names of its accounts contain
+/// `{appid}`.
+///
+/// # Errors
+/// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable) if Redis does not reply.
+pub async fn is_platform(store: &RedisStore, options: &ScanOptions) -> Result<bool, Error> {
+    Ok(AppSecrets::find(store, &options.app).await?.is_platform)
 }
 
 /// A Redis key with the secrets that may be stored there. A name without `{appid}` is the same for
@@ -233,15 +258,8 @@ impl SecretsTask<'_> {
 impl SecretsTask<'_> {
     /// Copies the refresh tokens from the layout of the store to `target`, unless `target` holds a
     /// newer one. Never removes one.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Configuration`](crate::ErrorKind::Configuration) if several accounts would share
-    /// one key.
     pub(super) async fn migrate(&self, target: Layout, summary: &mut Summary) -> Result<(), Error> {
         let store = self.store;
-        if self.secrets.authorized > 1 {
-            store.0.names.check_several_accounts(Layout::Hashes, None)?;
-        }
         let places = SecretPlace::all(store, store.0.layout, &self.secrets.keys);
         let values = read_places(store, &places).await?;
         let mut busy = Vec::new();
