@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tower_wechat::simulator::{Fault, PlatformPush};
+use tower_wechat::simulator::{Fault, SimulatedPush};
 
 use super::{CLUB, COMPONENT_TOKEN, QUERY, SHOP, World, serves};
 use crate::support::demo_process::DemoProcess;
@@ -32,7 +32,7 @@ async fn authorize(world: &World, demo: &DemoProcess, account: &str) {
     world.wechat.advance(Duration::from_secs(2));
     world.platform.authorize(account).unwrap();
     world.push_to(demo);
-    let reply = world.push(PlatformPush::authorized(account)).await;
+    let reply = world.push(SimulatedPush::authorized(account)).await;
     assert!(reply.is_success(), "{reply:?}");
 }
 
@@ -78,7 +78,7 @@ async fn killed_holders_block_the_others_for_one_lease() {
             .wechat
             .inject(Fault::on(COMPONENT_TOKEN).hang().times(1));
         world.push_to(&victim);
-        let push = world.push(PlatformPush::ticket()).await;
+        let push = world.push(SimulatedPush::ticket()).await;
         assert!(push.is_success(), "{push:?}");
         eventually(
             "a process asks WeChat",
@@ -103,7 +103,7 @@ async fn killed_holders_block_the_others_for_one_lease() {
         world.wechat.advance(Duration::from_secs(2));
         world.platform.authorize(SHOP).unwrap();
         world.push_to(&victim);
-        let exchange = world.push(PlatformPush::authorized(SHOP));
+        let exchange = world.push(SimulatedPush::authorized(SHOP));
         let death = async {
             eventually(
                 "the code is exchanged",
@@ -116,7 +116,7 @@ async fn killed_holders_block_the_others_for_one_lease() {
         let (reply, ()) = tokio::join!(exchange, death);
         assert!(!reply.is_success(), "a dead process answered: {reply:?}");
         world.push_to(&demos[0]);
-        let repeated = world.push(PlatformPush::authorized(SHOP)).await;
+        let repeated = world.push(SimulatedPush::authorized(SHOP)).await;
         assert!(repeated.is_success(), "{repeated:?}");
         all_serve(&world, &demos, SHOP, AFTER_A_LEASE * 2).await;
         assert_eq!(world.wechat.calls_to(QUERY), 2);
@@ -183,14 +183,14 @@ async fn the_newest_authorization_wins_on_all_processes() {
         }
         all_serve(&world, &demos, SHOP, Duration::from_secs(5)).await;
         // An event of an earlier time changes nothing.
-        let late = PlatformPush::unauthorized(SHOP).age(Duration::from_secs(600));
+        let late = SimulatedPush::unauthorized(SHOP).age(Duration::from_secs(600));
         world.push_to(&demos[(at + 1) % 3]);
         assert!(world.push(late).await.is_success());
     }
     world.wechat.advance(Duration::from_secs(2));
     world.platform.revoke(SHOP);
     world.push_to(&demos[2]);
-    let end = world.push(PlatformPush::unauthorized(SHOP)).await;
+    let end = world.push(SimulatedPush::unauthorized(SHOP)).await;
     assert!(end.is_success(), "{end:?}");
     for demo in &demos {
         serves(demo, SHOP, false).await;
