@@ -10,6 +10,10 @@ use std::time::Duration;
 use tracing::Span;
 
 pub(crate) use self::account_gauges::AccountGauges;
+#[cfg(feature = "platform")]
+use crate::clock::Timestamp;
+#[cfg(feature = "platform")]
+use crate::credential::AppId;
 
 /// Maximum number of API paths that have a separate label: 64. Applications may call any path, and
 /// the number of labels must stay small. The calls of this crate have seven paths.
@@ -97,6 +101,17 @@ pub(crate) fn describe_metrics() {
             Unit::Count,
             "Requests that the token center refused for their bearer, by reason"
         );
+        describe_counter!(
+            "wechat_platform_pushes_total",
+            Unit::Count,
+            "Requests at the route of a platform's pushes, by event and result"
+        );
+        describe_gauge!(
+            "wechat_platform_ticket_received_timestamp_seconds",
+            Unit::Seconds,
+            "When WeChat created the newest verify ticket that this process knows, in seconds since \
+             the Unix epoch; 0 until it knows one"
+        );
         describe_histogram!(
             "wechat_store_seconds",
             Unit::Seconds,
@@ -155,6 +170,28 @@ pub(crate) fn count_login(result: &'static str) {
 pub(crate) fn count_center_rejection(reason: &'static str) {
     #[cfg(feature = "metrics")]
     metrics::counter!("wechat_center_refused_total", "reason" => reason).increment(1);
+}
+
+/// Counts a request at the route of a platform's pushes.
+#[cfg(feature = "platform")]
+#[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
+pub(crate) fn count_push(event: &'static str, result: &'static str) {
+    #[cfg(feature = "metrics")]
+    metrics::counter!("wechat_platform_pushes_total", "event" => event, "result" => result)
+        .increment(1);
+}
+
+/// Sets the gauge of the newest verify ticket of a platform. A process has few platforms, so the
+/// AppID is a label.
+#[cfg(feature = "platform")]
+#[cfg_attr(not(feature = "metrics"), allow(unused_variables))]
+pub(crate) fn set_ticket_received(component: &AppId, created: Timestamp) {
+    #[cfg(feature = "metrics")]
+    metrics::gauge!(
+        "wechat_platform_ticket_received_timestamp_seconds",
+        "app" => component.as_str().to_owned()
+    )
+    .set(created.as_millis() as f64 / 1_000.0);
 }
 
 #[cfg(feature = "redis")]

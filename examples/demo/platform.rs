@@ -1,7 +1,8 @@
 //! The third-party platform (第三方平台) of the demo: its settings from environment variables, its
 //! routes, and its part of WeChat's release test (全网发布检测).
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
@@ -82,6 +83,28 @@ impl PlatformSettings {
 pub struct DemoPlatform {
     pub platform: Platform,
     sending: TaskTracker,
+    release_codes: Arc<Mutex<CodeAllowance>>,
+}
+
+/// Number of codes of the release test that this process exchanges within a minute. Any user of an
+/// account can send such texts, and each costs a call of WeChat.
+const RELEASE_CODES_A_MINUTE: u32 = 10;
+
+/// The codes of the release test that were exchanged since the start of a minute.
+struct CodeAllowance {
+    since: Instant,
+    codes: u32,
+}
+
+impl CodeAllowance {
+    /// Counts a code. Returns `false` if this minute had too many.
+    fn count(&mut self, now: Instant) -> bool {
+        if now.duration_since(self.since) >= Duration::from_secs(60) {
+            (self.since, self.codes) = (now, 0);
+        }
+        self.codes = self.codes.saturating_add(1);
+        self.codes <= RELEASE_CODES_A_MINUTE
+    }
 }
 
 impl DemoPlatform {
@@ -89,6 +112,10 @@ impl DemoPlatform {
         Self {
             platform,
             sending: TaskTracker::new(),
+            release_codes: Arc::new(Mutex::new(CodeAllowance {
+                since: Instant::now(),
+                codes: 0,
+            })),
         }
     }
 
@@ -139,6 +166,11 @@ async fn receive(Extension(demo): Extension<DemoPlatform>, push: PlatformPush) -
         return reply(&push, user, account, &format!("{content}_callback"));
     }
     if let Some(code) = content.strip_prefix("QUERY_AUTH_CODE:") {
+        let mut codes = demo.release_codes.lock().expect("counting does not panic");
+        if !codes.count(Instant::now()) {
+            return String::new();
+        }
+        drop(codes);
         // WeChat waits for five seconds only, so the exchange runs behind the answer.
         let (code, user) = (code.to_owned(), user.to_owned());
         demo.sending.spawn({

@@ -79,6 +79,9 @@ impl Platform {
     /// a code share one exchange. The push service and the pages of the authorization do this by
     /// themselves: an application needs it for codes that come another way, such as the release test.
     ///
+    /// Each code costs a call of WeChat. If the codes come from users, as the texts of the release test
+    /// do, count them, and exchange few of them in a minute.
+    ///
     /// # Errors
     /// [`ErrorKind::BadRequest`](crate::ErrorKind::BadRequest): WeChat refuses the code. Otherwise the
     /// errors of the component token, of WeChat and of the store.

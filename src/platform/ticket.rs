@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::credential::{AppId, RefreshToken};
 use crate::error::{Error, ErrorKind};
+use crate::metrics;
 use crate::store::{DurableSecret, DurableSecretKey, Quota, Store, StoredSecret};
 use crate::wechat::WechatClient;
 
@@ -60,7 +61,7 @@ impl VerifyTickets {
     pub(super) async fn current(&self) -> Result<Option<DurableSecret>, Error> {
         let stored = self.store.load_secret(&self.key).await?;
         if let Some(ticket) = stored.value {
-            self.lock().ticket = Some(ticket.clone());
+            self.remember(&ticket);
             return Ok(Some(ticket));
         }
         let Some(remembered) = self.lock().ticket.clone() else {
@@ -101,9 +102,8 @@ impl VerifyTickets {
                 .store
                 .replace_secret(&self.key, &expected, Some(pushed));
             if write.await? {
-                let mut memory = self.lock();
-                memory.ticket = Some(pushed.clone());
-                memory.may_repeat_request = false;
+                self.remember(pushed);
+                self.lock().may_repeat_request = false;
                 return Ok(true);
             }
         }
@@ -123,6 +123,11 @@ impl VerifyTickets {
             write.await?;
         }
         Ok(())
+    }
+
+    fn remember(&self, ticket: &DurableSecret) {
+        metrics::set_ticket_received(self.app(), ticket.since);
+        self.lock().ticket = Some(ticket.clone());
     }
 
     fn forget(&self, ticket: &DurableSecret) {

@@ -5,6 +5,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::state::PlatformState;
+use crate::clock::Timestamp;
+use crate::metrics;
 use crate::store::{DurableSecretKey, Event, PlatformChange, Subscription};
 
 /// Interval between two lists of accounts: one hour. It bounds how long a lost event matters.
@@ -26,6 +28,8 @@ impl PlatformState {
             return;
         }
         self.upkeep.start(|| {
+            // The series exists from the start, so that an alert tells of a ticket that never came.
+            metrics::set_ticket_received(self.component.app_id(), Timestamp::from_millis(0));
             let subscription = self.store.subscribe(self.component.app_id());
             Some(maintain(self.this.clone(), subscription))
         });
@@ -52,6 +56,10 @@ async fn warn_of_risks(state: &Weak<PlatformState>) {
 
 /// Applies what other processes have written.
 async fn listen(state: &Weak<PlatformState>, news: Option<Subscription>) {
+    // Until WeChat's next push, the metric of the ticket has the time of the stored one.
+    if let Some(state) = state.upgrade() {
+        let _ = state.tickets.current().await;
+    }
     let Some(mut news) = news else {
         return;
     };

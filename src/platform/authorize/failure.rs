@@ -25,11 +25,38 @@ pub(super) enum AuthorizeFailure {
     /// WeChat has not pushed a verify ticket yet.
     PlatformStarting,
     WechatUnavailable,
+    /// Too many pages with links were opened.
+    TooManyPages,
     StoreUnavailable,
     /// WeChat rejects the platform, or its settings are wrong.
     Misconfigured(ErrorKind),
     /// The hook of the application failed.
     HookFailed,
+}
+
+/// A failure, and the time after which its error says that a retry may succeed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Failed {
+    pub(super) failure: AuthorizeFailure,
+    pub(super) retry_after: Option<Duration>,
+}
+
+impl From<AuthorizeFailure> for Failed {
+    fn from(failure: AuthorizeFailure) -> Self {
+        Self {
+            failure,
+            retry_after: None,
+        }
+    }
+}
+
+impl From<&Error> for Failed {
+    fn from(error: &Error) -> Self {
+        Self {
+            failure: AuthorizeFailure::from_error(error),
+            retry_after: error.retry_after(),
+        }
+    }
 }
 
 impl AuthorizeFailure {
@@ -63,6 +90,7 @@ impl AuthorizeFailure {
             | Self::Expired
             | Self::OtherCustomer
             | Self::CodeRejected => StatusCode::BAD_REQUEST,
+            Self::TooManyPages => StatusCode::TOO_MANY_REQUESTS,
             Self::PlatformStarting
             | Self::WechatUnavailable
             | Self::StoreUnavailable
@@ -77,7 +105,7 @@ impl AuthorizeFailure {
             Self::BadRequest | Self::NotAuthorized | Self::CodeRejected => ErrorKind::BadRequest,
             Self::UnknownReturn | Self::Expired | Self::OtherCustomer => ErrorKind::InvalidState,
             Self::PlatformStarting => ErrorKind::PlatformStarting,
-            Self::WechatUnavailable => ErrorKind::WechatUnavailable,
+            Self::WechatUnavailable | Self::TooManyPages => ErrorKind::WechatUnavailable,
             Self::StoreUnavailable => ErrorKind::StoreUnavailable,
             Self::HookFailed => ErrorKind::Application,
             Self::Misconfigured(kind) => kind,
@@ -94,6 +122,7 @@ impl AuthorizeFailure {
                 Duration::from_secs(2)
             }
             Self::Misconfigured(_) => Duration::from_secs(30),
+            Self::TooManyPages => Duration::from_secs(60),
             Self::BadRequest
             | Self::NotAuthorized
             | Self::UnknownReturn
@@ -176,6 +205,10 @@ impl AuthorizeFailure {
             Self::WechatUnavailable => (
                 ["微信暂时没有响应", "WeChat does not answer"],
                 ["请稍后再试。", "Please try again in a moment."],
+            ),
+            Self::TooManyPages => (
+                ["访问过于频繁", "Too many people open this page"],
+                ["请稍后再试。", "Please try again in a few minutes."],
             ),
             Self::StoreUnavailable | Self::HookFailed => (
                 ["服务暂时不可用", "The service is not available"],

@@ -34,6 +34,19 @@ impl AuthorizePages {
         }
     }
 
+    pub(super) fn log_too_many_pages(&self) {
+        if let Some(more) = self.0.platform.log_limiter.allow_line("too many pages") {
+            tracing::warn!(
+                target: "tower_wechat::platform",
+                app = %self.0.platform.component.app_id(),
+                limit = self.0.allowance.pages,
+                more,
+                "the authorize page was opened too often and received 429; put a guard around it, or \
+                 raise AuthorizePages::max_pages"
+            );
+        }
+    }
+
     pub(super) fn log_failed_exchange(&self, error: &Error) {
         if let Some(more) = self
             .0

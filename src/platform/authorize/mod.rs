@@ -1,6 +1,7 @@
 //! The pages on which the owner of an account (公众号) authorizes a third-party platform.
 
 mod account_link;
+mod allowance;
 mod customer;
 mod failure;
 mod hook;
@@ -14,6 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use self::account_link::OfferedAccounts;
+use self::allowance::PageAllowance;
 pub use self::customer::Customer;
 pub use self::hook::AuthorizedAccount;
 use self::hook::{AuthorizedHook, AuthorizedResult};
@@ -45,8 +47,8 @@ use crate::identity::CookieKeys;
 /// # Guard
 ///
 /// Put a layer of the application around both routes that lets only signed-in customers pass, and
-/// inserts a [`Customer`] into the extensions. Without it, any person can cause calls to WeChat, and can
-/// choose the customer with `?for=…`. With it, a link that a customer sends to the owner of another
+/// inserts a [`Customer`] into the extensions. Without it, any person can cause calls to WeChat up to
+/// [`max_pages`](Self::max_pages), and can choose the customer with `?for=…`. With it, a link that a customer sends to the owner of another
 /// account connects nothing: the owner returns from WeChat as another customer, or as none.
 ///
 /// ```no_run
@@ -80,6 +82,7 @@ use crate::identity::CookieKeys;
 /// | 400 `invalid_state` | the return has no state of these pages, an expired one, or that of another customer; the code in the URL is not used, and the hook does not run |
 /// | 400 `bad_request` | WeChat returned without a code, or a parameter is invalid |
 /// | 400 `bad_request` | WeChat did not accept the code |
+/// | 429 with `Retry-After` | more pages were opened than [`max_pages`](Self::max_pages) allows |
 /// | 503 with `Retry-After` | WeChat or the store is not available, the hook failed (`application`), or (`platform_starting`) WeChat has not pushed a verify ticket yet |
 #[derive(Clone)]
 pub struct AuthorizePages(Arc<Inner>);
@@ -90,6 +93,7 @@ struct Inner {
     return_url: ReturnUrl,
     signer: StateSigner,
     offered: OfferedAccounts,
+    allowance: PageAllowance,
     hook: Option<AuthorizedHook>,
     next_page: Option<NextPage>,
 }
@@ -129,6 +133,7 @@ impl Platform {
             return_url,
             signer,
             offered: OfferedAccounts::default(),
+            allowance: PageAllowance::default(),
             hook: None,
             next_page: None,
         })))
@@ -146,6 +151,13 @@ impl AuthorizePages {
     /// [`auth_type`](Self::auth_type).
     pub fn only_account(self, account: AppId) -> Self {
         self.set(|inner| inner.offered.only = Some(account))
+    }
+
+    /// Sets how many pages with links all processes together show in ten minutes. Each costs a call of
+    /// WeChat, and an open page loads itself again twice an hour. Further loads receive 429 with
+    /// `Retry-After`. Default: 1,000.
+    pub fn max_pages(self, number: u32) -> Self {
+        self.set(|inner| inner.allowance.pages = number)
     }
 
     /// Sets a hook that runs when an owner returns from WeChat, before the page with the result is shown.

@@ -14,12 +14,11 @@ use super::super::pre_auth_code_hash;
 use super::AuthorizePages;
 use super::account_link::AccountLink;
 use super::customer::Customer;
-use super::failure::AuthorizeFailure;
+use super::failure::{AuthorizeFailure, Failed};
 use super::hook::AuthorizedAccount;
 use super::response::{self, PageResponse};
 use super::state::{AuthorizeState, StateError};
 use crate::credential::AppId;
-use crate::error::Error;
 use crate::html_page::{Button, HtmlPage, Icon};
 use crate::identity::RequestHead;
 use crate::login::query::query_pairs;
@@ -78,30 +77,6 @@ enum Action {
         state: AuthorizeState,
         code: Zeroizing<String>,
     },
-}
-
-/// A failure, and the time after which its error says that a retry may succeed.
-struct Failed {
-    failure: AuthorizeFailure,
-    retry_after: Option<Duration>,
-}
-
-impl From<AuthorizeFailure> for Failed {
-    fn from(failure: AuthorizeFailure) -> Self {
-        Self {
-            failure,
-            retry_after: None,
-        }
-    }
-}
-
-impl From<&Error> for Failed {
-    fn from(error: &Error) -> Self {
-        Self {
-            failure: AuthorizeFailure::from_error(error),
-            retry_after: error.retry_after(),
-        }
-    }
 }
 
 impl AuthorizePages {
@@ -177,13 +152,7 @@ impl AuthorizePages {
         browser: Browser,
     ) -> Result<PageResponse, Failed> {
         let platform = &self.0.platform;
-        let pre_auth_code = match platform.pre_auth_code().await {
-            Ok(code) => code,
-            Err(error) => {
-                self.log_missing_pre_auth_code(&error);
-                return Err(Failed::from(&error));
-            }
-        };
+        let pre_auth_code = self.fetch_pre_auth_code().await?;
         let hash = pre_auth_code_hash(pre_auth_code.code.expose());
         let state = AuthorizeState::new(platform.clock.now(), hash, customer).guarded(is_guarded);
         let redirect_uri = self.0.return_url.with_state(&self.0.signer.encode(&state));

@@ -79,6 +79,25 @@ impl PushRefusal {
         }
     }
 
+    /// Returns the result of the push for the metrics: few values, whatever a client sends.
+    pub(super) fn metric_result(self) -> &'static str {
+        match self {
+            Self::NoKeys => "refused_no_keys",
+            Self::Method => "refused_method",
+            Self::Query(QueryError::Unsigned) | Self::Signature => "refused_signature",
+            Self::TooLarge => "refused_too_large",
+            Self::Query(QueryError::Repeated) | Self::Incomplete | Self::Envelope(_) => {
+                "refused_malformed"
+            }
+            Self::ForeignEnvelope => "refused_foreign",
+            Self::Cipher(_)
+            | Self::Message(_)
+            | Self::Ambiguous
+            | Self::ForeignEvent
+            | Self::Event(_) => "refused_unreadable",
+        }
+    }
+
     /// Returns the reason for the response and for the log.
     pub(super) fn reason(self) -> &'static str {
         match self {

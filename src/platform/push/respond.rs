@@ -17,6 +17,7 @@ use super::receiver::{OpenedPush, PushContent, PushReceiver, ReplyKeys};
 use super::refusal::PushRefusal;
 use super::response::{self, PushResponse};
 use crate::clock::deadline_in;
+use crate::metrics;
 use crate::platform::event::PlatformEvent;
 
 /// Maximum time until a push is answered: four and a half seconds. WeChat waits five seconds, and
@@ -45,6 +46,8 @@ impl PushReceiver {
             Ok(opened) => opened,
             Err(refusal) => {
                 self.log_refusal(refusal);
+                // Without a genuine push, the event is not known.
+                metrics::count_push("unknown", refusal.metric_result());
                 return response::refusal(refusal);
             }
         };
@@ -55,9 +58,13 @@ impl PushReceiver {
         match content {
             PushContent::Event(event) => self.handle(event, deadline).await,
             PushContent::Application(push) => {
+                let event = match push.info_type() {
+                    Some(_) => "other",
+                    None => "message",
+                };
                 let timeout = deadline.saturating_duration_since(Instant::now());
                 let answer = call_application(application, parts, push, timeout).await;
-                self.answer(answer, &reply_keys)
+                self.answer(event, answer, &reply_keys)
             }
         }
     }
@@ -86,11 +93,13 @@ impl PushReceiver {
             Ok(Ok(())) => {
                 let app = self.component();
                 tracing::debug!(target: "tower_wechat::platform", %app, event = name, "an event of the platform was handled");
+                metrics::count_push(name, "handled");
                 return response::success();
             }
             Ok(Err(error)) => error.to_string(),
             Err(_) => "the store did not answer in time".to_owned(),
         };
+        metrics::count_push(name, "failed");
         if let Some(more) = self.log_limiter.allow_line("event") {
             tracing::warn!(
                 target: "tower_wechat::platform",
@@ -105,15 +114,23 @@ impl PushReceiver {
     }
 
     /// Returns the response with the answer of the application.
-    fn answer(&self, answer: Answer, keys: &ReplyKeys) -> PushResponse {
-        let error = match answer {
-            Answer::Nothing => return response::success(),
+    fn answer(&self, event: &'static str, answer: Answer, keys: &ReplyKeys) -> PushResponse {
+        let answered = match answer {
+            Answer::Nothing => Ok(response::success()),
             Answer::Reply(xml) => match self.encrypt_reply(keys, &xml) {
-                Some(envelope) => return response::reply(envelope),
-                None => "the system returned no random bytes to encrypt its reply".to_owned(),
+                Some(envelope) => Ok(response::reply(envelope)),
+                None => Err("the system returned no random bytes to encrypt its reply".to_owned()),
             },
-            Answer::Unusable(error) => error,
+            Answer::Unusable(error) => Err(error),
         };
+        let error = match answered {
+            Ok(response) => {
+                metrics::count_push(event, "application");
+                return response;
+            }
+            Err(error) => error,
+        };
+        metrics::count_push(event, "failed");
         if let Some(more) = self.log_limiter.allow_line("application") {
             tracing::warn!(
                 target: "tower_wechat::platform",

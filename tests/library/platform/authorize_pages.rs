@@ -448,3 +448,44 @@ async fn unusable_urls_fail_at_once() {
     let shown = format!("{:?}", world.pages());
     assert!(shown.contains("/wechat/authorized"), "{shown}");
 }
+
+#[tokio::test]
+async fn the_number_of_pages_is_limited() {
+    let world = World::with(|pages| Ok(pages.max_pages(3))).await;
+    let browser = Browser::new();
+    for _ in 0..3 {
+        world.links(&browser, "").await;
+    }
+    let page = format!("{}/wechat/authorize", world.url);
+    for _ in 0..20 {
+        let reply = browser.visit(&page).await;
+        reply.is_page(429, "访问过于频繁");
+        assert_eq!(reply.header("retry-after"), Some("60"));
+    }
+    let reply = browser.fetch(&page).await;
+    reply.is_error(429, "wechat_unavailable");
+    assert_eq!(world.sim.calls_to(CREATE), 3);
+    world.clock.advance(Duration::from_secs(601));
+    world.links(&browser, "").await;
+}
+
+/// A quota that WeChat has spent is not asked for by each page.
+#[tokio::test]
+async fn refused_codes_are_requested_again_later() {
+    let world = World::with(Ok).await;
+    let browser = Browser::new();
+    let page = format!("{}/wechat/authorize", world.url);
+    for errcode in [45009, 45011, 61004] {
+        world.sim.reset_calls();
+        world.sim.inject(Fault::on(CREATE).errcode(errcode));
+        for _ in 0..20 {
+            let reply = browser.visit(&page).await;
+            assert_eq!(reply.status, 503, "{errcode}: {}", reply.text);
+        }
+        let calls = world.sim.calls_to(CREATE);
+        assert!((1..=2).contains(&calls), "{errcode}: {calls} calls");
+        world.sim.clear_faults();
+        world.clock.advance(Duration::from_secs(61));
+        world.links(&browser, "").await;
+    }
+}

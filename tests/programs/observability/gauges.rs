@@ -38,6 +38,8 @@ async fn each_gauge_exists_from_the_start() {
     let gauges: Vec<_> = guide
         .lines()
         .filter(|line| line.contains("` | gauge |"))
+        // A demo without a platform has no gauges of platforms.
+        .filter(|line| !line.contains("`wechat_platform_"))
         .filter_map(|line| line.split('`').nth(1))
         .collect();
     assert_eq!(gauges.len(), 4, "{gauges:?}");

@@ -3,15 +3,16 @@
 
 use std::time::Duration;
 
-use tower_wechat::simulator::{Fault, SimulatedUser};
+use tower_wechat::simulator::{Fault, SimulatedPush, SimulatedUser, Simulator};
 
-use super::exposition::Scrape;
+use super::exposition::{Scrape, Series};
 use super::{GUIDE, file, queries};
 use crate::support::browser::Browser;
 use crate::support::demo_process::DemoProcess;
 use crate::support::eventually;
-use crate::support::harness::{Age, Harness, Layout, REFRESH, now_ms};
+use crate::support::harness::{Age, Harness, Layout, REFRESH, now_ms, variables};
 use crate::support::http_client::Asked;
+use crate::support::redis_server::RedisServer;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -104,12 +105,16 @@ async fn metrics_of_the_dashboard_and_the_rules_exist() {
         .await
         .is_rejected(503, "store_unavailable");
     eventually("the store is down", LIMIT, async || {
-        let down =
-            |one: &super::exposition::Series| one.name == "wechat_store_up" && one.value == 0.0;
+        let down = |one: &Series| one.name == "wechat_store_up" && one.value == 0.0;
         scrape(&demo).await.series.iter().any(down)
     })
     .await;
-    let scrape = scrape(&demo).await;
+    let mut scrape = scrape(&demo).await;
+    let of_platform = platform_scrape().await;
+    let is_of_platform = |one: &Series| one.name.starts_with("wechat_platform_");
+    let series = of_platform.series.into_iter().filter(is_of_platform);
+    scrape.series.extend(series);
+    scrape.described.extend(of_platform.described);
 
     let mut asked_for = std::collections::BTreeSet::new();
     for (place, expression) in queries::all() {
@@ -172,13 +177,72 @@ async fn metrics_of_the_dashboard_and_the_rules_exist() {
                 guide.contains(&format!("`{label}`")) || label == "le",
                 "the guide tells of the label {label}"
             );
-            let a_word = ["outcome", "kind", "result", "reason"].contains(&label.as_str());
+            let a_word = ["outcome", "kind", "event", "result", "reason"].contains(&label.as_str());
             assert!(
                 !a_word || guide.contains(&format!("`{value}`")),
                 "the guide tells of {label}={value}"
             );
         }
     }
+}
+
+const COMPONENT: &str = "wx00000000000000c0";
+
+/// Starts a demo of a platform. Returns it and the platform at WeChat, which pushes to it.
+async fn platform_demo(redis: &RedisServer, wechat: &Simulator) -> DemoProcess {
+    let platform = wechat.add_platform(COMPONENT, "secret-of-the-platform");
+    platform.stop_ticket_pushes();
+    let (token, key) = platform.push_keys();
+    DemoProcess::start(&variables(&[
+        ("REDIS_URL", &redis.url()),
+        ("PLATFORM_APPID", COMPONENT),
+        ("PLATFORM_SECRET", "secret-of-the-platform"),
+        ("PLATFORM_TOKEN", &token),
+        ("PLATFORM_AES_KEY", &key),
+        ("WECHAT_API_URL", wechat.url()),
+        ("WECHAT_OPEN_URL", wechat.url()),
+        ("COOKIE_KEY", &"QUJD".repeat(22)),
+    ]))
+    .await
+}
+
+/// Returns the metrics of a demo of a platform after one push of each kind.
+async fn platform_scrape() -> Scrape {
+    let (redis, wechat) = (RedisServer::start(), Simulator::start().await.unwrap());
+    let demo = platform_demo(&redis, &wechat).await;
+    let received = "wechat_platform_ticket_received_timestamp_seconds";
+    let app = [("app", COMPONENT)];
+    assert_eq!(scrape(&demo).await.value(received, &app), Some(0.0));
+
+    let platform = wechat.platform(COMPONENT).unwrap();
+    let url = format!("{}/wechat/platform/push", demo.url);
+    let platform = platform.push_url(&*url).message_url(url);
+    for push in [
+        SimulatedPush::ticket(),
+        SimulatedPush::ticket().wrong_signature(),
+        SimulatedPush::text(wechat.app_id(), "oUser", "hello"),
+    ] {
+        platform.push(push).await.unwrap();
+    }
+    let seen = scrape(&demo).await;
+    let pushes = |event, result| {
+        let labels = [("event", event), ("result", result)];
+        seen.value("wechat_platform_pushes_total", &labels)
+    };
+    // The platform has also asked WeChat for a ticket.
+    assert!(pushes("component_verify_ticket", "handled") >= Some(1.0));
+    assert_eq!(pushes("unknown", "refused_signature"), Some(1.0));
+    assert_eq!(pushes("message", "application"), Some(1.0));
+    let age = now_ms() as f64 / 1_000.0 - seen.value(received, &app).unwrap();
+    assert!((-2.0..60.0).contains(&age), "{age}");
+
+    // Another process of the platform learns the time of the ticket from the store.
+    let other = platform_demo(&redis, &wechat).await;
+    eventually("the time of the stored ticket", LIMIT, async || {
+        scrape(&other).await.value(received, &app) == seen.value(received, &app)
+    })
+    .await;
+    seen
 }
 
 /// Each outcome is counted once, under its own label.

@@ -47,19 +47,32 @@ fn a_wrong_key_is_refused_in_one_sentence() {
 fn a_wrong_token_is_refused_in_one_sentence() {
     for (token, problem) in [
         ("", "is empty"),
-        ("token\n", "contains white space"),
-        ("to ken", "contains white space"),
-        (
-            "tökèn",
-            "contains white space or characters that no token has",
-        ),
+        ("token\n", "contains a character that no token has"),
+        ("to ken", "contains a character that no token has"),
+        ("tökèn", "contains a character that no token has"),
+        ("a", "has 1 characters, and WeChat takes 3 to 32"),
+        ("ab", "has 2 characters"),
+        (&"x".repeat(33), "has 33 characters"),
+        (K1, "looks like a 消息加解密Key"),
     ] {
         let text = error(&[token], &[K1]);
         assert!(
             text.starts_with(&format!("push token 1 {problem}")),
             "{text}"
         );
-        assert!(token.is_empty() || !text.contains(token), "{text}");
+        assert!(token.len() < 3 || !text.contains(token), "{text}");
+    }
+    for token in ["abc", "component_token", &"7".repeat(32)] {
+        assert!(PushKeys::new([token], [K1]).is_ok(), "{token}");
+    }
+}
+
+#[test]
+fn swapped_tokens_and_keys_are_named() {
+    for (tokens, keys) in [([K1], ["token"]), (["token"], ["other"])] {
+        let text = error(&tokens, &keys);
+        assert!(text.contains("perhaps swapped"), "{text}");
+        assert!(!text.contains(K1), "{text}");
     }
 }
 

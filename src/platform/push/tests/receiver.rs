@@ -434,9 +434,12 @@ fn every_token_and_key_of_the_rings_is_accepted() {
     let push = Push::of(vector("C1"));
     for (tokens, keys) in [
         (&[TOKEN][..], &[K1][..]),
-        (&["a", TOKEN], &[KEY_OF_ZEROS, K1]),
-        (&[TOKEN, "a"], &[K1, KEY_OF_ZEROS]),
-        (&["a", "b", "c", TOKEN], &[KEY_OF_ZEROS, KEY_OF_ZEROS, K1]),
+        (&["aaa", TOKEN], &[KEY_OF_ZEROS, K1]),
+        (&[TOKEN, "aaa"], &[K1, KEY_OF_ZEROS]),
+        (
+            &["aaa", "bbb", "ccc", TOKEN],
+            &[KEY_OF_ZEROS, KEY_OF_ZEROS, K1],
+        ),
     ] {
         let (receiver, _) = receiver_with(COMPONENT, tokens, keys);
         assert!(

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use tower_wechat::simulator::SimulatedPush;
 
-use super::{SHOP, USER, World};
+use super::{QUERY, SHOP, USER, World};
 use crate::support::eventually;
 use crate::support::harness::Layout;
 
@@ -46,4 +46,25 @@ async fn the_demo_passes_all_steps() {
         let reply = world.push(push).await;
         assert!(reply.is_success(), "{reply:?}");
     }
+}
+
+/// Any user of an account can send the texts of the release test.
+#[tokio::test(flavor = "multi_thread")]
+async fn invented_codes_cost_few_calls() {
+    let world = World::start().await;
+    let demo = world.demo(Layout::Hashes).await;
+    world.push_ticket(&demo).await;
+    world.wechat.reset_calls();
+    for number in 0..40 {
+        let text = format!("QUERY_AUTH_CODE:invented{number}");
+        let reply = world.push(SimulatedPush::text(SHOP, USER, text)).await;
+        assert_eq!(reply.status, Some(200), "{reply:?}");
+    }
+    let made = || world.wechat.calls_to(QUERY);
+    eventually("the exchanges end", Duration::from_secs(5), async || {
+        made() >= 10
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert!(made() <= 20, "{} calls", made());
 }

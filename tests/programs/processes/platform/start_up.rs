@@ -25,6 +25,9 @@ async fn wrong_settings_are_one_sentence() {
     for (name, value, says) in [
         ("PLATFORM_APPID", "wx 1", "PLATFORM_APPID"),
         ("PLATFORM_TOKEN", "token,", "PLATFORM_TOKEN"),
+        ("PLATFORM_TOKEN", "a", "3 to 32"),
+        ("PLATFORM_TOKEN", KEY, "swapped"),
+        ("PLATFORM_AES_KEY", "token", "swapped"),
         ("PLATFORM_AES_KEY", "abc", "PLATFORM_AES_KEY"),
         (
             "PLATFORM_AES_KEY",
