@@ -465,8 +465,6 @@ async fn the_number_of_pages_is_limited() {
     let reply = browser.fetch(&page).await;
     reply.is_error(429, "wechat_unavailable");
     assert_eq!(world.sim.calls_to(CREATE), 3);
-    world.clock.advance(Duration::from_secs(601));
-    world.links(&browser, "").await;
 }
 
 /// A quota that WeChat has spent is not asked for by each page.
