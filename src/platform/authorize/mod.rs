@@ -48,8 +48,8 @@ use crate::identity::CookieKeys;
 ///
 /// Put a layer of the application around both routes that lets only signed-in customers pass, and
 /// inserts a [`Customer`] into the extensions. Without it, any person can cause calls to WeChat up to
-/// [`max_pages`](Self::max_pages), and can choose the customer with `?for=…`. With it, a link that a customer sends to the owner of another
-/// account connects nothing: the owner returns from WeChat as another customer, or as none.
+/// [`max_pages`](Self::max_pages), and can choose the customer with `?for=…`. With it, a link that a
+/// customer sends to the owner of another account connects nothing: the owner returns from WeChat as another customer, or as none.
 ///
 /// ```no_run
 /// use axum::Router;
