@@ -3,20 +3,18 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::AuthorizePages;
-use super::failure::{AuthorizeFailure, Failed};
+use super::failure::Failed;
 use crate::clock::Timestamp;
 use crate::error::{Error, ErrorKind};
 use crate::platform::PlatformState;
 use crate::store::Quota;
-use crate::wechat::PreAuthCode;
 
 /// Default number of pages that all processes show within [`WINDOW`]: 1,000. So 10,000 customers who
 /// are all invited at once have seen the page within two hours, and an open page costs 144,000 calls
 /// a day at most.
 const DEFAULT_PAGES: u32 = 1_000;
 
-/// Time in which pages are counted: ten minutes, as [`AuthorizePages::max_pages`] says.
+/// Time in which pages are counted: ten minutes, as `AuthorizePages::max_pages` says.
 const WINDOW: Duration = Duration::from_secs(10 * 60);
 
 /// Shortest and longest time for which no code is fetched after WeChat has refused one.
@@ -51,7 +49,7 @@ impl Default for PageAllowance {
 
 impl PageAllowance {
     /// Returns the failure of the last code if WeChat is not asked again yet.
-    fn paused(&self, now: Timestamp) -> Option<Failed> {
+    pub(super) fn paused(&self, now: Timestamp) -> Option<Failed> {
         let pause = *self.pause.lock().unwrap_or_else(PoisonError::into_inner);
         pause
             .filter(|pause| now < pause.until && now >= pause.until.saturating_sub(MAX_PAUSE))
@@ -59,7 +57,7 @@ impl PageAllowance {
     }
 
     /// Starts a pause if another call would be refused too.
-    fn note(&self, error: &Error, now: Timestamp) {
+    pub(super) fn note(&self, error: &Error, now: Timestamp) {
         let kind = error.kind();
         let is_limited = kind == ErrorKind::WechatConfig
             || (kind == ErrorKind::WechatUnavailable && error.retry_after().is_some());
@@ -74,7 +72,7 @@ impl PageAllowance {
     }
 
     /// Counts a page. Returns `false` if all processes together have shown too many.
-    async fn count_page(&self, platform: &PlatformState) -> Result<bool, Error> {
+    pub(super) async fn count_page(&self, platform: &PlatformState) -> Result<bool, Error> {
         let quota = Quota {
             app: platform.component.app_id().clone(),
             purpose: "authorize_pages".into(),
@@ -82,36 +80,5 @@ impl PageAllowance {
             window: WINDOW,
         };
         platform.store.try_consume(&quota).await
-    }
-}
-
-impl AuthorizePages {
-    /// Fetches a pre-auth code for one page, within the allowance.
-    pub(super) async fn fetch_pre_auth_code(&self) -> Result<PreAuthCode, Failed> {
-        let (platform, allowance) = (&self.0.platform, &self.0.allowance);
-        let now = platform.clock.now();
-        if let Some(failed) = allowance.paused(now) {
-            return Err(failed);
-        }
-        let fetched = async {
-            // A page without a component token costs no call.
-            platform.component_token().await?;
-            match allowance.count_page(platform).await? {
-                true => platform.pre_auth_code().await.map(Some),
-                false => Ok(None),
-            }
-        };
-        match fetched.await {
-            Ok(Some(code)) => Ok(code),
-            Ok(None) => {
-                self.log_too_many_pages();
-                Err(AuthorizeFailure::TooManyPages.into())
-            }
-            Err(error) => {
-                allowance.note(&error, now);
-                self.log_missing_pre_auth_code(&error);
-                Err(Failed::from(&error))
-            }
-        }
     }
 }

@@ -23,6 +23,7 @@ use crate::html_page::{Button, HtmlPage, Icon};
 use crate::identity::RequestHead;
 use crate::login::query::query_pairs;
 use crate::navigation::{Browser, browser, is_navigation};
+use crate::wechat::PreAuthCode;
 
 /// Time before the expiry of a pre-auth code at which the page loads itself again: two minutes. The
 /// owner of the account needs a moment at WeChat before the code is used.
@@ -189,6 +190,35 @@ impl AuthorizePages {
             ..HtmlPage::default()
         };
         Ok(response::links(html.html()))
+    }
+
+    /// Fetches a pre-auth code for one page, within the allowance.
+    async fn fetch_pre_auth_code(&self) -> Result<PreAuthCode, Failed> {
+        let (platform, allowance) = (&self.0.platform, &self.0.allowance);
+        let now = platform.clock.now();
+        if let Some(failed) = allowance.paused(now) {
+            return Err(failed);
+        }
+        let fetched = async {
+            // A page without a component token costs no call.
+            platform.component_token().await?;
+            match allowance.count_page(platform).await? {
+                true => platform.pre_auth_code().await.map(Some),
+                false => Ok(None),
+            }
+        };
+        match fetched.await {
+            Ok(Some(code)) => Ok(code),
+            Ok(None) => {
+                self.log_too_many_pages();
+                Err(AuthorizeFailure::TooManyPages.into())
+            }
+            Err(error) => {
+                allowance.note(&error, now);
+                self.log_missing_pre_auth_code(&error);
+                Err(Failed::from(&error))
+            }
+        }
     }
 
     /// Completes a return in a task, so that the hook also runs if the browser closes the connection.
