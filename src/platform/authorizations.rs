@@ -52,13 +52,16 @@ impl Snapshot {
 }
 
 /// What the store had in place of a granted refresh token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Replaced {
     /// A newer one, which stays.
     Newer,
     /// The same one.
     Same,
-    /// Another one or none.
+    /// Another one.
     Other,
+    /// None.
+    None,
 }
 
 /// The authorizations of all accounts, in the store.
@@ -131,16 +134,15 @@ impl Authorizations {
         let since = grant
             .since
             .max(lost.map_or(grant.since, |entry| entry.since));
-        let mut was_stored = false;
+        let mut replaced = Replaced::None;
         if let Some(refresh) = &grant.refresh_token {
             let granted = DurableSecret {
                 secret: refresh.clone(),
                 since,
             };
-            match self.replace_older(account, &granted).await? {
-                Replaced::Newer => return Ok(false),
-                Replaced::Same => was_stored = true,
-                Replaced::Other => {}
+            replaced = self.replace_older(account, &granted).await?;
+            if replaced == Replaced::Newer {
+                return Ok(false);
             }
         }
         let state = AuthorizationState::Authorized;
@@ -154,7 +156,12 @@ impl Authorizations {
         }
         // A list has brought the refresh token before, and the token that belongs to it may be newer than
         // that of the grant.
-        if was_stored && self.access_token(account).await?.is_some() {
+        if replaced == Replaced::Same && self.access_token(account).await?.is_some() {
+            return Ok(true);
+        }
+        // A list grants no access token. It only ends the token of an earlier authorization, so that the
+        // event of this one, which may be stored at the same time, keeps its token.
+        if grant.access_token.is_none() && replaced != Replaced::Other {
             return Ok(true);
         }
         let record = match &grant.access_token {
@@ -202,9 +209,10 @@ impl Authorizations {
                 return Ok(Replaced::Same);
             }
             if self.replace(account, &stored, Some(&newest)).await? {
-                return Ok(match is_same {
-                    true => Replaced::Same,
-                    false => Replaced::Other,
+                return Ok(match (is_same, &stored.value) {
+                    (true, _) => Replaced::Same,
+                    (false, Some(_)) => Replaced::Other,
+                    (false, None) => Replaced::None,
                 });
             }
         }
