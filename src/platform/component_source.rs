@@ -71,30 +71,28 @@ impl ComponentSource {
     }
 
     async fn try_fetch(&self) -> Result<AccountTokenResponse, RenewalFailure> {
-        let mut refused = match self.fetch_for_ticket(None).await? {
-            Ok(response) => return Ok(response),
-            Err(refused) => refused,
-        };
+        if let Ok(response) = self.fetch_for_ticket().await? {
+            return Ok(response);
+        }
         // WeChat sometimes refuses a valid ticket once. A newer one may have arrived meanwhile.
-        refused = match self.fetch_for_ticket(Some(&refused)).await? {
+        let refused = match self.fetch_for_ticket().await? {
             Ok(response) => return Ok(response),
             Err(refused) => refused,
         };
         self.tickets
-            .remove(&refused)
+            .refuse(&refused)
             .await
             .map_err(RenewalFailure::Transient)?;
-        Err(self.request_ticket(Some(&refused)).await)
+        Err(classify(self.tickets.request_push().await))
     }
 
     /// Requests a token for the current ticket. Returns the ticket if WeChat refuses it.
     async fn fetch_for_ticket(
         &self,
-        last: Option<&DurableSecret>,
     ) -> Result<Result<AccountTokenResponse, DurableSecret>, RenewalFailure> {
         let current = self.tickets.current().await;
         let Some(ticket) = current.map_err(RenewalFailure::Transient)? else {
-            return Err(self.request_ticket(last).await);
+            return Err(classify(self.tickets.request_push().await));
         };
         self.consume_quota().await?;
         match self.component.component_token(&ticket.secret).await {
@@ -108,11 +106,6 @@ impl ComponentSource {
             }
             Err(error) => Err(classify(error)),
         }
-    }
-
-    async fn request_ticket(&self, refused: Option<&DurableSecret>) -> RenewalFailure {
-        let last = refused.map(|ticket| ticket.since);
-        classify(self.tickets.request_push(last).await)
     }
 
     /// Counts one call of the daily quota, which all processes share.

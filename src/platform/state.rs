@@ -94,7 +94,11 @@ impl PlatformState {
         settings: PlatformSettings,
     ) -> Arc<Self> {
         let app = component.app_id().clone();
-        let tickets = Arc::new(VerifyTickets::new(component.clone(), Arc::clone(&store)));
+        let tickets = Arc::new(VerifyTickets::new(
+            component.clone(),
+            Arc::clone(&store),
+            clock.clone(),
+        ));
         let (access, source): (StoreAccess, Box<dyn CredentialSource>) = match &settings.followed {
             Some(followed) => {
                 let reader = followed.component_token();

@@ -13,6 +13,10 @@ use crate::error::{Error, ErrorKind};
 /// The kind of a verify ticket in messages, seals and logs.
 const VERIFY_TICKET: &str = "verify_ticket";
 
+/// The text of the mark that replaces a refused verify ticket. A store keeps no empty text. WeChat's
+/// tickets begin with `ticket@@@`.
+const REFUSED_TICKET: &str = "refused";
+
 /// The kind of an account's refresh token in messages, seals and logs.
 const REFRESH_TOKEN: &str = "refresh_token";
 
@@ -60,6 +64,20 @@ pub struct DurableSecret {
 }
 
 impl DurableSecret {
+    /// Returns the mark that a store keeps in place of a verify ticket that WeChat has refused. The
+    /// mark has the time of the ticket, so that no copy of an older push counts as a new ticket.
+    pub fn refused_ticket(since: Timestamp) -> Self {
+        Self {
+            secret: RefreshToken::from(REFUSED_TICKET),
+            since,
+        }
+    }
+
+    /// Returns `true` if this is the mark of a refused verify ticket.
+    pub fn is_refused_ticket(&self) -> bool {
+        self.secret.expose() == REFUSED_TICKET
+    }
+
     /// Returns the secret as every store can keep it. Fails if a store could not return the same
     /// text again.
     pub(super) fn to_storable(&self, key: &DurableSecretKey) -> Result<Self, Error> {

@@ -19,6 +19,9 @@ crate::for_each_store!(
     an_older_ticket_is_ignored,
     a_repeated_ticket_changes_nothing,
     an_empty_ticket_is_never_used,
+    a_refused_ticket_is_never_tried_again,
+    a_ticket_older_than_its_lifetime_is_none,
+    a_failing_request_for_a_push_is_repeated_with_a_back_off,
 );
 
 /// Requests the component token 30 times from each process.
@@ -208,4 +211,89 @@ async fn an_empty_ticket_is_never_used(harness: Harness) {
     let empty = ticket(&world, "", Duration::ZERO);
     world.push_any(&processes[0], empty).await;
     all_serve(&world, &processes).await;
+}
+
+/// Somebody repeats genuine pushes whose tickets WeChat refuses.
+async fn a_refused_ticket_is_never_tried_again(harness: Harness) {
+    let world = World::without_requested_pushes(harness);
+    let mut processes = world.processes(2).await;
+    let refused = ticket(&world, "ticket@@@refused", Duration::from_secs(60));
+    let older = ticket(&world, "ticket@@@older", Duration::from_secs(3_600));
+    world.push(&processes[0], refused.clone()).await;
+    for _ in 0..2 {
+        all_wait_for_a_ticket(&processes).await;
+    }
+    assert_eq!(world.calls(COMPONENT_TOKEN), 2, "a ticket is tried twice");
+    for round in 0..3 {
+        match (round, &world.harness.redis) {
+            // A new process finds the mark in the store.
+            (1, _) => processes.push(world.process().await),
+            // A process remembers the mark that the store has lost.
+            (2, Some(server)) => {
+                let key = format!("wechat:{}:platform:ticket", world.wechat.app_id());
+                let deleted: usize = redis::cmd("DEL")
+                    .arg(key)
+                    .query(&mut server.connection())
+                    .unwrap();
+                assert_eq!(deleted, 1);
+            }
+            _ => {}
+        }
+        for process in &processes {
+            world.push(process, refused.clone().repeat(5)).await;
+            world.push(process, older.clone()).await;
+        }
+        all_wait_for_a_ticket(&processes).await;
+    }
+    assert_eq!(world.calls(COMPONENT_TOKEN), 2);
+
+    world.push(&processes[1], SimulatedPush::ticket()).await;
+    all_serve(&world, &processes).await;
+    assert_eq!(world.calls(COMPONENT_TOKEN), 3);
+    // The older tickets do not come back.
+    world.push(&processes[0], refused).await;
+    all_serve(&world, &processes).await;
+    assert_eq!(world.calls(COMPONENT_TOKEN), 3);
+}
+
+async fn a_ticket_older_than_its_lifetime_is_none(harness: Harness) {
+    const LIFETIME: Duration = Duration::from_secs(12 * 3_600);
+    let world = World::without_requested_pushes(harness);
+    let processes = world.processes(2).await;
+    for age in [LIFETIME, 4 * LIFETIME] {
+        let late = ticket(&world, "ticket@@@late", age);
+        world.push(&processes[0], late.age(age)).await;
+        all_wait_for_a_ticket(&processes).await;
+    }
+    assert_eq!(world.calls(COMPONENT_TOKEN), 0);
+
+    // A stored ticket ages too.
+    world.push(&processes[0], SimulatedPush::ticket()).await;
+    all_serve(&world, &processes).await;
+    assert_eq!(world.calls(COMPONENT_TOKEN), 1);
+    world.harness.advance(LIFETIME);
+    all_wait_for_a_ticket(&processes).await;
+    assert_eq!(world.calls(COMPONENT_TOKEN), 1);
+}
+
+async fn a_failing_request_for_a_push_is_repeated_with_a_back_off(harness: Harness) {
+    let world = World::without_requested_pushes(harness);
+    let processes = world.processes(3).await;
+    for _ in 0..10 {
+        all_wait_for_a_ticket(&processes).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let asked = world.calls(START_PUSH);
+    assert!((1..=5).contains(&asked), "{asked} calls for a push");
+
+    world.harness.simulator.clear_faults();
+    world.harness.advance(Duration::from_secs(60));
+    // One of the processes has the right to repeat the request.
+    eventually("the request is repeated", SOON, async || {
+        all_wait_for_a_ticket(&processes).await;
+        world.calls(START_PUSH) > asked
+    })
+    .await;
+    all_wait_for_a_ticket(&processes).await;
+    assert_eq!(world.calls(START_PUSH), asked + 1);
 }

@@ -15,7 +15,7 @@ use tower_wechat::credential::AppId;
 use tower_wechat::layer::WechatAccount;
 use tower_wechat::platform::{NoMessages, Platform, PushKeys};
 use tower_wechat::redis::{RedisNames, RedisStoreBuilder};
-use tower_wechat::simulator::{PushReply, SimulatedPlatform, SimulatedPush};
+use tower_wechat::simulator::{Fault, PushReply, SimulatedPlatform, SimulatedPush};
 use tower_wechat::{
     AccountTokens, Accounts, Error, ErrorKind, MemoryStore, RedisStore, Store, WechatClient,
 };
@@ -77,6 +77,16 @@ impl World {
             wechat,
             memory,
         }
+    }
+
+    /// Starts WeChat, which fails each request for a push.
+    pub fn without_requested_pushes(harness: Harness) -> Self {
+        let world = Self::new(harness);
+        world
+            .harness
+            .simulator
+            .inject(Fault::on(START_PUSH).errcode(-1));
+        world
     }
 
     /// Starts WeChat and some processes, one of which has received a verify ticket.

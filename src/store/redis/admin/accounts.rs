@@ -74,6 +74,7 @@ pub async fn platform_report(
         component: component.clone(),
     };
     let ticket = store.load_secret(&ticket).await?.value;
+    let ticket = ticket.filter(|ticket| !ticket.is_refused_ticket());
     let slot = component_token_slot(component);
     let token = store.load(&slot).await?.record.token;
     Ok(PlatformReport {
