@@ -6,6 +6,7 @@ mod authorizer;
 mod builder;
 mod changes;
 mod component_source;
+mod component_token;
 mod event;
 mod events;
 mod exchange;

@@ -13,10 +13,11 @@ use tokio_util::task::TaskTracker;
 use super::authorizations::{AccountStatus, Authorizations};
 use super::changes::{ChangeQueue, Changes};
 use super::component_source::ComponentSource;
+use super::component_token::ComponentToken;
 use super::followed::followed_status;
 use super::running_list::RunningList;
 use super::ticket::VerifyTickets;
-use crate::accounts::{AccountToken, OwnCredential, ReadOnlySource};
+use crate::accounts::{AccountToken, ReadOnlySource};
 use crate::background_task::BackgroundTask;
 use crate::clock::Clock;
 use crate::credential::{AppId, RefreshToken};
@@ -55,7 +56,7 @@ pub(crate) struct PlatformState {
     pub(crate) store: Arc<dyn Store>,
     pub(super) clock: Clock,
     /// The component token (`component_access_token`).
-    pub(super) token: OwnCredential,
+    pub(super) token: ComponentToken,
     pub(super) tickets: Arc<VerifyTickets>,
     pub(super) authorizations: Authorizations,
     pub(super) settings: PlatformSettings,
@@ -128,8 +129,8 @@ impl PlatformState {
             this: this.clone(),
             component,
             store: Arc::clone(&store),
+            token: ComponentToken::new(provider, clock.clone(), settings.followed.is_some()),
             clock,
-            token: OwnCredential::new(provider),
             tickets,
             authorizations: Authorizations::new(app, store),
             settings,
@@ -166,7 +167,7 @@ impl PlatformState {
         }
     }
 
-    /// Returns a usable component token.
+    /// Returns a usable component token, which WeChat has not rejected in this process.
     pub(super) async fn component_token(&self) -> Result<AccountToken, Error> {
         let entry = self.token.get().await?;
         Ok(AccountToken::new(entry, &self.clock))
@@ -181,8 +182,19 @@ impl PlatformState {
         E: InvalidToken + From<Error>,
     {
         self.token.start_prefetcher();
-        let call = |entry| call(AccountToken::new(entry, &self.clock));
-        self.token.provider().with_credential("", call).await
+        let mut call = |entry| call(AccountToken::new(entry, &self.clock));
+        let entry = self.token.get().await?;
+        let rejected = match call(entry.clone()).await {
+            Err(error) if error.is_token_invalid() => error,
+            outcome => return outcome,
+        };
+        match self.token.report_invalid(entry.secret()).await {
+            Ok(next) => call(next).await,
+            // This error helps the caller more than the rejection of the token.
+            Err(error) if error.kind() == ErrorKind::StoreUnavailable => Err(error.into()),
+            // A call was made: the caller has something to back off from.
+            Err(_) => Err(rejected),
+        }
     }
 
     /// Returns a code for one page on which the owner of an account authorizes the platform.

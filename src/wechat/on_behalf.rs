@@ -128,12 +128,10 @@ where
         Err(error) if error.is_token_invalid() => error,
         result => return result,
     };
-    let next = authority
-        .report_component_token(&token)
-        .await
-        .map_err(|error| error.as_missing_prerequisite())?;
-    if next == token {
-        return Err(rejected);
+    match authority.report_component_token(&token).await {
+        Ok(next) if next != token => call(next).await,
+        // A call was made. The caller backs off from its rejection, which an error of the report as a
+        // missing prerequisite would prevent.
+        Ok(_) | Err(_) => Err(rejected),
     }
-    call(next).await
 }

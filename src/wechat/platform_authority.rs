@@ -13,7 +13,7 @@ pub(crate) trait PlatformAuthority: fmt::Debug + Send + Sync + 'static {
     /// Returns the platform's own AppID (`component_appid`).
     fn component(&self) -> &AppId;
 
-    /// Returns a usable component token.
+    /// Returns a usable component token, which WeChat has not rejected in this process.
     ///
     /// # Errors
     /// No component token is available. Callers treat the error as that of a missing prerequisite:
@@ -23,7 +23,8 @@ pub(crate) trait PlatformAuthority: fmt::Debug + Send + Sync + 'static {
     /// Reports that WeChat rejected this component token, and returns the next one.
     ///
     /// # Errors
-    /// The errors of [`component_token`](Self::component_token).
+    /// The errors of [`component_token`](Self::component_token). There is no next token, and
+    /// `component_token` does not return `invalid` any more.
     fn report_component_token<'a>(
         &'a self,
         invalid: &'a AccessToken,

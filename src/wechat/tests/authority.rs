@@ -26,6 +26,8 @@ pub(crate) struct FakeAuthority {
     current: Mutex<usize>,
     /// `true` if a report does not replace the token.
     keeps_token: bool,
+    /// The error of reports.
+    report_error: Option<Error>,
     /// The error of the platform while it has no component token.
     pub(crate) unavailable: Mutex<Option<Error>>,
     /// Returns the next token of an account, by the number of the renewal.
@@ -39,6 +41,7 @@ impl Default for FakeAuthority {
             calls: Mutex::default(),
             current: Mutex::new(1),
             keeps_token: false,
+            report_error: None,
             unavailable: Mutex::default(),
             renewal: Box::new(|at| {
                 Ok(AccountTokenResponse::new(
@@ -57,6 +60,11 @@ impl FakeAuthority {
 
     pub(crate) fn keeping_its_token(mut self) -> Self {
         self.keeps_token = true;
+        self
+    }
+
+    pub(crate) fn failing_reports(mut self, error: Error) -> Self {
+        self.report_error = Some(error);
         self
     }
 
@@ -110,6 +118,9 @@ impl PlatformAuthority for FakeAuthority {
     ) -> BoxFuture<'a, Result<AccessToken, Error>> {
         Box::pin(async move {
             self.record(Call::Reported(invalid.expose().to_owned()));
+            if let Some(error) = &self.report_error {
+                return Err(error.clone());
+            }
             if !self.keeps_token {
                 *self.current.lock().unwrap() += 1;
             }

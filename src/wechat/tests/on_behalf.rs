@@ -105,6 +105,27 @@ async fn a_token_that_stays_is_not_tried_again() {
     assert_eq!(server.requests().len(), 1);
 }
 
+/// The caller has made a call, and must back off from its rejection.
+#[tokio::test]
+async fn a_failed_report_leaves_the_rejection() {
+    let waits =
+        Error::new(ErrorKind::PlatformStarting, "no verify ticket").as_missing_prerequisite();
+    for exchanges in [true, false] {
+        let server = ScriptedServer::with_json(rejection(40001)).await;
+        let authority = FakeAuthority::default().failing_reports(waits.clone());
+        let client = server
+            .client()
+            .on_behalf_of(&account(), authority.shared().1);
+        let error = call(&client, exchanges).await.unwrap_err();
+        assert_eq!(
+            (error.kind(), error.errcode()),
+            (ErrorKind::TokenRefused, Some(40001))
+        );
+        assert!(!error.is_missing_prerequisite(), "{error}");
+        assert_eq!(server.requests().len(), 1);
+    }
+}
+
 #[tokio::test]
 async fn without_a_component_token_nothing_is_sent() {
     let server = ScriptedServer::with_json(success()).await;

@@ -5,7 +5,9 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tower_wechat::ErrorKind;
 
-use super::world::{AUTHORIZER_TOKEN, COMPONENT_TOKEN, Process, Refused, TOKENS_EXPIRED, World};
+use super::world::{
+    AUTHORIZER_TOKEN, COMPONENT_TOKEN, Process, Refused, TOKENS_EXPIRED, World, is_kind,
+};
 use crate::harness::Harness;
 
 crate::for_each_store!(
@@ -14,6 +16,7 @@ crate::for_each_store!(
     a_report_of_an_old_account_token_renews_nothing,
     the_component_token_is_replaced_once_a_minute,
     a_rejected_component_token_is_replaced_behind_an_account_token,
+    a_dead_component_token_causes_no_calls,
 );
 
 /// Another service fetches a component token. The former one ends at once.
@@ -74,14 +77,19 @@ async fn the_component_token_is_replaced_once_a_minute(harness: Harness) {
         process.component_token().await.unwrap();
     }
     let mut ours = 0;
-    for _ in 0..3 {
+    for round in 0..3 {
         fetch_elsewhere(&world).await;
         let before = world.calls(COMPONENT_TOKEN);
         calls(&world, &processes).await;
         ours += world.calls(COMPONENT_TOKEN) - before;
-        // A caller that needs any token still receives the stored one.
-        for process in &processes {
-            process.component_token().await.unwrap();
+        // Once all processes know that the token is dead, none of them calls WeChat with it.
+        for process in processes.iter().filter(|_| round > 0) {
+            let error = is_kind(
+                process.component_token().await,
+                ErrorKind::WechatUnavailable,
+            );
+            let pause = error.retry_after().expect("a Retry-After");
+            assert!(pause <= Duration::from_secs(60), "{pause:?}");
         }
     }
     assert_eq!(ours, 1, "forced renewals within a minute");
@@ -161,4 +169,32 @@ async fn a_rejected_component_token_is_replaced_behind_an_account_token(harness:
     assert_ne!(error.kind(), ErrorKind::AccountNotAuthorized, "{error}");
     let calls = world.calls(AUTHORIZER_TOKEN) - before;
     assert!(calls <= 2, "{calls} calls: {error}");
+}
+
+/// Another service has ended the component token, which may not be replaced yet: requests for many
+/// accounts make no further call with it, and all of them succeed after the minute.
+async fn a_dead_component_token_causes_no_calls(harness: Harness) {
+    let (world, processes) = World::with_ticket(harness, 2).await;
+    let accounts: Vec<_> = (0..20).map(|number| world.account(number)).collect();
+    world.authorize(&processes[0], &accounts).await;
+    world.harness.advance(TOKENS_EXPIRED);
+    for _ in 0..2 {
+        for process in &processes {
+            process.component_token().await.unwrap();
+        }
+        fetch_elsewhere(&world).await;
+        calls(&world, &processes).await;
+    }
+    let before = (world.calls(AUTHORIZER_TOKEN), world.calls(COMPONENT_TOKEN));
+    for (account, token) in super::world::request_all(&processes, &accounts, 10).await {
+        assert!(token.is_err(), "{account}");
+    }
+    let after = (world.calls(AUTHORIZER_TOKEN), world.calls(COMPONENT_TOKEN));
+    assert_eq!(after, before, "calls with a dead token");
+
+    world.let_limits_pass();
+    world.harness.advance(Duration::from_secs(61));
+    for (account, token) in super::world::request_all(&processes, &accounts, 1).await {
+        assert_eq!(token.unwrap(), world.live_token(&account));
+    }
 }
