@@ -77,11 +77,11 @@ impl PlatformBuilder {
     /// with WxJava. Default: this process keeps the platform itself.
     ///
     /// The process reads the component token and the tokens of the accounts from the keys of that
-    /// system. It never fetches them, and writes none of those keys. An account is authorised while
+    /// system. It never fetches them, and writes none of those keys. An account is authorized while
     /// the other system has its refresh token. Users log in with the component token of the other
     /// system, and their tokens are in the store of this platform.
     ///
-    /// WeChat's pushes, the authorisation of accounts and [`reconcile`](Platform::reconcile) are
+    /// WeChat's pushes, the authorization of accounts and [`reconcile`](Platform::reconcile) are
     /// left to the other system. The AppSecret of the platform's client is not used.
     ///
     /// ```

@@ -11,7 +11,7 @@ use crate::credential::AppId;
 use crate::error::Error;
 use crate::store::ExternalPlatformReader;
 
-/// Returns the status of an account of the other system. An account is authorised there while the
+/// Returns the status of an account of the other system. An account is authorized there while the
 /// system has its refresh token.
 pub(super) async fn followed_status(
     followed: &Arc<dyn ExternalPlatformReader>,

@@ -28,7 +28,7 @@ pub enum DurableSecretKey {
         /// The AppID of the platform.
         component: AppId,
     },
-    /// The refresh token of an account that has authorised a platform.
+    /// The refresh token of an account that has authorized a platform.
     RefreshToken {
         /// The AppID of the account.
         account: AppId,
@@ -116,9 +116,9 @@ pub struct StoredSecret {
 /// The state of an account at a platform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthorizationState {
-    /// The account has authorised the platform.
+    /// The account has authorized the platform.
     Authorized,
-    /// The account has withdrawn its authorisation.
+    /// The account has withdrawn its authorization.
     Unauthorized,
     /// WeChat rejects the platform's calls for the account, and the refresh token could not be
     /// recovered.

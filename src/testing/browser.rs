@@ -282,7 +282,8 @@ impl Browser {
             };
             assert!(
                 visited.len() <= MAX_REDIRECTS,
-                "the page has more than {MAX_REDIRECTS} redirects:\n{}",
+                "{} has more than {MAX_REDIRECTS} redirects:\n{}",
+                visited[0],
                 visited.join("\n")
             );
             let location = String::from_utf8_lossy(location.as_bytes());

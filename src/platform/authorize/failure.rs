@@ -168,31 +168,31 @@ impl AuthorizeFailure {
                 ["链接不完整或已损坏。", "It is incomplete or damaged."],
             ),
             Self::NotAuthorized => (
-                ["授权未完成", "The account is not authorised"],
+                ["授权未完成", "The account is not authorized"],
                 [
                     "微信没有返回授权码。请回到原来的页面，重新授权。",
                     "WeChat sent no code. Go back to the page from which you came, and begin again.",
                 ],
             ),
             Self::UnknownReturn | Self::OtherCustomer => (
-                ["授权未完成", "The account is not authorised"],
+                ["授权未完成", "The account is not authorized"],
                 [
                     "授权不是从本服务的页面发起的。请回到原来的页面，重新授权。",
-                    "The authorisation did not begin on a page of this service. Go back to the page from which you came, and begin again.",
+                    "The authorization did not begin on a page of this service. Go back to the page from which you came, and begin again.",
                 ],
             ),
             Self::Expired => (
-                ["授权已过期", "The authorisation has expired"],
+                ["授权已过期", "The authorization has expired"],
                 [
                     "停留时间过长。请回到原来的页面，重新授权。",
                     "It took too long. Go back to the page from which you came, and begin again.",
                 ],
             ),
             Self::CodeRejected => (
-                ["授权未完成", "The account is not authorised"],
+                ["授权未完成", "The account is not authorized"],
                 [
                     "微信未接受此次授权。请回到原来的页面，重新授权。",
-                    "WeChat did not accept the authorisation. Go back to the page from which you came, and begin again.",
+                    "WeChat did not accept the authorization. Go back to the page from which you came, and begin again.",
                 ],
             ),
             Self::PlatformStarting => (
@@ -215,7 +215,7 @@ impl AuthorizeFailure {
                 ["请稍后再试。", "Please try again in a moment."],
             ),
             Self::Misconfigured(_) => (
-                ["暂时无法授权", "The authorisation does not work right now"],
+                ["暂时无法授权", "The authorization does not work right now"],
                 [
                     "服务配置有误，我们会尽快处理。",
                     "The service is not set up correctly. We are on it.",

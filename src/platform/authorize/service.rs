@@ -167,17 +167,17 @@ impl AuthorizePages {
         let computer = Button {
             text: [
                 "在电脑上扫码授权",
-                "Authorise on a computer, with a QR code",
+                "Authorize on a computer, with a QR code",
             ],
             url: &link.for_computer(&platform.settings.mp_url),
         };
         let phone = Button {
-            text: ["在手机微信中授权", "Authorise in WeChat on a phone"],
+            text: ["在手机微信中授权", "Authorize in WeChat on a phone"],
             url: &link.for_phone(platform.component.open_url()),
         };
         let html = HtmlPage {
             icon: Icon::Forward,
-            title: ["授权账号", "Authorise your account"],
+            title: ["授权账号", "Authorize your account"],
             sentences: &[[
                 "请由账号的管理员操作，并在微信的页面上确认。",
                 "The administrator of the account does this, and confirms it on WeChat's page.",
@@ -265,7 +265,7 @@ impl AuthorizePages {
 fn result_page(account: &AppId) -> String {
     let html = HtmlPage {
         icon: Icon::Done,
-        title: ["授权成功", "The account is authorised"],
+        title: ["授权成功", "The account is authorized"],
         sentences: &[["您可以关闭此页面。", "You can close this page."]],
         detail: Some(account.as_str()),
         ..HtmlPage::default()

@@ -32,7 +32,7 @@ const BATCH: usize = 200;
 
 /// The durable secrets of one app.
 pub(super) struct AppSecrets {
-    /// The keys, those of authorised accounts first.
+    /// The keys, those of authorized accounts first.
     keys: Vec<DurableSecretKey>,
     /// The accounts of the app, if it is a platform.
     pub(super) accounts: Vec<AppId>,

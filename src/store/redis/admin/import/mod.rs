@@ -23,8 +23,8 @@ const UNKNOWN_TIME: Timestamp = Timestamp::from_millis(0);
 /// Time for which WeChat accepts a verify ticket: twelve hours.
 const TICKET_LIFETIME: Duration = Duration::from_secs(12 * 3_600);
 
-/// Time by which an imported authorisation is older than the import: ten minutes. A push that WeChat
-/// has sent shortly before the import is then newer than the authorisation.
+/// Time by which an imported authorization is older than the import: ten minutes. A push that WeChat
+/// has sent shortly before the import is then newer than the authorization.
 const PUSH_DELAY: Duration = Duration::from_secs(600);
 
 /// Time before the expiry of a component token at which services renew it: ten minutes.
@@ -44,7 +44,7 @@ pub struct ImportReport {
 
 /// Copies a platform that another system keeps in `source` into `store`: the verify ticket, the
 /// refresh tokens of all accounts, and the access tokens that have not expired. `options.app` is the
-/// AppID of the platform. Each account with a refresh token becomes an authorised account.
+/// AppID of the platform. Each account with a refresh token becomes an authorized account.
 ///
 /// A newer secret in `store` stays, and so does an account that has left the platform since. Each
 /// write compares with the value that was read before. Services receive an invalidation message.
@@ -212,7 +212,7 @@ impl Import<'_> {
         Ok(RecordOutcome::Busy)
     }
 
-    /// Copies the refresh token of an account, and stores that the account is authorised.
+    /// Copies the refresh token of an account, and stores that the account is authorized.
     ///
     /// The other system does not store since when a refresh token is valid. If the store has another
     /// one, nothing shows which of the two is older. The stored one then stays. If WeChat refuses
@@ -262,7 +262,7 @@ impl Import<'_> {
         Ok(RecordOutcome::Busy)
     }
 
-    /// Stores that an account is authorised, after its refresh token was stored. If the account has
+    /// Stores that an account is authorized, after its refresh token was stored. If the account has
     /// left the platform meanwhile, removes the refresh token again.
     async fn list_account(
         &self,
