@@ -98,8 +98,8 @@ impl PlatformBuilder {
     #[cfg_attr(docsrs, doc(cfg(feature = "redis")))]
     pub fn follow(
         mut self,
-        platform: crate::redis::ExternalPlatform,
-        redis: crate::RedisStore,
+        platform: crate::store::ExternalPlatform,
+        redis: crate::store::RedisStore,
     ) -> Self {
         let component = self.component.app_id().clone();
         let followed = crate::store::FollowedPlatform::new(redis, platform, component);

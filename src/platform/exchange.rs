@@ -74,7 +74,7 @@ impl PlatformState {
         self.run_exchange(code).await
     }
 
-    /// Exchanges a code in a task of its own, so that the exchange ends if the caller does not wait.
+    /// Exchanges a code in a separate task, so that the exchange ends if the caller does not wait.
     pub(super) async fn run_exchange(
         self: &Arc<Self>,
         code: AuthorizationCode,

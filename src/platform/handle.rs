@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::state::PlatformState;
 use crate::accounts::{AccountToken, AccountTokens, AccountTokensBuilder};
 use crate::credential::AppId;
-use crate::error::{Error, InvalidToken};
+use crate::error::{Error, ErrorKind, InvalidToken};
 use crate::store::{AuthorizationState, CredentialKind};
 use crate::wechat::WechatClient;
 
@@ -34,7 +34,7 @@ impl Platform {
     ///
     /// # Errors
     /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable).
-    /// [`ErrorKind::PlatformStarting`](crate::ErrorKind::PlatformStarting): the list of accounts was
+    /// [`ErrorKind::PlatformStarting`](ErrorKind::PlatformStarting): the list of accounts was
     /// never read from WeChat, and no account is known.
     pub async fn app_ids(&self) -> Result<Vec<AppId>, Error> {
         self.0.start_upkeep();
@@ -49,7 +49,7 @@ impl Platform {
     }
 
     /// Returns the tokens of an account, for jobs. In a handler, use
-    /// [`WechatAccount`](crate::layer::WechatAccount). Each call makes a cache of its own: keep the value
+    /// [`WechatAccount`](crate::layer::WechatAccount). Each call makes another cache: keep the value
     /// for as long as the job runs.
     pub fn account_tokens(&self, account: &AppId) -> AccountTokens {
         let (wechat, store) = (self.client(account), Arc::clone(&self.0.store));
@@ -64,7 +64,7 @@ impl Platform {
     ///
     /// # Errors
     /// The errors of `call`, and those of the component token:
-    /// [`ErrorKind::PlatformStarting`](crate::ErrorKind::PlatformStarting) without a verify ticket.
+    /// [`ErrorKind::PlatformStarting`](ErrorKind::PlatformStarting) without a verify ticket.
     pub async fn with_component_token<T, E, F, Fut>(&self, call: F) -> Result<T, E>
     where
         F: FnMut(AccountToken) -> Fut,
@@ -159,8 +159,7 @@ impl PlatformState {
              which WeChat pushes every ten minutes",
             self.component.app_id()
         );
-        Error::new(crate::ErrorKind::PlatformStarting, message)
-            .with_retry_after(Duration::from_secs(10))
+        Error::new(ErrorKind::PlatformStarting, message).with_retry_after(Duration::from_secs(10))
     }
 }
 

@@ -34,7 +34,7 @@ const MAX_MERGES: usize = 32;
 
 impl PlatformState {
     /// Reads the list of all accounts, unless a process has read it within the last ten seconds. All callers
-    /// of this process share one list. The list is read in a task of its own.
+    /// of this process share one list. A separate task reads the list.
     pub(super) async fn list(self: &Arc<Self>) -> ListOutcome {
         self.check_kept_here("read the list of accounts")?;
         let mut outcome = self.join_list();

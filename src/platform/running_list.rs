@@ -39,7 +39,7 @@ struct ListState {
 }
 
 impl RunningList {
-    /// Returns the outcome of the list that this process reads. If there is none, returns the sender of
+    /// Returns the outcome of the list that this process reads. Without such a list, returns the sender of
     /// the outcome too, and the caller reads the list.
     pub(super) fn join_or_start(
         &self,

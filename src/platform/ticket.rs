@@ -256,7 +256,7 @@ fn contended() -> Error {
     )
 }
 
-/// Returns the error of a request that needs a ticket while there is none.
+/// Returns the error of a request that needs a ticket while the platform has no ticket.
 fn waiting(app: &AppId) -> Error {
     Error::new(
         ErrorKind::PlatformStarting,

@@ -55,7 +55,7 @@ impl Platform {
     /// ```
     ///
     /// `describe` cannot wait. An application that looks the customer up in its database wraps the
-    /// registry in one of its own:
+    /// registry in another one:
     ///
     /// ```
     /// use tower_wechat::credential::AppId;

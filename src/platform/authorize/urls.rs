@@ -155,7 +155,11 @@ mod tests {
             "https://a.b/c/{state}",
         ] {
             let error = ReturnUrl::parse(url).unwrap_err();
-            assert_eq!(error.kind(), crate::ErrorKind::Configuration, "{url}");
+            assert_eq!(
+                error.kind(),
+                crate::error::ErrorKind::Configuration,
+                "{url}"
+            );
             let text = error.to_string();
             assert!(
                 text.contains("the return URL of the authorize pages"),
