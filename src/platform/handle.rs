@@ -56,6 +56,7 @@ impl Platform {
         // The number of accounts is not bounded, so they have no gauges with the AppID as a label.
         AccountTokensBuilder::with_store(wechat.into(), store)
             .without_account_gauges()
+            .clock(self.0.clock.clone())
             .build()
     }
 

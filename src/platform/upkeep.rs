@@ -71,9 +71,12 @@ async fn listen(state: &Weak<PlatformState>, news: Option<Subscription>) {
         match event {
             Event::PlatformChanged(change) => match &*change {
                 PlatformChange::Secret(DurableSecretKey::VerifyTicket { .. }) => {
-                    // This process remembers the ticket, in case the store loses it.
-                    let _ = state.tickets.current().await;
-                    state.on_new_ticket();
+                    // This process remembers the ticket, in case the store loses it. The mark of a refused
+                    // ticket ends no back-off.
+                    match state.tickets.current().await {
+                        Ok(None) => {}
+                        Ok(Some(_)) | Err(_) => state.on_new_ticket(),
+                    }
                 }
                 PlatformChange::Secret(DurableSecretKey::RefreshToken { .. }) => {}
                 PlatformChange::Authorization { account, .. } => state.changes.publish(account),

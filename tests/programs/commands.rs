@@ -202,6 +202,7 @@ async fn operators_commands_work() {
     let prelude = format!(
         "redis-cli() {{ command redis-cli -p {} \"$@\"; }}\n\
          redis-cli set wx:open:wechat_component_verify_ticket:wx0123456789abcdef ticket >&2\n\
+         redis-cli set wechat:wx0123456789abcdef:platform:ticket ticket >&2\n\
          export REDIS_URL={} WECHAT_APPID=wx0123456789abcdef \
          SEALING_KEY=MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
         redis.port(),
