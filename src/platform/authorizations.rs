@@ -124,16 +124,34 @@ impl Authorizations {
     /// Stores what WeChat has granted, unless the store has something newer. Returns `true` if the
     /// grant is stored.
     ///
-    /// The refresh token is written first, because it cannot be had again. The access token of an
-    /// earlier authorization does not survive: WeChat has ended it.
+    /// The access token is written first. Otherwise a request between the two writes would renew the token
+    /// of the earlier authorization with the new refresh token, and WeChat would replace the granted one.
     pub(super) async fn store_grant(&self, grant: &Grant, now: Timestamp) -> Result<bool, Error> {
         let account = &grant.account;
+        let before = self.snapshot(account).await?;
         // A list may have shown the account before its code was exchanged. What is granted now counts.
-        let lost = self.entry(account).await?;
-        let lost = lost.filter(|entry| entry.state == AuthorizationState::Lost);
-        let since = grant
-            .since
-            .max(lost.map_or(grant.since, |entry| entry.since));
+        let lost = before
+            .entry
+            .filter(|entry| entry.state == AuthorizationState::Lost);
+        let since = lost.map_or(grant.since, |entry| entry.since.max(grant.since));
+        let stored = before.secret.value;
+        let is_same = match (&stored, &grant.refresh_token) {
+            (Some(stored), Some(refresh)) => stored.secret == *refresh,
+            _ => false,
+        };
+        if stored.is_some_and(|stored| stored.since > since) && !is_same {
+            return Ok(false);
+        }
+        // A list may have brought the refresh token before, and the token that belongs to it may be newer
+        // than that of the grant.
+        if let Some((token, expires_in)) = &grant.access_token
+            && !(is_same && self.access_token(account).await?.is_some())
+        {
+            let lifetime = Lifetime::from_response(now, *expires_in, AUTHORIZER_RENEW_MARGIN);
+            let record = account_record(token.clone(), lifetime);
+            self.overwrite(account, CredentialKind::AccountToken, &record)
+                .await?;
+        }
         let mut replaced = Replaced::None;
         if let Some(refresh) = &grant.refresh_token {
             let granted = DurableSecret {
@@ -142,41 +160,34 @@ impl Authorizations {
             };
             replaced = self.replace_older(account, &granted).await?;
             if replaced == Replaced::Newer {
+                // Another grant was stored meanwhile. The next request renews its access token.
+                self.drop_access_token(account).await?;
                 return Ok(false);
             }
         }
-        let state = AuthorizationState::Authorized;
-        if !self.note(account, state, since).await? {
+        if !self
+            .note(account, AuthorizationState::Authorized, since)
+            .await?
+        {
             // The authorization has ended since.
             if let Some(refresh) = &grant.refresh_token {
                 self.remove_secret(account, |stored| stored.secret == *refresh)
                     .await?;
             }
+            self.drop_access_token(account).await?;
             return Ok(false);
         }
-        // A list has brought the refresh token before, and the token that belongs to it may be newer than
-        // that of the grant.
-        if replaced == Replaced::Same && self.access_token(account).await?.is_some() {
-            return Ok(true);
-        }
-        // A list grants no access token. It only ends the token of an earlier authorization, so that the
-        // event of this one, which may be stored at the same time, keeps its token.
-        if grant.access_token.is_none() && replaced != Replaced::Other {
-            return Ok(true);
-        }
-        let record = match &grant.access_token {
-            Some((token, expires_in)) => {
-                let lifetime = Lifetime::from_response(now, *expires_in, AUTHORIZER_RENEW_MARGIN);
-                account_record(token.clone(), lifetime)
+        if grant.access_token.is_none() {
+            // A list grants no access token. It only ends the token of an earlier authorization, so that the
+            // event of this one, which may be stored at the same time, keeps its token.
+            if replaced == Replaced::Other {
+                self.drop_access_token(account).await?;
             }
-            None => Record::default(),
-        };
-        self.overwrite(account, CredentialKind::AccountToken, &record)
-            .await?;
-        // Another grant may have been stored between the two writes. Its access token is then lost, and
-        // the next request renews it.
+            return Ok(true);
+        }
+        // Another grant may have been stored since. Its access token may be lost then.
         let stored = self.refresh_token(account).await?.value;
-        if stored.map(|it| it.secret) != grant.refresh_token && grant.access_token.is_some() {
+        if stored.map(|it| it.secret) != grant.refresh_token {
             self.drop_access_token(account).await?;
         }
         Ok(true)

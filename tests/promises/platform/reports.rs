@@ -192,6 +192,10 @@ async fn a_dead_component_token_causes_no_calls(harness: Harness) {
     let after = (world.calls(AUTHORIZER_TOKEN), world.calls(COMPONENT_TOKEN));
     assert_eq!(after, before, "calls with a dead token");
 
+    // A server that tests share measures the limit of reports by its own clock.
+    if world.harness.redis.is_none() && world.harness.is_remote() {
+        return;
+    }
     world.let_limits_pass();
     world.harness.advance(Duration::from_secs(61));
     for (account, token) in super::world::request_all(&processes, &accounts, 1).await {
