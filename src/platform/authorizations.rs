@@ -142,10 +142,10 @@ impl Authorizations {
         if stored.is_some_and(|stored| stored.since > since) && !is_same {
             return Ok(false);
         }
-        // A list may have brought the refresh token before, and the token that belongs to it may be newer
-        // than that of the grant.
+        // If a list has brought the refresh token before, a renewal may have received a newer access token
+        // than that of the grant, or may be about to store it.
         if let Some((token, expires_in)) = &grant.access_token
-            && !(is_same && self.access_token(account).await?.is_some())
+            && !is_same
         {
             let lifetime = Lifetime::from_response(now, *expires_in, AUTHORIZER_RENEW_MARGIN);
             let record = account_record(token.clone(), lifetime);
@@ -159,9 +159,18 @@ impl Authorizations {
                 since,
             };
             replaced = self.replace_older(account, &granted).await?;
-            if replaced == Replaced::Newer {
-                // Another grant was stored meanwhile. The next request renews its access token.
+            let is_overtaken = match replaced {
+                // Another grant was stored meanwhile.
+                Replaced::Newer => true,
+                // A list has brought this grant meanwhile.
+                Replaced::Same => !is_same,
+                Replaced::Other | Replaced::None => false,
+            };
+            if is_overtaken {
+                // The access token may have replaced a newer one. The next request renews it.
                 self.drop_access_token(account).await?;
+            }
+            if replaced == Replaced::Newer {
                 return Ok(false);
             }
         }

@@ -9,7 +9,7 @@ use super::authorizations::Snapshot;
 use super::lists::MIN_LIST_INTERVAL;
 use super::state::PlatformState;
 use crate::accounts::AccountToken;
-use crate::credential::{AccessToken, AppId, RefreshToken};
+use crate::credential::{AccessToken, AppId, RefreshToken, Token};
 use crate::error::{Error, ErrorKind};
 use crate::store::{AuthorizationState, BoxFuture, CredentialReader, DurableSecret};
 use crate::wechat::errcode::NOT_AUTHORIZED;
@@ -42,6 +42,9 @@ impl PlatformState {
     /// Requests a new access token for an account. Recovers its refresh token if that is lost.
     async fn renew_token(self: &Arc<Self>, account: &AppId) -> Result<AccountTokenResponse, Error> {
         let mut outcome = Err(recovering(account));
+        let before = self.authorizations.access_token(account).await?;
+        let before = before.map(|token| token.secret);
+        let mut tried: Option<RefreshToken> = None;
         for _ in 0..MAX_TRIES {
             let stored = self.authorizations.refresh_token(account).await?;
             let usable = stored.value.as_ref();
@@ -49,8 +52,18 @@ impl PlatformState {
             let Some(refresh) = usable else {
                 let lost = stored.value.as_ref().map(|it| &it.secret);
                 self.recover(account, lost).await?;
+                // A list brings no access token, so there is none to wait for.
+                tried = None;
                 continue;
             };
+            // The account was authorized again since the last try. Another token would end the one that the
+            // authorization stores now.
+            if tried.is_some_and(|tried| tried != refresh.secret)
+                && let Some(current) = self.wait_for_grant(account, before.as_ref()).await?
+            {
+                return Ok(current);
+            }
+            tried = Some(refresh.secret.clone());
             match self.request_token(account, &refresh.secret).await {
                 Ok(granted) => {
                     if self.keep_refresh_token(account, refresh, &granted).await? {
@@ -63,11 +76,6 @@ impl PlatformState {
                             access_token,
                             expires_in,
                         });
-                    }
-                    // The account was authorized again meanwhile. Another token would end the one that
-                    // the authorization stores now.
-                    if let Some(current) = self.wait_for_grant(account).await? {
-                        return Ok(current);
                     }
                     outcome = Err(recovering(account));
                 }
@@ -98,14 +106,20 @@ impl PlatformState {
         .await
     }
 
-    /// Waits for a moment until another process has stored the token of a new authorization. Returns
-    /// `None` if it stores none.
-    async fn wait_for_grant(&self, account: &AppId) -> Result<Option<AccountTokenResponse>, Error> {
+    /// Waits for a moment until another process has stored the token of a new authorization, which is not
+    /// the token `before`. Returns `None` if it stores none.
+    async fn wait_for_grant(
+        &self,
+        account: &AppId,
+        before: Option<&AccessToken>,
+    ) -> Result<Option<AccountTokenResponse>, Error> {
         let give_up = Instant::now() + GRANT_TIMEOUT;
         loop {
             let now = self.clock.now();
             let token = self.authorizations.access_token(account).await?;
-            if let Some(token) = token.filter(|token| now < token.lifetime.renew_at()) {
+            let is_new = |token: &Token| Some(&token.secret) != before;
+            let token = token.filter(|token| is_new(token) && now < token.lifetime.renew_at());
+            if let Some(token) = token {
                 let left = now.duration_until(token.lifetime.expires_at());
                 return Ok(Some(AccountTokenResponse {
                     access_token: token.secret,
