@@ -128,13 +128,8 @@ impl Authorizations {
     /// of the earlier authorization with the new refresh token, and WeChat would replace the granted one.
     pub(super) async fn store_grant(&self, grant: &Grant, now: Timestamp) -> Result<bool, Error> {
         let account = &grant.account;
-        let before = self.snapshot(account).await?;
-        // A list may have shown the account before its code was exchanged. What is granted now counts.
-        let lost = before
-            .entry
-            .filter(|entry| entry.state == AuthorizationState::Lost);
-        let since = lost.map_or(grant.since, |entry| entry.since.max(grant.since));
-        let stored = before.secret.value;
+        let since = grant.since;
+        let stored = self.refresh_token(account).await?.value;
         let is_same = match (&stored, &grant.refresh_token) {
             (Some(stored), Some(refresh)) => stored.secret == *refresh,
             _ => false,
@@ -174,11 +169,7 @@ impl Authorizations {
                 return Ok(false);
             }
         }
-        if !self
-            .note(account, AuthorizationState::Authorized, since)
-            .await?
-        {
-            // The authorization has ended since.
+        if !self.note_authorized(account, since).await? {
             if let Some(refresh) = &grant.refresh_token {
                 self.remove_secret(account, |stored| stored.secret == *refresh)
                     .await?;
@@ -281,6 +272,48 @@ impl Authorizations {
         self.overwrite(account, CredentialKind::JsapiTicket, &Record::default())
             .await?;
         Ok(true)
+    }
+
+    /// Notes that an account is authorized since `since`. Returns `false` if the authorization has ended
+    /// later.
+    ///
+    /// A list that was read before the exchange of the code names the account without a refresh token. Its
+    /// time is that of WeChat's clock, which may be ahead of ours. It tells no end, and neither does a
+    /// list with the same authorization.
+    async fn note_authorized(&self, account: &AppId, since: Timestamp) -> Result<bool, Error> {
+        let mut since = since;
+        for _ in 0..MAX_WRITE_TRIES {
+            if self
+                .note(account, AuthorizationState::Authorized, since)
+                .await?
+            {
+                return Ok(true);
+            }
+            let Some(newer) = self.entry(account).await? else {
+                continue;
+            };
+            match newer.state {
+                AuthorizationState::Authorized => return Ok(true),
+                AuthorizationState::Unauthorized => return Ok(false),
+                AuthorizationState::Lost => since = newer.since,
+            }
+        }
+        Err(contended(account))
+    }
+
+    /// Notes that WeChat's list has no refresh token of an account, because nobody has exchanged its code.
+    pub(super) async fn note_not_exchanged(
+        &self,
+        account: &AppId,
+        since: Timestamp,
+    ) -> Result<(), Error> {
+        self.note(account, AuthorizationState::Lost, since).await?;
+        // Its code may have been exchanged since the list was read.
+        if let Some(stored) = self.refresh_token(account).await?.value {
+            let since = since.max(stored.since);
+            self.note_authorized(account, since).await?;
+        }
+        Ok(())
     }
 
     /// Notes the state of an account at `since`, unless a newer one is stored.

@@ -92,7 +92,7 @@ impl Platform {
     }
 
     /// Reads the list of all accounts from WeChat, and recovers refresh tokens that the store has lost.
-    /// The platform does so by itself once an hour. Nothing is read within a minute of another list.
+    /// The platform does so by itself once an hour. Nothing is read within ten seconds of another list.
     ///
     /// # Errors
     /// The errors of the component token, of WeChat and of the store.

@@ -179,7 +179,7 @@ impl PlatformState {
             // The platform may never have exchanged the code of this account.
             if stored.value.is_none() {
                 self.authorizations
-                    .note(account, AuthorizationState::Lost, since)
+                    .note_not_exchanged(account, since)
                     .await?;
             }
             return Ok(false);

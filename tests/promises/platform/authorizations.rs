@@ -187,7 +187,6 @@ async fn an_exchange_that_a_newer_one_overtakes_stores_nothing(harness: Harness)
 async fn an_exchange_that_an_end_overtakes_stores_nothing(harness: Harness) {
     let (world, processes) = World::with_ticket(harness, 2).await;
     let account = world.account(0);
-    world.list_is_read(&processes[0]).await;
     let proxy = SlowReplies::start(&world).await;
     let slow = world
         .process_with(proxy.client(&world), &world.harness.clock)
@@ -306,7 +305,6 @@ async fn repeated_and_late_authorizations_change_nothing(harness: Harness) {
     assert_eq!(world.live_token(&account), token);
 
     // After the end of the authorization, its own event does not bring it back.
-    world.list_is_read(&processes[0]).await;
     world.harness.advance(BETWEEN_EVENTS);
     world.wechat.revoke(account.as_str());
     let end = SimulatedPush::unauthorized(account.as_str());

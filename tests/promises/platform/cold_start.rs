@@ -89,7 +89,6 @@ async fn stale_tokens_are_served_while_wechat_hangs(harness: Harness) {
     let (world, processes) = World::with_ticket(harness, 2).await;
     let accounts: Vec<_> = (0..20).map(|number| world.account(number)).collect();
     world.authorize(&processes[0], &accounts).await;
-    world.list_is_read(&processes[0]).await;
     let component = processes[0].component_token().await.unwrap();
     world.harness.advance(Duration::from_secs(6_900));
     let hang = tower_wechat::simulator::Fault::on("*").hang();

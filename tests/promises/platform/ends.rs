@@ -24,7 +24,6 @@ async fn an_ended_authorization_is_gone_on_all_processes(harness: Harness) {
     world
         .authorize(&processes[0], &[account.clone(), other.clone()])
         .await;
-    world.list_is_read(&processes[0]).await;
     for process in &processes {
         process.token(&account).await.unwrap();
         process.token(&other).await.unwrap();
@@ -91,7 +90,6 @@ async fn an_old_end_changes_nothing(harness: Harness) {
 async fn an_account_can_be_authorized_again(harness: Harness) {
     let (world, processes) = World::with_ticket(harness, 2).await;
     let account = world.account(0);
-    world.list_is_read(&processes[0]).await;
     for round in 0..3 {
         world.harness.advance(BETWEEN_EVENTS);
         world.wechat.authorize(account.as_str()).unwrap();
@@ -119,7 +117,6 @@ async fn unknown_accounts_cause_no_call(harness: Harness) {
     world
         .authorize(&processes[0], std::slice::from_ref(&account))
         .await;
-    world.list_is_read(&processes[1]).await;
     let before = world.harness.simulator.calls();
     for number in 1..=300 {
         for process in &processes {

@@ -53,7 +53,6 @@ async fn an_account_that_wechat_refuses_is_not_authorized(harness: Harness) {
     world
         .authorize(&processes[0], &[lost.clone(), other.clone()])
         .await;
-    world.list_is_read(&processes[0]).await;
     request_all(&processes, &[lost.clone(), other.clone()], 3).await;
     world.wechat.revoke(lost.as_str());
     world.harness.advance(TOKENS_EXPIRED);

@@ -2,6 +2,7 @@
 
 mod authorizations;
 mod cold_start;
+mod crossing_lists;
 mod ends;
 mod lost_events;
 mod recovery;

@@ -26,7 +26,6 @@ async fn a_flushed_store_is_recovered_while_requests_run(harness: Harness) {
     let (world, processes) = World::with_ticket(harness, 3).await;
     let accounts: Vec<_> = (0..20).map(|number| world.account(number)).collect();
     world.authorize(&processes[0], &accounts).await;
-    world.list_is_read(&processes[0]).await;
     for (_, token) in request_all(&processes, &accounts, 3).await {
         token.unwrap();
     }
@@ -103,7 +102,6 @@ async fn a_lost_refresh_token_is_recovered_from_the_list(harness: Harness) {
     let (world, processes) = World::with_ticket(harness, 3).await;
     let accounts = [world.account(0), world.account(1)];
     world.authorize(&processes[0], &accounts).await;
-    world.list_is_read(&processes[0]).await;
     request_all(&processes, &accounts, 3).await;
     world.harness.advance(TOKENS_EXPIRED);
     world.let_limits_pass();
@@ -123,7 +121,6 @@ async fn a_restart_keeps_tickets_and_refresh_tokens(harness: Harness) {
     let (world, processes) = World::with_ticket(harness, 2).await;
     let accounts: Vec<_> = (0..5).map(|number| world.account(number)).collect();
     world.authorize(&processes[0], &accounts).await;
-    world.list_is_read(&processes[0]).await;
     drop(processes);
     world.harness.advance(TOKENS_EXPIRED);
     world.harness.simulator.reset_calls();
@@ -142,7 +139,6 @@ async fn a_lost_account_is_not_authorized_and_causes_no_storm(harness: Harness) 
     world
         .authorize(&processes[0], &[lost.clone(), other.clone()])
         .await;
-    world.list_is_read(&processes[0]).await;
     request_all(&processes, &[lost.clone(), other.clone()], 3).await;
     world.wechat.revoke(lost.as_str());
     delete_refresh_token(&world, lost.as_str());

@@ -23,7 +23,6 @@ async fn no_account_waits_longer_than_its_deadline(harness: Harness) {
     let (world, processes) = World::with_ticket(harness, 2).await;
     let accounts: Vec<_> = (0..ACCOUNTS).map(|number| world.account(number)).collect();
     world.authorize(&processes[0], &accounts).await;
-    world.list_is_read(&processes[0]).await;
     world.harness.advance(TOKENS_EXPIRED);
     world
         .harness
@@ -61,7 +60,6 @@ async fn a_spent_quota_stops_all_calls(harness: Harness) {
     world
         .authorize(&processes[0], std::slice::from_ref(&account))
         .await;
-    world.list_is_read(&processes[0]).await;
     for process in &processes {
         process.token(&account).await.unwrap();
     }
@@ -121,7 +119,6 @@ async fn clocks_may_differ_by_a_minute(harness: Harness) {
         let end = SimulatedPush::unauthorized(account.as_str());
         world.push(&processes[(at + 1) % 3], end).await;
     }
-    world.list_is_read(&processes[0]).await;
     for process in &processes {
         for account in &accounts {
             eventually("the account is gone", Duration::from_secs(10), async || {

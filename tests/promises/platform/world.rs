@@ -89,7 +89,8 @@ impl World {
         world
     }
 
-    /// Starts WeChat and some processes, one of which has received a verify ticket.
+    /// Starts WeChat and some processes, one of which has received a verify ticket. The list of accounts,
+    /// which a process reads at its start, is read: otherwise it may cross the first authorizations.
     pub async fn with_ticket(harness: Harness, processes: usize) -> (Self, Vec<Process>) {
         let world = Self::new(harness);
         let processes = world.processes(processes).await;
@@ -100,6 +101,9 @@ impl World {
                 process.component_token().await.is_ok()
             })
             .await;
+        }
+        if let Some(process) = processes.first() {
+            world.list_is_read(process).await;
         }
         (world, processes)
     }

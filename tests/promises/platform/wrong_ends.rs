@@ -34,7 +34,6 @@ async fn a_slow_list_does_not_end_a_new_authorization(harness: Harness) {
     }
     let account = world.account(0);
     world.authorize(&processes[0], from_ref(&account)).await;
-    world.list_is_read(&processes[0]).await;
     world.let_limits_pass();
     let proxy = SlowReplies::start(&world).await;
     let slow = world
@@ -65,7 +64,6 @@ async fn one_wrong_refusal_does_not_end_an_account(harness: Harness) {
     }
     let account = world.account(0);
     world.authorize(&processes[0], from_ref(&account)).await;
-    world.list_is_read(&processes[0]).await;
     world.harness.advance(TOKENS_EXPIRED);
     for process in &processes {
         process.component_token().await.unwrap();
