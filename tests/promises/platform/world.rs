@@ -32,8 +32,8 @@ pub const START_PUSH: &str = "/cgi-bin/component/api_start_push_ticket";
 const TOKEN: &str = "token-of-the-pushes";
 const AES_KEY: &str = "abcdefghijklmnopqrstuvwxyz0123456789ABCDEFG";
 
-/// Maximum time for a change to arrive, 10 s. An idle machine needs milliseconds.
-pub const SOON: Duration = Duration::from_secs(10);
+/// Maximum time for a change to arrive, 20 s. An idle machine needs milliseconds.
+pub const SOON: Duration = Duration::from_secs(20);
 
 /// Time after which all tokens have expired. Verify tickets are valid for longer.
 pub const TOKENS_EXPIRED: Duration = Duration::from_secs(7_300);
@@ -351,8 +351,8 @@ pub async fn request_all(
                     Ok(token.access_token().expose().to_owned())
                 };
                 let mut outcome = token().await;
-                // On a busy machine, Redis may not answer so many requests in time.
-                while outcome.as_ref().is_err_and(is_of_the_store) && Instant::now() < give_up {
+                // On a busy machine, Redis or WeChat may not answer so many requests in time.
+                while outcome.as_ref().is_err_and(is_temporary) && Instant::now() < give_up {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     outcome = token().await;
                 }
@@ -364,10 +364,10 @@ pub async fn request_all(
     running.join_all().await
 }
 
-fn is_of_the_store(error: &Error) -> bool {
+fn is_temporary(error: &Error) -> bool {
     matches!(
         error.kind(),
-        ErrorKind::StoreUnavailable | ErrorKind::AccountsUnavailable
+        ErrorKind::StoreUnavailable | ErrorKind::AccountsUnavailable | ErrorKind::WechatUnavailable
     )
 }
 
