@@ -6,7 +6,7 @@ use tokio::task::JoinSet;
 
 use super::world::{
     AUTHORIZER_LIST, AUTHORIZER_TOKEN, COMPONENT_TOKEN, QUERY_AUTH, START_PUSH, TOKENS_EXPIRED,
-    World, request_all,
+    World, request_all, request_patiently,
 };
 use crate::harness::Harness;
 
@@ -29,7 +29,7 @@ async fn each_token_of_200_accounts_is_requested_once(harness: Harness) {
     world.harness.simulator.reset_calls();
 
     let processes = world.processes(3).await;
-    for (account, token) in request_all(&processes, &accounts, 3).await {
+    for (account, token) in request_patiently(&processes, &accounts, 3).await {
         assert_eq!(token.unwrap(), world.live_token(&account));
     }
     assert_eq!(world.calls(COMPONENT_TOKEN), 1);
@@ -42,7 +42,7 @@ async fn each_token_of_200_accounts_is_requested_once(harness: Harness) {
 
     // A further process finds all tokens in the store.
     let further = world.processes(1).await;
-    for (account, token) in request_all(&further, &accounts, 1).await {
+    for (account, token) in request_patiently(&further, &accounts, 1).await {
         assert_eq!(token.unwrap(), world.live_token(&account));
     }
     assert_eq!(world.calls(COMPONENT_TOKEN), 1);

@@ -337,6 +337,27 @@ pub async fn request_all(
     accounts: &[AppId],
     times: usize,
 ) -> Vec<(AppId, Result<String, Error>)> {
+    request_while(processes, accounts, times, is_of_the_store).await
+}
+
+/// Requests tokens as [`request_all`], for as long as a busy machine needs to renew all of them.
+pub async fn request_patiently(
+    processes: &[Process],
+    accounts: &[AppId],
+    times: usize,
+) -> Vec<(AppId, Result<String, Error>)> {
+    let is_late =
+        |error: &Error| is_of_the_store(error) || error.kind() == ErrorKind::WechatUnavailable;
+    request_while(processes, accounts, times, is_late).await
+}
+
+/// Requests tokens as [`request_all`], again and again while `is_temporary` returns `true` for the error.
+async fn request_while(
+    processes: &[Process],
+    accounts: &[AppId],
+    times: usize,
+    is_temporary: impl Fn(&Error) -> bool + Copy + Send + 'static,
+) -> Vec<(AppId, Result<String, Error>)> {
     let next = AtomicUsize::new(0);
     let give_up = Instant::now() + SOON;
     let mut running = JoinSet::new();
@@ -351,7 +372,7 @@ pub async fn request_all(
                     Ok(token.access_token().expose().to_owned())
                 };
                 let mut outcome = token().await;
-                // On a busy machine, Redis or WeChat may not answer so many requests in time.
+                // On a busy machine, Redis may not answer so many requests in time.
                 while outcome.as_ref().is_err_and(is_temporary) && Instant::now() < give_up {
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     outcome = token().await;
@@ -364,10 +385,10 @@ pub async fn request_all(
     running.join_all().await
 }
 
-fn is_temporary(error: &Error) -> bool {
+fn is_of_the_store(error: &Error) -> bool {
     matches!(
         error.kind(),
-        ErrorKind::StoreUnavailable | ErrorKind::AccountsUnavailable | ErrorKind::WechatUnavailable
+        ErrorKind::StoreUnavailable | ErrorKind::AccountsUnavailable
     )
 }
 
