@@ -47,9 +47,10 @@ impl CredentialSource for OnBehalfSource {
             };
             let app = &self.account;
             let reservation = self.quota.reserve_renewal(reason, &self.clock, app)?;
+            let before = record.token.as_ref().map(|token| &token.secret);
             let renew = async {
-                let response = self.authority.renew_authorizer_token(&self.account).await;
-                response.map_err(classify)
+                let renewal = self.authority.renew_authorizer_token(app, before);
+                renewal.await.map_err(classify)
             };
             let response = match reason {
                 RenewalReason::Due => renew.await?,

@@ -39,11 +39,14 @@ const POLL_INTERVAL: Duration = Duration::from_millis(200);
 const MAX_TRIES: usize = 3;
 
 impl PlatformState {
-    /// Requests a new access token for an account. Recovers its refresh token if that is lost.
-    async fn renew_token(self: &Arc<Self>, account: &AppId) -> Result<AccountTokenResponse, Error> {
+    /// Requests a new access token for an account, in place of the token `before`. Recovers its refresh
+    /// token if that is lost.
+    async fn renew_token(
+        self: &Arc<Self>,
+        account: &AppId,
+        before: Option<&AccessToken>,
+    ) -> Result<AccountTokenResponse, Error> {
         let mut outcome = Err(recovering(account));
-        let before = self.authorizations.access_token(account).await?;
-        let before = before.map(|token| token.secret);
         let mut tried: Option<RefreshToken> = None;
         for _ in 0..MAX_TRIES {
             let stored = self.authorizations.refresh_token(account).await?;
@@ -56,11 +59,17 @@ impl PlatformState {
                 tried = None;
                 continue;
             };
-            // The account was authorized again since the last try. Another token would end the one that the
-            // authorization stores now.
-            if tried.is_some_and(|tried| tried != refresh.secret)
-                && let Some(current) = self.wait_for_grant(account, before.as_ref()).await?
-            {
+            // The account may have been authorized again since this renewal began. Another token would end
+            // the one that the authorization has stored. It has stored that token before its refresh token,
+            // so whoever has read the refresh token finds it. After a refused try, the authorization may come
+            // from a list, and its token may follow.
+            let has_changed = tried.is_some_and(|tried| tried != refresh.secret);
+            let timeout = if has_changed {
+                GRANT_TIMEOUT
+            } else {
+                Duration::ZERO
+            };
+            if let Some(current) = self.wait_for_grant(account, before, timeout).await? {
                 return Ok(current);
             }
             tried = Some(refresh.secret.clone());
@@ -106,14 +115,15 @@ impl PlatformState {
         .await
     }
 
-    /// Waits for a moment until another process has stored the token of a new authorization, which is not
-    /// the token `before`. Returns `None` if it stores none.
+    /// Waits until another process has stored the token of a new authorization, which is not the token
+    /// `before`. Returns `None` if it stores none within `timeout`.
     async fn wait_for_grant(
         &self,
         account: &AppId,
         before: Option<&AccessToken>,
+        timeout: Duration,
     ) -> Result<Option<AccountTokenResponse>, Error> {
-        let give_up = Instant::now() + GRANT_TIMEOUT;
+        let give_up = Instant::now() + timeout;
         loop {
             let now = self.clock.now();
             let token = self.authorizations.access_token(account).await?;
@@ -343,10 +353,11 @@ impl PlatformAuthority for PlatformState {
     fn renew_authorizer_token<'a>(
         &'a self,
         account: &'a AppId,
+        before: Option<&'a AccessToken>,
     ) -> BoxFuture<'a, Result<AccountTokenResponse, Error>> {
         Box::pin(async move {
             match self.this.upgrade() {
-                Some(state) => state.renew_token(account).await,
+                Some(state) => state.renew_token(account, before).await,
                 None => Err(recovering(account)),
             }
         })

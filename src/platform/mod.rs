@@ -42,6 +42,8 @@ pub(crate) mod push;
 mod pushes;
 mod running_list;
 mod state;
+#[cfg(all(test, feature = "simulator"))]
+mod tests;
 mod ticket;
 mod upkeep;
 

@@ -34,13 +34,15 @@ pub(crate) trait PlatformAuthority: fmt::Debug + Send + Sync + 'static {
     /// authorized the platform, or not any more. Returns at once.
     fn note_not_authorized(&self, account: &AppId);
 
-    /// Requests a new access token of the account (`api_authorizer_token`).
+    /// Requests a new access token of the account (`api_authorizer_token`), in place of the token
+    /// `before`. If another process has stored another token meanwhile, returns that one.
     ///
     /// # Errors
     /// An error of a missing component token is marked by [`Error::as_missing_prerequisite`].
     fn renew_authorizer_token<'a>(
         &'a self,
         account: &'a AppId,
+        before: Option<&'a AccessToken>,
     ) -> BoxFuture<'a, Result<AccountTokenResponse, Error>>;
 
     /// Returns the read-only store of the account's access token, if another system renews it.

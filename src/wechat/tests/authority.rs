@@ -135,6 +135,7 @@ impl PlatformAuthority for FakeAuthority {
     fn renew_authorizer_token<'a>(
         &'a self,
         account: &'a AppId,
+        _before: Option<&'a AccessToken>,
     ) -> BoxFuture<'a, Result<AccountTokenResponse, Error>> {
         Box::pin(async move {
             self.record(Call::Renewed(account.as_str().to_owned()));
