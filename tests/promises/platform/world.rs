@@ -202,6 +202,12 @@ impl World {
         }
     }
 
+    /// Returns `true` if [`let_limits_pass`](Self::let_limits_pass) has an effect. A server that tests
+    /// share measures the limits by its own clock.
+    pub fn can_let_limits_pass(&self) -> bool {
+        self.harness.redis.is_some() || !self.harness.is_remote()
+    }
+
     /// Lets the limit of lists and other limits by minutes pass, which Redis measures by its own clock.
     pub fn let_limits_pass(&self) {
         match &self.harness.redis {

@@ -11,27 +11,24 @@ use super::world::{AUTHORIZER_LIST, AUTHORIZER_TOKEN, TOKENS_EXPIRED, World};
 use crate::harness::Harness;
 use crate::support::eventually;
 
-crate::for_each_store!(
+// Servers that tests share measure the limit of lists by their own clock.
+crate::for_each_server!(
     a_slow_list_does_not_end_a_new_authorization,
     one_wrong_refusal_does_not_end_an_account,
+);
+crate::for_each_store!(
+    @ memory, Memory,
+    a_slow_list_does_not_end_a_new_authorization,
+    one_wrong_refusal_does_not_end_an_account
 );
 
 /// Time within which a refused account must be served again: two lists.
 const RECOVERED: Duration = Duration::from_secs(20);
 
-/// Returns `true` if the limit of lists can pass at once. A server that tests share measures it by its own
-/// clock.
-fn limits_pass(world: &World) -> bool {
-    world.harness.redis.is_some() || !world.harness.is_remote()
-}
-
 /// The owner leaves, and the event is lost. WeChat answers 61003 to a call. While the process reads the
 /// list, the owner authorizes the platform again.
 async fn a_slow_list_does_not_end_a_new_authorization(harness: Harness) {
     let (world, processes) = World::with_ticket(harness, 1).await;
-    if !limits_pass(&world) {
-        return;
-    }
     let account = world.account(0);
     world.authorize(&processes[0], from_ref(&account)).await;
     world.let_limits_pass();
@@ -59,9 +56,6 @@ async fn a_slow_list_does_not_end_a_new_authorization(harness: Harness) {
 /// WeChat refuses a valid refresh token once. Its list still has the same token.
 async fn one_wrong_refusal_does_not_end_an_account(harness: Harness) {
     let (world, processes) = World::with_ticket(harness, 2).await;
-    if !limits_pass(&world) {
-        return;
-    }
     let account = world.account(0);
     world.authorize(&processes[0], from_ref(&account)).await;
     world.harness.advance(TOKENS_EXPIRED);
