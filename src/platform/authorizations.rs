@@ -3,17 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::refresh_tokens::{MAX_WRITE_TRIES, RefreshTokens, Replaced, contended};
 use crate::accounts::{AUTHORIZER_RENEW_MARGIN, account_record, account_slot};
 use crate::clock::Timestamp;
 use crate::credential::{AccessToken, AppId, Lifetime, Record, RefreshToken, Token};
 use crate::error::Error;
 use crate::store::{
-    Authorization, AuthorizationList, AuthorizationState, CredentialKind, DurableSecret,
-    DurableSecretKey, Store, StoredSecret,
+    Authorization, AuthorizationList, AuthorizationState, CredentialKind, DurableSecret, Store,
+    StoredSecret,
 };
-
-/// Maximum number of tries of a write that other writes for the same account cross.
-const MAX_WRITE_TRIES: usize = 8;
 
 /// The status of an account, from its authorization and its refresh token together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,39 +49,27 @@ impl Snapshot {
     }
 }
 
-/// What the store had in place of a granted refresh token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Replaced {
-    /// A newer one, which stays.
-    Newer,
-    /// The same one.
-    Same,
-    /// Another one.
-    Other,
-    /// None.
-    None,
-}
-
 /// The authorizations of all accounts, in the store.
 pub(super) struct Authorizations {
     component: AppId,
     store: Arc<dyn Store>,
+    pub(super) refresh_tokens: RefreshTokens,
 }
 
 impl Authorizations {
     pub(super) fn new(component: AppId, store: Arc<dyn Store>) -> Self {
-        Self { component, store }
-    }
-
-    /// Returns the refresh token of an account.
-    pub(super) async fn refresh_token(&self, account: &AppId) -> Result<StoredSecret, Error> {
-        self.store.load_secret(&key(account)).await
+        let refresh_tokens = RefreshTokens::new(Arc::clone(&store));
+        Self {
+            component,
+            store,
+            refresh_tokens,
+        }
     }
 
     /// Returns the status of an account.
     pub(super) async fn status(&self, account: &AppId) -> Result<AccountStatus, Error> {
         let (secret, lookup) = tokio::join!(
-            self.refresh_token(account),
+            self.refresh_tokens.load(account),
             self.store.authorization(&self.component, account)
         );
         let (secret, lookup) = (secret?, lookup?);
@@ -104,6 +90,15 @@ impl Authorizations {
     pub(super) async fn entry(&self, account: &AppId) -> Result<Option<Authorization>, Error> {
         let lookup = self.store.authorization(&self.component, account);
         Ok(lookup.await?.entry)
+    }
+
+    /// Returns `true` if the authorization of an account has ended, so that no list is read for it.
+    pub(super) async fn has_ended(&self, account: &AppId) -> Result<bool, Error> {
+        let state = self.entry(account).await?.map(|entry| entry.state);
+        Ok(matches!(
+            state,
+            Some(AuthorizationState::Lost | AuthorizationState::Unauthorized)
+        ))
     }
 
     /// Returns all authorizations, with the time of the last complete list.
@@ -129,7 +124,7 @@ impl Authorizations {
     pub(super) async fn store_grant(&self, grant: &Grant, now: Timestamp) -> Result<bool, Error> {
         let account = &grant.account;
         let since = grant.since;
-        let stored = self.refresh_token(account).await?.value;
+        let stored = self.refresh_tokens.load(account).await?.value;
         let is_same = match (&stored, &grant.refresh_token) {
             (Some(stored), Some(refresh)) => stored.secret == *refresh,
             _ => false,
@@ -153,7 +148,7 @@ impl Authorizations {
                 secret: refresh.clone(),
                 since,
             };
-            replaced = self.replace_older(account, &granted).await?;
+            replaced = self.refresh_tokens.replace_older(account, &granted).await?;
             let is_overtaken = match replaced {
                 // Another grant was stored meanwhile.
                 Replaced::Newer => true,
@@ -171,7 +166,8 @@ impl Authorizations {
         }
         if !self.note_authorized(account, since).await? {
             if let Some(refresh) = &grant.refresh_token {
-                self.remove_secret(account, |stored| stored.secret == *refresh)
+                self.refresh_tokens
+                    .remove_if(account, |stored| stored.secret == *refresh)
                     .await?;
             }
             self.drop_access_token(account).await?;
@@ -186,60 +182,11 @@ impl Authorizations {
             return Ok(true);
         }
         // Another grant may have been stored since. Its access token may be lost then.
-        let stored = self.refresh_token(account).await?.value;
+        let stored = self.refresh_tokens.load(account).await?.value;
         if stored.map(|it| it.secret) != grant.refresh_token {
             self.drop_access_token(account).await?;
         }
         Ok(true)
-    }
-
-    /// Stores a refresh token, unless a newer one is stored.
-    async fn replace_older(
-        &self,
-        account: &AppId,
-        granted: &DurableSecret,
-    ) -> Result<Replaced, Error> {
-        for _ in 0..MAX_WRITE_TRIES {
-            let stored = self.refresh_token(account).await?;
-            let is_same = match &stored.value {
-                Some(value) if value.secret == granted.secret => true,
-                Some(value) if value.since > granted.since => return Ok(Replaced::Newer),
-                Some(_) | None => false,
-            };
-            let newest = DurableSecret {
-                since: stored
-                    .value
-                    .as_ref()
-                    .map_or(granted.since, |it| match is_same {
-                        true => it.since.max(granted.since),
-                        false => granted.since,
-                    }),
-                ..granted.clone()
-            };
-            if stored.value.as_ref() == Some(&newest) {
-                return Ok(Replaced::Same);
-            }
-            if self.replace(account, &stored, Some(&newest)).await? {
-                return Ok(match (is_same, &stored.value) {
-                    (true, _) => Replaced::Same,
-                    (false, Some(_)) => Replaced::Other,
-                    (false, None) => Replaced::None,
-                });
-            }
-        }
-        Err(contended(account))
-    }
-
-    /// Replaces the refresh token that was read by `granted`. Returns `false` if the store holds another
-    /// one by now.
-    pub(super) async fn replace(
-        &self,
-        account: &AppId,
-        read: &StoredSecret,
-        granted: Option<&DurableSecret>,
-    ) -> Result<bool, Error> {
-        let (key, expected) = (key(account), &read.expected);
-        self.store.replace_secret(&key, expected, granted).await
     }
 
     /// Ends the authorization of an account at `since`, unless it was authorized later. Removes its
@@ -250,7 +197,7 @@ impl Authorizations {
         state: AuthorizationState,
         since: Timestamp,
     ) -> Result<bool, Error> {
-        let stored = self.refresh_token(account).await?.value;
+        let stored = self.refresh_tokens.load(account).await?.value;
         if stored.is_some_and(|stored| stored.since > since) {
             return Ok(false);
         }
@@ -260,17 +207,17 @@ impl Authorizations {
         }
         // The refresh token goes first. A process that receives the news of the state would otherwise
         // find it, and take the account for authorized.
-        self.remove_secret(account, |stored| stored.since <= since)
+        self.refresh_tokens
+            .remove_if(account, |stored| stored.since <= since)
             .await?;
         if !self.note(account, state, since).await? {
             return Ok(false);
         }
         // An earlier authorization may have stored its refresh token between the two writes.
-        self.remove_secret(account, |stored| stored.since <= since)
+        self.refresh_tokens
+            .remove_if(account, |stored| stored.since <= since)
             .await?;
-        self.drop_access_token(account).await?;
-        self.overwrite(account, CredentialKind::JsapiTicket, &Record::default())
-            .await?;
+        self.drop_tokens(account).await?;
         Ok(true)
     }
 
@@ -309,7 +256,7 @@ impl Authorizations {
     ) -> Result<(), Error> {
         self.note(account, AuthorizationState::Lost, since).await?;
         // Its code may have been exchanged since the list was read.
-        if let Some(stored) = self.refresh_token(account).await?.value {
+        if let Some(stored) = self.refresh_tokens.load(account).await?.value {
             let since = since.max(stored.since);
             self.note_authorized(account, since).await?;
         }
@@ -331,7 +278,7 @@ impl Authorizations {
 
     /// Returns what the store has of an account now, for [`end_if_unchanged`](Self::end_if_unchanged).
     pub(super) async fn snapshot(&self, account: &AppId) -> Result<Snapshot, Error> {
-        let (secret, entry) = tokio::join!(self.refresh_token(account), self.entry(account));
+        let (secret, entry) = tokio::join!(self.refresh_tokens.load(account), self.entry(account));
         Ok(Snapshot {
             secret: secret?,
             entry: entry?,
@@ -351,17 +298,18 @@ impl Authorizations {
             return Ok(false);
         };
         // Compared with the snapshot in one step, so that a new authorization keeps its refresh token.
-        if !self.replace(account, &seen.secret, None).await?
+        if !self
+            .refresh_tokens
+            .replace(account, &seen.secret, None)
+            .await?
             || !self.note(account, state, since).await?
         {
             return Ok(false);
         }
-        if self.refresh_token(account).await?.value.is_some() {
+        if self.refresh_tokens.load(account).await?.value.is_some() {
             return Ok(false);
         }
-        self.drop_access_token(account).await?;
-        self.overwrite(account, CredentialKind::JsapiTicket, &Record::default())
-            .await?;
+        self.drop_tokens(account).await?;
         Ok(true)
     }
 
@@ -369,24 +317,6 @@ impl Authorizations {
     pub(super) async fn last_change(&self, account: &AppId) -> Result<Timestamp, Error> {
         let last = self.snapshot(account).await?.since();
         Ok(last.unwrap_or_else(|| Timestamp::from_millis(0)))
-    }
-
-    /// Removes the refresh token of an account if `is_meant` returns `true` for it.
-    async fn remove_secret(
-        &self,
-        account: &AppId,
-        is_meant: impl Fn(&DurableSecret) -> bool,
-    ) -> Result<(), Error> {
-        for _ in 0..MAX_WRITE_TRIES {
-            let stored = self.refresh_token(account).await?;
-            if !stored.value.as_ref().is_some_and(&is_meant) {
-                return Ok(());
-            }
-            if self.replace(account, &stored, None).await? {
-                return Ok(());
-            }
-        }
-        Err(contended(account))
     }
 
     /// Returns the access token of an account.
@@ -399,6 +329,13 @@ impl Authorizations {
     /// Removes the access token of an account. The next request renews it.
     pub(super) async fn drop_access_token(&self, account: &AppId) -> Result<(), Error> {
         self.overwrite(account, CredentialKind::AccountToken, &Record::default())
+            .await
+    }
+
+    /// Removes the access token of an account and its ticket.
+    async fn drop_tokens(&self, account: &AppId) -> Result<(), Error> {
+        self.drop_access_token(account).await?;
+        self.overwrite(account, CredentialKind::JsapiTicket, &Record::default())
             .await
     }
 
@@ -418,17 +355,4 @@ impl Authorizations {
         let slot = account_slot(account, kind, margin);
         self.store.overwrite(&slot, record).await
     }
-}
-
-fn key(account: &AppId) -> DurableSecretKey {
-    DurableSecretKey::RefreshToken {
-        account: account.clone(),
-    }
-}
-
-fn contended(account: &AppId) -> Error {
-    Error::store_unavailable(format!(
-        "the refresh token of {account} could not be written, because other writes replaced it \
-         meanwhile"
-    ))
 }

@@ -49,7 +49,7 @@ impl PlatformState {
         let mut outcome = Err(recovering(account));
         let mut tried: Option<RefreshToken> = None;
         for _ in 0..MAX_TRIES {
-            let stored = self.authorizations.refresh_token(account).await?;
+            let stored = self.authorizations.refresh_tokens.load(account).await?;
             let usable = stored.value.as_ref();
             let usable = usable.filter(|it| !self.is_refused(account, &it.secret));
             let Some(refresh) = usable else {
@@ -172,26 +172,12 @@ impl PlatformState {
         used: &DurableSecret,
         granted: &AuthorizerToken,
     ) -> Result<bool, Error> {
-        let next = granted.refresh_token.as_ref().unwrap_or(&used.secret);
-        loop {
-            let stored = self.authorizations.refresh_token(account).await?;
-            let Some(value) = stored.value.as_ref().filter(|it| it.secret == used.secret) else {
-                return Ok(false);
-            };
-            let next = DurableSecret {
-                secret: next.clone(),
-                since: value.since,
-            };
-            // Another process may have written the same token with its time. That is no authorization.
-            if next == *value
-                || self
-                    .authorizations
-                    .replace(account, &stored, Some(&next))
-                    .await?
-            {
-                return Ok(true);
-            }
-        }
+        let used = &used.secret;
+        let next = granted.refresh_token.as_ref().unwrap_or(used);
+        self.authorizations
+            .refresh_tokens
+            .replace_used(account, used, next)
+            .await
     }
 
     /// Has the list of accounts read, because the refresh token of an account is missing or `refused`.
@@ -205,7 +191,7 @@ impl PlatformState {
         account: &AppId,
         refused: Option<&RefreshToken>,
     ) -> Result<(), Error> {
-        if refused.is_none() && self.has_ended(account).await? {
+        if refused.is_none() && self.authorizations.has_ended(account).await? {
             return Err(not_authorized(account));
         }
         // Taken before the list, so that an authorization that comes meanwhile does not end with it.
@@ -214,7 +200,12 @@ impl PlatformState {
         let Some(listed) = list.map_err(|error| error.as_missing_prerequisite())? else {
             return self.wait_for_recovery(account, refused).await;
         };
-        let stored = self.authorizations.refresh_token(account).await?.value;
+        let stored = self
+            .authorizations
+            .refresh_tokens
+            .load(account)
+            .await?
+            .value;
         if stored
             .as_ref()
             .is_some_and(|stored| Some(&stored.secret) != refused)
@@ -234,16 +225,6 @@ impl PlatformState {
         Err(not_authorized(account))
     }
 
-    /// Returns `true` if the authorization of an account has ended, so that no list is read for it.
-    async fn has_ended(&self, account: &AppId) -> Result<bool, Error> {
-        let lookup = self.store.authorization(self.component.app_id(), account);
-        let state = lookup.await?.entry.map(|entry| entry.state);
-        Ok(matches!(
-            state,
-            Some(AuthorizationState::Lost | AuthorizationState::Unauthorized)
-        ))
-    }
-
     async fn wait_for_recovery(
         &self,
         account: &AppId,
@@ -253,13 +234,18 @@ impl PlatformState {
         while Instant::now() < give_up {
             // The time is read first: a list that is complete by then has written its refresh tokens.
             let listed_at = self.authorizations.listed_at().await?;
-            let stored = self.authorizations.refresh_token(account).await?.value;
+            let stored = self
+                .authorizations
+                .refresh_tokens
+                .load(account)
+                .await?
+                .value;
             if stored.is_some_and(|stored| Some(&stored.secret) != refused) {
                 return Ok(());
             }
             let now = self.clock.now();
             let is_listed = listed_at.is_some_and(|at| now < at.saturating_add(MIN_LIST_INTERVAL));
-            if is_listed || self.has_ended(account).await? {
+            if is_listed || self.authorizations.has_ended(account).await? {
                 // Nothing more is known before the next list.
                 return Err(not_authorized(account).clone_with_retry_after(MIN_LIST_INTERVAL));
             }
@@ -293,7 +279,7 @@ impl PlatformState {
 
     /// Looks whether an account is still authorized, after WeChat has answered 61003 to a call.
     async fn check_authorization(self: &Arc<Self>, account: &AppId) -> Result<(), Error> {
-        if self.has_ended(account).await? {
+        if self.authorizations.has_ended(account).await? {
             return Ok(());
         }
         let seen = self.authorizations.snapshot(account).await?;

@@ -317,9 +317,7 @@ impl PlatformState {
         }
         Ok(account)
     }
-}
 
-impl PlatformState {
     /// Returns the time of an authorization whose code WeChat has just exchanged, without an event that
     /// names its time. It is not before any change that is known, whatever our clock says.
     async fn authorized_now(&self, account: &AppId, now: Timestamp) -> Result<Timestamp, Error> {

@@ -34,7 +34,7 @@ impl Platform {
     ///
     /// # Errors
     /// [`ErrorKind::StoreUnavailable`](crate::ErrorKind::StoreUnavailable).
-    /// [`ErrorKind::PlatformStarting`](ErrorKind::PlatformStarting): the list of accounts was
+    /// [`ErrorKind::PlatformStarting`]: the list of accounts was
     /// never read from WeChat, and no account is known.
     pub async fn app_ids(&self) -> Result<Vec<AppId>, Error> {
         self.0.start_upkeep();
@@ -65,7 +65,7 @@ impl Platform {
     ///
     /// # Errors
     /// The errors of `call`, and those of the component token:
-    /// [`ErrorKind::PlatformStarting`](ErrorKind::PlatformStarting) without a verify ticket.
+    /// [`ErrorKind::PlatformStarting`] without a verify ticket.
     pub async fn with_component_token<T, E, F, Fut>(&self, call: F) -> Result<T, E>
     where
         F: FnMut(AccountToken) -> Fut,

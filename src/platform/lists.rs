@@ -172,7 +172,7 @@ impl PlatformState {
     async fn merge(&self, listed: &ListedAuthorizer) -> Result<bool, Error> {
         let account = &listed.app_id;
         let since = listed.auth_time.unwrap_or(Timestamp::from_millis(0));
-        let stored = self.authorizations.refresh_token(account).await?;
+        let stored = self.authorizations.refresh_tokens.load(account).await?;
         // A token that WeChat has refused is as good as none.
         let refresh = listed.refresh_token.as_ref();
         let Some(refresh) = refresh.filter(|it| !self.is_refused(account, it)) else {
@@ -195,6 +195,7 @@ impl PlatformState {
                         since,
                     };
                     self.authorizations
+                        .refresh_tokens
                         .replace(account, &stored, Some(&dated))
                         .await?;
                 }

@@ -40,6 +40,7 @@ mod lists;
 mod outcome;
 pub(crate) mod push;
 mod pushes;
+mod refresh_tokens;
 mod running_list;
 mod state;
 #[cfg(all(test, feature = "simulator"))]
