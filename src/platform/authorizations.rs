@@ -156,7 +156,8 @@ impl Authorizations {
                 Replaced::Same => !is_same,
                 Replaced::Other | Replaced::None => false,
             };
-            if is_overtaken {
+            // A list has written no access token, and so has replaced none.
+            if is_overtaken && grant.access_token.is_some() {
                 // The access token may have replaced a newer one. The next request renews it.
                 self.drop_access_token(account).await?;
             }

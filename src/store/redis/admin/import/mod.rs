@@ -75,8 +75,6 @@ pub async fn import(
         report: ImportReport::default(),
         busy: Vec::new(),
     };
-    let token = vec![SecretName::ComponentToken];
-    import.copy_all(reader.read(token).await?).await?;
     let mut known = HashSet::new();
     let mut scan = reader.scan_accounts();
     while let Some(ids) = scan.next_batch().await? {
@@ -95,11 +93,15 @@ pub async fn import(
         progress(&import.report.secrets);
         tokio::time::sleep(options.pause).await;
     }
-    // The ticket comes last. A running platform that receives it before the tokens would fetch the
-    // tokens from WeChat, and so invalidate those of the other system.
-    let ticket = vec![SecretName::VerifyTicket];
-    import.copy_all(reader.read(ticket).await?).await?;
-    let report = import.finish().await?;
+    import.retry_busy().await?;
+    // A running platform calls WeChat as soon as it has a component token, or a ticket for one. What it
+    // lacks then, it fetches from WeChat, and so invalidates the tokens of the other system. Each of the
+    // two therefore comes after all that it leads to.
+    for last in [SecretName::ComponentToken, SecretName::VerifyTicket] {
+        import.copy_all(reader.read(vec![last]).await?).await?;
+        import.retry_busy().await?;
+    }
+    let report = import.report;
     progress(&report.secrets);
     match report.secrets.scanned {
         0 => Err(reader.nothing_found(options).await?),
@@ -114,7 +116,7 @@ struct Import<'a> {
     options: &'a ScanOptions,
     owner: LeaseOwner,
     report: ImportReport,
-    /// Secrets that services were changing. They are retried at the end.
+    /// Secrets that services were changing, and that are retried.
     busy: Vec<SourceSecret>,
 }
 
@@ -138,13 +140,13 @@ impl Import<'_> {
         Ok(())
     }
 
-    /// Retries the secrets that services were changing, and returns the report.
-    async fn finish(mut self) -> Result<ImportReport, Error> {
+    /// Retries the secrets that services were changing.
+    async fn retry_busy(&mut self) -> Result<(), Error> {
         let busy = std::mem::take(&mut self.busy);
         let mut summary = self.report.secrets;
         retry_busy(busy, &mut summary, async |secret| self.copy(secret).await).await?;
         self.report.secrets = summary;
-        Ok(self.report)
+        Ok(())
     }
 
     /// Copies one secret, unless the store has a newer one.
