@@ -134,9 +134,8 @@ impl Authorizations {
         }
         // If a list has brought the refresh token before, a renewal may have received a newer access token
         // than that of the grant, or may be about to store it.
-        if let Some((token, expires_in)) = &grant.access_token
-            && !is_same
-        {
+        let access_token = grant.access_token.as_ref().filter(|_| !is_same);
+        if let Some((token, expires_in)) = access_token {
             let lifetime = Lifetime::from_response(now, *expires_in, AUTHORIZER_RENEW_MARGIN);
             let record = account_record(token.clone(), lifetime);
             self.overwrite(account, CredentialKind::AccountToken, &record)
@@ -150,15 +149,12 @@ impl Authorizations {
             };
             replaced = self.refresh_tokens.replace_older(account, &granted).await?;
             let is_overtaken = match replaced {
-                // Another grant was stored meanwhile.
-                Replaced::Newer => true,
-                // A list has brought this grant meanwhile.
-                Replaced::Same => !is_same,
+                // Another grant was stored meanwhile, or a list has brought this one.
+                Replaced::Newer | Replaced::Same => true,
                 Replaced::Other | Replaced::None => false,
             };
-            // A list has written no access token, and so has replaced none.
-            if is_overtaken && grant.access_token.is_some() {
-                // The access token may have replaced a newer one. The next request renews it.
+            if is_overtaken && access_token.is_some() {
+                // The written access token may have replaced a newer one. The next request renews it.
                 self.drop_access_token(account).await?;
             }
             if replaced == Replaced::Newer {

@@ -200,16 +200,9 @@ impl PlatformState {
         let Some(listed) = list.map_err(|error| error.as_missing_prerequisite())? else {
             return self.wait_for_recovery(account, refused).await;
         };
-        let stored = self
-            .authorizations
-            .refresh_tokens
-            .load(account)
-            .await?
-            .value;
-        if stored
-            .as_ref()
-            .is_some_and(|stored| Some(&stored.secret) != refused)
-        {
+        let refresh_tokens = &self.authorizations.refresh_tokens;
+        let stored = refresh_tokens.load(account).await?.value;
+        if is_another(stored.as_ref(), refused) {
             return Ok(());
         }
         let from_list = listed.accounts.get(account);
@@ -230,17 +223,13 @@ impl PlatformState {
         account: &AppId,
         refused: Option<&RefreshToken>,
     ) -> Result<(), Error> {
+        let refresh_tokens = &self.authorizations.refresh_tokens;
         let give_up = Instant::now() + RECOVERY_TIMEOUT;
         while Instant::now() < give_up {
             // The time is read first: a list that is complete by then has written its refresh tokens.
             let listed_at = self.authorizations.listed_at().await?;
-            let stored = self
-                .authorizations
-                .refresh_tokens
-                .load(account)
-                .await?
-                .value;
-            if stored.is_some_and(|stored| Some(&stored.secret) != refused) {
+            let stored = refresh_tokens.load(account).await?.value;
+            if is_another(stored.as_ref(), refused) {
                 return Ok(());
             }
             let now = self.clock.now();
@@ -352,6 +341,11 @@ impl PlatformAuthority for PlatformState {
     fn external_account_token(&self, account: &AppId) -> Option<Arc<dyn CredentialReader>> {
         Some(self.followed()?.account_token(account))
     }
+}
+
+/// Returns `true` if the store has a refresh token, and not the `refused` one.
+fn is_another(stored: Option<&DurableSecret>, refused: Option<&RefreshToken>) -> bool {
+    stored.is_some_and(|stored| Some(&stored.secret) != refused)
 }
 
 /// Returns `true` if the refresh token of a call is of no use any more.

@@ -9,7 +9,6 @@ use super::authorizations::Grant;
 use super::{Platform, PushKeys};
 use crate::MemoryStore;
 use crate::accounts::{account_record, account_slot};
-use crate::clock::Timestamp;
 use crate::credential::{AccessToken, AppId, Lifetime, RefreshToken};
 use crate::simulator::Simulator;
 use crate::store::{CredentialKind, DurableSecret};
@@ -87,15 +86,12 @@ async fn a_list_that_meets_its_own_refresh_token_leaves_the_access_token() {
         };
         let secrets = &state.authorizations.refresh_tokens;
         secrets.replace_older(&account, &imported).await.unwrap();
-        let record = account_record(AccessToken::from("imported"), lifetime(now));
+        let lifetime = Lifetime::from_response(now, Some(7_200), Duration::ZERO);
+        let record = account_record(AccessToken::from("imported"), lifetime);
         let slot = account_slot(&account, CredentialKind::AccountToken, Duration::ZERO);
         state.store.overwrite(&slot, &record).await.unwrap();
         lists.join_all().await;
         let token = state.authorizations.access_token(&account).await.unwrap();
         assert!(token.is_some(), "{account}");
     }
-}
-
-fn lifetime(now: Timestamp) -> Lifetime {
-    Lifetime::from_response(now, Some(7_200), Duration::from_secs(600))
 }
