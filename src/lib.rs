@@ -130,6 +130,8 @@ mod accounts;
 mod background_task;
 mod backoff;
 mod base36;
+#[cfg(feature = "redis")]
+mod batch_queue;
 mod bytes;
 mod center;
 pub mod clock;

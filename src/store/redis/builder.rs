@@ -11,8 +11,10 @@ use super::connection::{ConnectOptions, Connection};
 use super::health_cache::HealthCache;
 use super::invalidation::Channels;
 use super::publish_state::PublishState;
+use super::read_batches::ReadBatches;
 use super::scripts::{ScriptCall, Step};
 use super::seal::Sealer;
+use super::step_batches::StepBatches;
 use super::store::{Inner, RedisStore};
 use super::{Layout, RedisNames, key_registry};
 use crate::clock::Clock;
@@ -358,6 +360,8 @@ impl RedisStoreBuilder {
             channels: Channels::default(),
             publish_state: PublishState::default(),
             health_cache: HealthCache::default(),
+            read_batches: ReadBatches::default(),
+            step_batches: StepBatches::default(),
             address,
         })))
     }

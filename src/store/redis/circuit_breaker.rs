@@ -168,6 +168,11 @@ impl CircuitBreaker {
         }
     }
 
+    /// Returns the maximum time of an operation: the wait for a permit, and the command itself.
+    pub(super) fn longest_wait(&self, command_timeout: Duration) -> Duration {
+        command_timeout * (QUEUE_FACTOR + 1)
+    }
+
     /// Returns the error of a command that got no permit in time.
     pub(super) fn overloaded(&self, address: &str) -> Error {
         unavailable(format!(

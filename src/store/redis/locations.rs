@@ -5,6 +5,7 @@ use std::ops::Deref;
 
 use super::hash_tag::hash_tag;
 use super::layout::{Layout, RedisNames};
+use crate::credential::AppId;
 use crate::store::{CredentialKey, CredentialKind};
 
 /// A string key, or a field of a hash.
@@ -127,14 +128,13 @@ impl RedisNames {
         let app = credential.app.as_str();
         match (credential.kind, layout) {
             (CredentialKind::User, Layout::Hashes) => {
-                let field = |hash: &'a str| RedisKey {
-                    key: Self::expand_appid(hash, app),
+                let field = |key| RedisKey {
+                    key,
                     field: Some(&*credential.id),
                 };
-                let (access, refresh) = (&self.user_access_token, &self.user_refresh_token);
                 Location {
                     format: ValueFormat::UserPair,
-                    keys: RedisKeys::Two([field(access), field(refresh)]),
+                    keys: RedisKeys::Two(self.user_hashes(&credential.app).map(field)),
                     expires: false,
                 }
             }
@@ -165,6 +165,13 @@ impl RedisNames {
                 Self::string_location(ValueFormat::Token, key.into(), true)
             }
         }
+    }
+
+    /// Returns the names of the hashes of an account's users: of access tokens, then of refresh
+    /// tokens.
+    pub(super) fn user_hashes<'a>(&'a self, app: &'a AppId) -> [Cow<'a, str>; 2] {
+        [&self.user_access_token, &self.user_refresh_token]
+            .map(|hash| Self::expand_appid(hash, app.as_str()))
     }
 
     fn string_location(format: ValueFormat, key: Cow<'_, str>, expires: bool) -> Location<'_> {
@@ -219,7 +226,6 @@ impl RedisNames {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::credential::AppId;
     use proptest::prelude::*;
 
     fn user_key(id: &str) -> CredentialKey {

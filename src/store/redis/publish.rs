@@ -3,6 +3,8 @@
 //!
 //! [`PublishState`](super::publish_state::PublishState) decides whether scripts publish.
 
+use std::sync::Arc;
+
 use redis::RedisError;
 
 use super::scripts::{Invocation, PublishMode, ScriptCall, ScriptReply};
@@ -28,9 +30,9 @@ impl RedisStore {
             Some(OutgoingInvalidation { channel, message }) => call.arg(channel).arg(message),
             None => call.arg("").arg(""),
         };
-        let reply = self
-            .run_command(call.first_key(), self.invoke_with_fallback(&call))
-            .await?;
+        let call = Arc::new(call);
+        let reply = self.run_step(&call, self.invoke_with_fallback(&call));
+        let reply = reply.await?;
         Ok(match reply {
             ScriptReply::AppliedUnpublished => {
                 if let Some(invalidation) = &invalidation {

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use redis::Cmd;
 use tokio::time::Instant;
-use zeroize::Zeroize;
 
-use super::codec::{RawValue, decode, view_record};
+use super::codec::{decode, view_record};
 use super::locations::{Location, RedisKey, RedisKeys};
+use super::raw_values::RawValues;
+use super::read_batches::ReadAdmission;
 use super::revocation::may_lack_revocation;
 use super::store::RedisStore;
 use crate::credential::AppId;
@@ -22,9 +23,12 @@ impl RedisStore {
     /// Reads a record. If the record may lack its time of revocation, also reads that time.
     async fn load_record(&self, slot: &CredentialSlot) -> Result<StoredRecord, Error> {
         let location = self.0.names.location(self.0.layout, &slot.key);
-        let values = self.read_values(&location, Duration::MAX).await?;
-        let values = values.ok_or_else(|| self.0.circuit_breaker.overloaded(&self.0.address))?;
-        let stored = decode(&location, slot, values.into(), &self.0.sealer);
+        let arrived_at = Instant::now();
+        let values = self
+            .read_values(slot, &location, arrived_at, Duration::MAX)
+            .await?;
+        let values = values.ok_or_else(|| self.overloaded())?;
+        let stored = decode(&location, slot, values.take(), &self.0.sealer);
         self.warn_of_java_names(&location, slot, &stored).await;
         self.with_revocation(slot, stored).await
     }
@@ -54,7 +58,8 @@ impl RedisStore {
     ) -> Result<ReadOutcome, Error> {
         let arrived_at = Instant::now();
         let location = self.0.names.location(self.0.layout, &slot.key);
-        let Some(mut values) = self.read_values(&location, timeout).await? else {
+        let values = self.read_values(slot, &location, arrived_at, timeout);
+        let Some(values) = values.await? else {
             return Ok(ReadOutcome::TimedOut);
         };
         let seal = &self.0.sealer;
@@ -78,10 +83,9 @@ impl RedisStore {
             }
         };
         if is_accepted {
-            values.wipe();
             return Ok(ReadOutcome::Accepted);
         }
-        let mut stored = decode(&location, slot, values.into(), seal);
+        let mut stored = decode(&location, slot, values.take(), seal);
         if revoked_at.is_some() {
             stored.record.details.sessions_valid_from = revoked_at;
         }
@@ -89,13 +93,22 @@ impl RedisStore {
         Ok(ReadOutcome::Rejected(stored))
     }
 
-    /// Reads the values of a location. Returns `None` after `timeout`.
+    /// Reads the values of a location, alone or in a batch with other reads. Returns `None` if Redis
+    /// has not replied within `max_wait` after `arrived_at`.
     async fn read_values(
         &self,
+        slot: &CredentialSlot,
         location: &Location<'_>,
-        timeout: Duration,
+        arrived_at: Instant,
+        max_wait: Duration,
     ) -> Result<Option<RawValues>, Error> {
         let connection = &self.0.connection;
+        let batched = self.read_in_batch(slot, location, arrived_at, max_wait);
+        let (_permit, timeout) = match batched.await {
+            ReadAdmission::Answered(outcome) => return outcome,
+            ReadAdmission::Alone(Some(permit)) => (Some(permit), max_wait),
+            ReadAdmission::Alone(None) => (None, max_wait.saturating_sub(arrived_at.elapsed())),
+        };
         match &location.keys {
             RedisKeys::One(key) => {
                 let get = read_command(key);
@@ -127,41 +140,6 @@ pub(super) fn read_command(key: &RedisKey<'_>) -> Cmd {
         None => command.arg("GET").arg(&*key.key),
     };
     command
-}
-
-/// The raw values of a location: one, or two for a user's tokens in hashes.
-enum RawValues {
-    One([RawValue; 1]),
-    Two([RawValue; 2]),
-}
-
-impl RawValues {
-    fn as_slice(&self) -> &[RawValue] {
-        match self {
-            Self::One(values) => values,
-            Self::Two(values) => values,
-        }
-    }
-
-    /// Overwrites the values that Redis returned with zeros, because they contain secrets.
-    fn wipe(&mut self) {
-        let values = match self {
-            Self::One(values) => values.as_mut_slice(),
-            Self::Two(values) => values,
-        };
-        for value in values.iter_mut().flatten() {
-            value.as_mut_slice().zeroize();
-        }
-    }
-}
-
-impl From<RawValues> for Vec<RawValue> {
-    fn from(values: RawValues) -> Self {
-        match values {
-            RawValues::One(values) => values.into(),
-            RawValues::Two(values) => values.into(),
-        }
-    }
 }
 
 impl CredentialReader for RedisStore {

@@ -53,7 +53,7 @@ impl RedisStore {
         key: &CredentialKey,
     ) -> Result<Option<Timestamp>, Error> {
         let revoked_at = self.read_revoked_at_within(key, Duration::MAX).await?;
-        revoked_at.ok_or_else(|| self.0.circuit_breaker.overloaded(&self.0.address))
+        revoked_at.ok_or_else(|| self.overloaded())
     }
 
     /// Reads the time of revocation and adds it to `stored`, if the record may lack that time.

@@ -14,8 +14,10 @@ use super::invalidation::{Channels, ListenerConfig};
 use super::layout::{Layout, RedisNames};
 use super::locations::Locations;
 use super::publish_state::PublishState;
+use super::read_batches::ReadBatches;
 use super::scripts::ScriptCall;
 use super::seal::Sealer;
+use super::step_batches::StepBatches;
 use crate::clock::Clock;
 use crate::credential::AppId;
 use crate::error::Error;
@@ -86,6 +88,8 @@ pub(super) struct Inner {
     pub(super) channels: Channels,
     pub(super) publish_state: PublishState,
     pub(super) health_cache: HealthCache,
+    pub(super) read_batches: ReadBatches,
+    pub(super) step_batches: StepBatches,
     /// The address of the server without user and password, for logs and errors.
     pub(super) address: String,
 }
@@ -113,7 +117,12 @@ impl RedisStore {
         let done = self
             .run_command_within(key, Duration::MAX, exchange)
             .await?;
-        done.ok_or_else(|| self.0.circuit_breaker.overloaded(&self.0.address))
+        done.ok_or_else(|| self.overloaded())
+    }
+
+    /// Returns the error of an operation that was not sent in time.
+    pub(super) fn overloaded(&self) -> Error {
+        self.0.circuit_breaker.overloaded(&self.0.address)
     }
 
     /// Runs `exchange` as [`run_command`](Self::run_command), for at most `max_wait`. Returns

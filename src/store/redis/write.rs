@@ -1,5 +1,6 @@
 //! Writes of credentials in Redis: leases, commits and logins.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -56,7 +57,10 @@ impl RedisStore {
                 .arg(key.field.unwrap_or(""))
                 .arg(encode_expected(expected).as_slice());
         }
-        Ok(match self.run_script(&call).await? {
+        let call = Arc::new(call);
+        let mut connection = self.0.connection.clone();
+        let alone = call.invoke(&mut connection);
+        Ok(match self.run_step(&call, alone).await? {
             ScriptReply::Applied | ScriptReply::AppliedUnpublished => LeaseResult::Acquired,
             ScriptReply::Busy => LeaseResult::Busy,
             ScriptReply::Conflict(values) => {

@@ -20,4 +20,4 @@ pub(super) mod url;
 mod url_parameters;
 
 pub(super) use self::open::ConnectOptions;
-pub(super) use self::shared::Connection;
+pub(super) use self::shared::{Connection, optional_value};

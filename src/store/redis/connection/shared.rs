@@ -57,7 +57,7 @@ impl ServerChanges {
 }
 
 /// Returns the value in a reply as bytes, or `None` if the key or field does not exist.
-fn optional_value(reply: Value) -> RedisResult<Option<Vec<u8>>> {
+pub(in crate::store::redis) fn optional_value(reply: Value) -> RedisResult<Option<Vec<u8>>> {
     match reply {
         Value::BulkString(bytes) => Ok(Some(bytes)),
         Value::Nil => Ok(None),
@@ -164,7 +164,7 @@ impl Connection {
 
     /// Sends a pipeline to the only server, to the current primary, or to a Cluster. Returns
     /// `count` of the replies, after the first `offset` ones.
-    async fn commands(
+    pub(in crate::store::redis) async fn commands(
         &self,
         commands: &Pipeline,
         offset: usize,

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use redis::{Cmd, FromRedisValue, RedisResult, ServerErrorKind, ToRedisArgs};
+use zeroize::Zeroize;
 
 use super::cache::script;
 use super::script::Script;
@@ -30,18 +31,27 @@ impl Script {
 }
 
 /// The script that a call runs.
-#[derive(Clone, Copy)]
-enum ScriptSource {
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum ScriptSource {
     Fixed(&'static Script),
     /// The script of a step, generated for these numbers of keys.
     Step(Step, KeyCounts),
 }
 
-/// A call of a script, with its `KEYS` and `ARGV`.
+/// A call of a script, with its `KEYS` and `ARGV`. The arguments are wiped on drop, because they
+/// contain tokens.
 pub(in crate::store::redis) struct ScriptCall {
-    source: ScriptSource,
-    keys: Vec<Vec<u8>>,
-    arguments: Vec<Vec<u8>>,
+    pub(super) source: ScriptSource,
+    pub(super) keys: Vec<Vec<u8>>,
+    pub(super) arguments: Vec<Vec<u8>>,
+}
+
+impl Drop for ScriptCall {
+    fn drop(&mut self) {
+        for argument in &mut self.arguments {
+            argument.as_mut_slice().zeroize();
+        }
+    }
 }
 
 /// The reply to a call. `sent_text` is `true` if the call sent the text of the script.
@@ -51,7 +61,7 @@ pub(in crate::store::redis) struct Invocation<T> {
 }
 
 impl ScriptCall {
-    fn new(source: ScriptSource) -> Self {
+    pub(super) fn new(source: ScriptSource) -> Self {
         Self {
             source,
             keys: Vec::new(),

@@ -5,6 +5,7 @@ use sha1::{Digest, Sha1};
 use crate::bytes::encode_hex;
 
 /// A Lua script, and the SHA-1 hash by which Redis identifies it.
+#[derive(PartialEq, Eq)]
 pub(in crate::store::redis) struct Script {
     pub(super) text: String,
     pub(super) hash: String,

@@ -1,0 +1,274 @@
+//! Reads of several credentials in one round trip.
+//!
+//! A batch sends one `HMGET` for each hash, and one `GET` for each string key. `MGET` would reply
+//! nil for a key of another type, and would need a right of its own.
+//!
+//! A read that a batch cannot answer is sent alone: after an error reply to its command, and if the
+//! batch is lost. So each read ends as if it had been sent alone.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use redis::{Pipeline, Value};
+use tokio::time::Instant;
+
+use super::codec::RawValue;
+use super::connection::errors::ErrorClass;
+use super::connection::optional_value;
+use super::locations::{Location, RedisKeys};
+use super::raw_values::RawValues;
+use super::store::{Inner, RedisStore};
+use crate::batch_queue::{Admission, AlonePermit, BatchQueue, BatchRunner, Limits};
+use crate::credential::AppId;
+use crate::error::Error;
+use crate::store::{BoxFuture, CredentialSlot};
+
+/// The limits of reads. Up to eight reads gain nothing from waiting for each other. Further limits
+/// keep one connection busy, with batches that Redis executes in some ten microseconds.
+const LIMITS: Limits = Limits {
+    alone: 8,
+    batch: 64,
+    crowd: 16,
+    drivers: 32,
+    waiting: 65_536,
+};
+
+/// The reads of a store that wait for a batch.
+pub(super) struct ReadBatches {
+    queue: Arc<BatchQueue<ReadRunner>>,
+    /// `true` after the server has rejected `HMGET`. All reads are then sent alone.
+    is_rejected: AtomicBool,
+}
+
+/// One read in a batch.
+pub(super) enum BatchedRead {
+    /// A string key.
+    Key(Box<str>),
+    /// The field of a user in both hashes of an account.
+    User { app: AppId, id: Box<str> },
+}
+
+/// The reply to a read: its values, the error of the whole batch, or `None` if the read has to be
+/// sent alone.
+type ReadReply = Result<Option<RawValues>, Error>;
+
+/// How a read is sent.
+pub(super) enum ReadAdmission<'a> {
+    /// The read is sent alone. The permit is `None` if the read does not count.
+    Alone(Option<AlonePermit<'a, ReadRunner>>),
+    /// The batch has answered. `None` if it did not within the caller's time.
+    Answered(Result<Option<RawValues>, Error>),
+}
+
+/// Runs the batches of a store. Does not keep the store alive: a batch holds the store while it
+/// runs.
+#[derive(Clone)]
+pub(super) struct ReadRunner(Weak<Inner>);
+
+impl Default for ReadBatches {
+    fn default() -> Self {
+        Self {
+            queue: Arc::new(BatchQueue::new(LIMITS)),
+            is_rejected: AtomicBool::new(false),
+        }
+    }
+}
+
+impl RedisStore {
+    /// Sends a read with others, or lets it be sent alone. Waits for at most `max_wait`.
+    pub(super) async fn read_in_batch(
+        &self,
+        slot: &CredentialSlot,
+        location: &Location<'_>,
+        arrived_at: Instant,
+        max_wait: Duration,
+    ) -> ReadAdmission<'_> {
+        let inner = &*self.0;
+        let batches = &inner.read_batches;
+        // The keys of a Cluster are on several servers.
+        if inner.connection.is_cluster() || batches.is_rejected.load(Ordering::Relaxed) {
+            return ReadAdmission::Alone(None);
+        }
+        let operation = || match &location.keys {
+            RedisKeys::One(key) => BatchedRead::Key((*key.key).into()),
+            RedisKeys::Two(_) => BatchedRead::User {
+                app: slot.key.app.clone(),
+                id: slot.key.id.clone(),
+            },
+        };
+        let runner = || ReadRunner(Arc::downgrade(&self.0));
+        let reply = match batches.queue.admit(arrived_at, operation, runner) {
+            Admission::Alone(permit) => return ReadAdmission::Alone(Some(permit)),
+            Admission::Full => return ReadAdmission::Answered(Err(self.overloaded())),
+            Admission::Queued(reply) => reply,
+        };
+        // Each caller has a timer of its own, so that a batch that is late does not hold it up.
+        let longest = inner.circuit_breaker.longest_wait(inner.command_timeout);
+        match tokio::time::timeout_at(arrived_at + max_wait.min(longest), reply).await {
+            Ok(Ok(Ok(Some(values)))) => ReadAdmission::Answered(Ok(Some(values))),
+            Ok(Ok(Err(error))) => ReadAdmission::Answered(Err(error)),
+            Ok(Ok(Ok(None)) | Err(_)) => ReadAdmission::Alone(None),
+            Err(_) if max_wait < longest => ReadAdmission::Answered(Ok(None)),
+            Err(_) => ReadAdmission::Answered(Err(self.overloaded())),
+        }
+    }
+
+    /// Reads all keys of a batch in one round trip.
+    async fn run_reads(&self, reads: &[BatchedRead]) -> Result<Vec<ReadReply>, Error> {
+        let inner = &*self.0;
+        let plan = BatchPlan::new(self, reads);
+        let exchange = async {
+            let count = plan.pipeline.len();
+            let replies = inner.connection.commands(&plan.pipeline, 0, count).await?;
+            plan.check(replies)
+        };
+        let replies = self.run_command(&[], exchange).await?;
+        Ok(self.distribute(reads, plan.groups, replies))
+    }
+
+    /// Returns the reply to each read, in the order of the reads.
+    fn distribute(
+        &self,
+        reads: &[BatchedRead],
+        groups: Vec<AppId>,
+        replies: Vec<Value>,
+    ) -> Vec<ReadReply> {
+        let mut replies = replies.into_iter();
+        let mut fields: Vec<[HashValues; 2]> = groups
+            .iter()
+            .map(|_| [(); 2].map(|()| HashValues::new(replies.next())))
+            .collect();
+        if fields.iter().flatten().any(|values| values.is_forbidden) {
+            self.0
+                .read_batches
+                .is_rejected
+                .store(true, Ordering::Relaxed);
+        }
+        let mut answer = |read: &BatchedRead| match read {
+            BatchedRead::Key(_) => {
+                let value = optional_value(replies.next()?).ok()?;
+                Some(RawValues::One([value]))
+            }
+            BatchedRead::User { app, .. } => {
+                let group = groups.iter().position(|group| group == app)?;
+                let [access, refresh] = fields.get_mut(group)?;
+                // Both are taken in any case, so that the next read finds its own values.
+                let values = [access.next(), refresh.next()];
+                let [Some(access), Some(refresh)] = values else {
+                    return None;
+                };
+                Some(RawValues::Two([access, refresh]))
+            }
+        };
+        reads.iter().map(|read| Ok(answer(read))).collect()
+    }
+}
+
+/// The values of one hash, in the order of the reads.
+struct HashValues {
+    values: std::vec::IntoIter<Value>,
+    /// `true` if the server does not run `HMGET` for this user.
+    is_forbidden: bool,
+}
+
+impl HashValues {
+    fn new(reply: Option<Value>) -> Self {
+        let (values, is_forbidden) = match reply {
+            Some(Value::Array(values)) => (values, false),
+            Some(Value::ServerError(error)) => {
+                let class = ErrorClass::classify_reply(&error);
+                let forbidden = [ErrorClass::NotPermitted, ErrorClass::Other].contains(&class);
+                (Vec::new(), forbidden)
+            }
+            _ => (Vec::new(), false),
+        };
+        Self {
+            values: values.into_iter(),
+            is_forbidden,
+        }
+    }
+
+    fn next(&mut self) -> Option<RawValue> {
+        optional_value(self.values.next()?).ok()
+    }
+}
+
+/// The commands of a batch: two `HMGET` for each account, then one `GET` for each string key.
+struct BatchPlan {
+    pipeline: Pipeline,
+    /// The accounts of the reads of hash fields.
+    groups: Vec<AppId>,
+}
+
+impl BatchPlan {
+    fn new(store: &RedisStore, reads: &[BatchedRead]) -> Self {
+        let mut groups: Vec<AppId> = Vec::new();
+        let mut keys = 0;
+        for read in reads {
+            match read {
+                BatchedRead::Key(_) => keys += 1,
+                // A store serves few accounts at the same moment.
+                BatchedRead::User { app, .. } if !groups.contains(app) => groups.push(app.clone()),
+                BatchedRead::User { .. } => {}
+            }
+        }
+        let mut pipeline = Pipeline::with_capacity(2 * groups.len() + keys);
+        for group in &groups {
+            for hash in store.0.names.user_hashes(group) {
+                let command = pipeline.cmd("HMGET").arg(&*hash);
+                for read in reads {
+                    if let BatchedRead::User { app, id } = read
+                        && app == group
+                    {
+                        command.arg(&**id);
+                    }
+                }
+            }
+        }
+        for read in reads {
+            if let BatchedRead::Key(key) = read {
+                pipeline.cmd("GET").arg(&**key);
+            }
+        }
+        Self { pipeline, groups }
+    }
+
+    /// Returns an error if the server has rejected every command for a time. The error then counts
+    /// for the circuit breaker as the error of one command. Each read gets other errors when it is
+    /// sent alone.
+    fn check(&self, replies: Vec<Value>) -> redis::RedisResult<Vec<Value>> {
+        let is_transient = |reply: &Value| {
+            matches!(reply, Value::ServerError(error)
+                if ErrorClass::classify_reply(error).is_transient())
+        };
+        match replies.iter().all(is_transient) {
+            true => Value::Array(replies).extract_error().map(|_| Vec::new()),
+            false => Ok(replies),
+        }
+    }
+}
+
+impl BatchRunner for ReadRunner {
+    type Operation = BatchedRead;
+    type Reply = ReadReply;
+
+    fn may_share_batch(_: &BatchedRead, _: &BatchedRead) -> bool {
+        true
+    }
+
+    fn run_batch(&self, reads: Vec<BatchedRead>) -> BoxFuture<'_, Vec<ReadReply>> {
+        Box::pin(async move {
+            // Without the store, no caller waits any more.
+            let Some(inner) = self.0.upgrade() else {
+                return Vec::new();
+            };
+            let outcome = RedisStore(inner).run_reads(&reads).await;
+            outcome.unwrap_or_else(|error| reads.iter().map(|_| Err(error.clone())).collect())
+        })
+    }
+
+    fn spawn(&self, driver: BoxFuture<'static, ()>) {
+        tokio::spawn(driver);
+    }
+}
