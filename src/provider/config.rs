@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 /// Point in the lifetime of a credential at which its renewal starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum RenewalTiming {
@@ -21,6 +23,10 @@ const DEFAULT_CACHE_TTL: Duration = Duration::from_secs(60);
 const DEFAULT_LOAD_TIMEOUT: Duration = Duration::from_secs(5);
 const DEFAULT_LEASE_DURATION: Duration = Duration::from_secs(10);
 const DEFAULT_RENEWAL_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Default maximum number of concurrent renewals of one engine: 512. The maximum bounds the open
+/// connections to WeChat when many tokens are due at once.
+const DEFAULT_MAX_CONCURRENT_RENEWALS: usize = 512;
 
 /// Bounds of the lease duration: 100 milliseconds and one hour. A store cannot keep a lease of zero
 /// length. A process that crashed must not prevent renewals by other processes for more than an
@@ -46,6 +52,8 @@ pub(crate) struct ProviderConfig {
     pub(crate) lease_duration: Duration,
     /// Maximum duration of a renewal with all its retries.
     pub(crate) renewal_timeout: Duration,
+    /// Maximum number of renewals of the engine that run at the same time, at least one.
+    pub(crate) max_concurrent_renewals: usize,
     /// `true` if the gauges with the AppID as a label are recorded. `false` for the accounts of a
     /// dynamic registry, whose number is not bounded.
     pub(crate) has_account_gauges: bool,
@@ -62,8 +70,22 @@ impl ProviderConfig {
             load_timeout: DEFAULT_LOAD_TIMEOUT,
             lease_duration: DEFAULT_LEASE_DURATION,
             renewal_timeout: DEFAULT_RENEWAL_TIMEOUT,
+            max_concurrent_renewals: DEFAULT_MAX_CONCURRENT_RENEWALS,
             has_account_gauges: true,
         }
+    }
+
+    /// Sets the maximum number of concurrent renewals, limited to what a semaphore can count.
+    /// Default: 512.
+    pub(crate) fn set_max_concurrent_renewals(&mut self, renewals: usize) {
+        self.max_concurrent_renewals = renewals.clamp(1, Semaphore::MAX_PERMITS);
+    }
+
+    /// Returns the maximum number of concurrent renewals of unexpired tokens: half of all renewals,
+    /// at least one. While WeChat does not answer, each renewal holds its permit until its timeout.
+    /// The other half of the permits is then left for users whose token has expired.
+    pub(crate) fn max_early_renewals(&self) -> usize {
+        (self.max_concurrent_renewals / 2).max(1)
     }
 
     /// Sets the duration of a lease, limited to the range from 100 milliseconds to one hour. A

@@ -335,6 +335,7 @@ mod tests {
             load_timeout: 60 * second,
             lease_duration: 10 * second,
             renewal_timeout: 8 * second,
+            max_concurrent_renewals: 512,
             has_account_gauges: true,
         };
         let provider = CredentialProvider::new(

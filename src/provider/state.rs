@@ -110,15 +110,6 @@ pub(super) struct ProviderState {
 /// receives that token: 100 milliseconds. A read of the store normally takes a few milliseconds.
 pub(super) const SLOW_STORE_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// Maximum number of concurrent renewals of one engine: 512. The maximum bounds the open
-/// connections to WeChat when many tokens are due at once.
-const MAX_CONCURRENT_RENEWALS: usize = 512;
-
-/// Maximum number of concurrent renewals of unexpired tokens: 256, half of all renewals. While
-/// WeChat does not answer, each renewal holds its permit until its timeout. The other half of the
-/// permits is then left for users whose token has expired.
-const MAX_EARLY_RENEWALS: usize = MAX_CONCURRENT_RENEWALS / 2;
-
 impl ProviderState {
     pub(super) fn new(
         app: AppId,
@@ -144,7 +135,6 @@ impl ProviderState {
             app,
             kind,
             cache: Cache::new(config.cache_capacity, config.cache_ttl),
-            config,
             clock,
             store: reader,
             writer,
@@ -154,8 +144,9 @@ impl ProviderState {
             calls: SingleFlight::default(),
             failures: FailureTracker::default(),
             direct_reads: AtomicU32::new(0),
-            renewal_permits: Semaphore::new(MAX_CONCURRENT_RENEWALS),
-            early_renewal_permits: Semaphore::new(MAX_EARLY_RENEWALS),
+            renewal_permits: Semaphore::new(config.max_concurrent_renewals),
+            early_renewal_permits: Semaphore::new(config.max_early_renewals()),
+            config,
             tasks: TaskTracker::new(),
             invalidation_listener: BackgroundTask::default(),
             maintenance: BackgroundTask::default(),

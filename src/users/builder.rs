@@ -37,6 +37,7 @@ const SNAPSHOT_CACHE_CAPACITY: usize = 10_000;
 ///     .cache_capacity(100_000)
 ///     .load_timeout(Duration::from_secs(3))
 ///     .lease_duration(Duration::from_secs(10))
+///     .max_concurrent_renewals(512)
 ///     .clock(Clock::system())
 ///     .build();
 /// # Ok(()) }
@@ -128,6 +129,16 @@ impl UserTokensBuilder {
     /// Default: 10 seconds.
     pub fn lease_duration(mut self, lease: Duration) -> Self {
         self.settings.set_lease_duration(lease);
+        self
+    }
+
+    /// Sets the maximum number of renewals that this process runs at the same time, at least one.
+    /// Renewals of tokens that have not expired use at most half of them. Default: 512.
+    ///
+    /// Each renewal is one request to WeChat. After an outage, or after a night without requests,
+    /// many users have expired tokens: they wait in rounds of this many renewals.
+    pub fn max_concurrent_renewals(mut self, renewals: usize) -> Self {
+        self.settings.set_max_concurrent_renewals(renewals);
         self
     }
 

@@ -81,6 +81,7 @@ impl Harness {
             load_timeout: Duration::from_secs(5),
             lease_duration: Duration::from_secs(10),
             renewal_timeout: Duration::from_secs(8),
+            max_concurrent_renewals: 512,
             has_account_gauges: false,
         };
         let provider = || {

@@ -176,7 +176,7 @@ impl CircuitBreaker {
     /// Returns the error of a command that got no permit in time.
     pub(super) fn overloaded(&self, address: &str) -> Error {
         unavailable(format!(
-            "Redis at {address} was overloaded: {MAX_IN_FLIGHT} commands were already in flight"
+            "Redis at {address} was overloaded: too many commands were in flight or waiting"
         ))
     }
 
