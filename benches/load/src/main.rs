@@ -2,13 +2,15 @@
 //! `benches/load/run` builds and starts this program.
 //!
 //! ```text
-//! run [--quick] [PART]   PART: throughput, instructions, memory, herds, restart or growth;
-//!                        none: all, and the results are written
+//! run [--quick] [PART]   PART: throughput, uncached, instructions, memory, herds, restart or
+//!                        growth; none: all, and the results are written
 //! run readme             writes results.json into the READMEs
 //! ```
 
 mod account;
+mod comparison;
 mod contender;
+mod delay_proxy;
 mod environment;
 mod generator;
 mod growth;
@@ -27,6 +29,7 @@ mod results;
 mod servers;
 mod targets;
 mod throughput;
+mod uncached;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -76,7 +79,7 @@ async fn main() -> ExitCode {
 
 struct Plans {
     quick: bool,
-    throughput: throughput::Plan,
+    comparison: comparison::Plan,
     instructions: instructions::Plan,
     memory: memory::Plan,
     herds: herds::Plan,
@@ -89,7 +92,7 @@ impl Plans {
         let millis = |short, full| Duration::from_millis(if quick { short } else { full });
         Self {
             quick,
-            throughput: throughput::Plan {
+            comparison: comparison::Plan {
                 slice: millis(150, 1_000),
                 rounds: of(1, 9),
                 rounds_at_most: of(1, 12),
@@ -118,7 +121,8 @@ async fn run_all(plans: &Plans) -> Result<(), String> {
     let redis = Redis::start();
     let machine = Machine::detect(&RedisCounters::new(&redis).version());
     population::store_users_and_sessions(&redis.url(), population::USERS).await;
-    let mut throughput = throughput::measure(&redis, &plans.throughput);
+    let mut throughput = throughput::measure(&redis, &plans.comparison);
+    let uncached = uncached::measure(&redis, &plans.comparison);
     let restart = herds::measure_restart(&redis);
     let growth = growth::measure(&redis, &plans.growth);
     let counted = instructions::measure(&redis, &plans.instructions);
@@ -133,6 +137,7 @@ async fn run_all(plans: &Plans) -> Result<(), String> {
         quick: plans.quick,
         machine,
         throughput,
+        uncached,
         memory: memory::measure(&plans.memory).await,
         herds: herds::measure(&plans.herds).await,
         restart,
@@ -158,12 +163,20 @@ async fn run_all(plans: &Plans) -> Result<(), String> {
 }
 
 async fn run_part(part: &str, plans: &Plans) -> Result<(), String> {
+    const WITH_USERS: [&str; 5] = [
+        "throughput",
+        "uncached",
+        "instructions",
+        "restart",
+        "growth",
+    ];
     let redis = Redis::start();
-    if ["throughput", "instructions", "restart", "growth"].contains(&part) {
+    if WITH_USERS.contains(&part) {
         population::store_users_and_sessions(&redis.url(), population::USERS).await;
     }
     let text = match part {
-        "throughput" => json(&throughput::measure(&redis, &plans.throughput)),
+        "throughput" => json(&throughput::measure(&redis, &plans.comparison)),
+        "uncached" => json(&uncached::measure(&redis, &plans.comparison)),
         "instructions" => {
             let counted = instructions::measure(&redis, &plans.instructions);
             let counted = counted.into_iter().flatten();

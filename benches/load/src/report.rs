@@ -1,5 +1,7 @@
 //! The text of results.md, which is the report of a run.
 
+mod uncached;
+
 use std::fmt::Write as _;
 
 use crate::contender::Contender;
@@ -169,7 +171,7 @@ pub fn full_report(results: &Results) -> String {
                 group_thousands(row.requests_per_second),
                 row.cpu_micros,
                 format_ratio(row.p99),
-                row.redis_round_trips,
+                row.redis_round_trips.unwrap_or_default(),
             );
         }
     }
@@ -177,6 +179,7 @@ pub fn full_report(results: &Results) -> String {
         "\nThe row of bare axum shows bare axum against itself. Round trips are counted with one \
          request under way.\n",
     );
+    out.push_str(&uncached::chapter(&results.uncached));
     append_other_parts(results, &mut out);
     out.push_str("\n## Targets\n\n| what | figure | target | |\n|---|---|---|---|\n");
     for check in check_targets(results) {

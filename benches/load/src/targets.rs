@@ -49,7 +49,7 @@ pub fn check_targets(results: &Results) -> Vec<TargetCheck> {
     let naive = rows.row("naive-hget").map(|row| row.cpu.median);
     for name in ["uncached-keys", "uncached-hashes"] {
         let row = rows.row(name);
-        let trips = row.map(|row| row.redis_round_trips);
+        let trips = row.and_then(|row| row.redis_round_trips);
         let against = row.zip(naive).map(|(row, naive)| row.cpu.median / naive);
         checks.push(check_bound(
             &format!("{name}: Redis round trips/request"),
