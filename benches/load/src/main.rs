@@ -25,6 +25,7 @@ mod population;
 mod processes;
 mod readme;
 mod report;
+mod restart;
 mod results;
 mod servers;
 mod targets;
@@ -83,6 +84,7 @@ struct Plans {
     instructions: instructions::Plan,
     memory: memory::Plan,
     herds: herds::Plan,
+    restart: restart::Plan,
     growth: growth::Plan,
 }
 
@@ -107,6 +109,10 @@ impl Plans {
             },
             herds: herds::Plan {
                 requests: of(500, 10_000),
+                runs: of(1, 3),
+            },
+            restart: restart::Plan {
+                processes: of(2, 9),
             },
             growth: growth::Plan {
                 slice: millis(150, 1_000),
@@ -123,7 +129,7 @@ async fn run_all(plans: &Plans) -> Result<(), String> {
     population::store_users_and_sessions(&redis.url(), population::USERS).await;
     let mut throughput = throughput::measure(&redis, &plans.comparison);
     let uncached = uncached::measure(&redis, &plans.comparison);
-    let restart = herds::measure_restart(&redis);
+    let restart = restart::measure(&redis, &plans.restart);
     let growth = growth::measure(&redis, &plans.growth);
     let counted = instructions::measure(&redis, &plans.instructions);
     for (contender, instructions) in counted.into_iter().flatten() {
@@ -185,7 +191,7 @@ async fn run_part(part: &str, plans: &Plans) -> Result<(), String> {
         }
         "memory" => json(&memory::measure(&plans.memory).await),
         "herds" => json(&herds::measure(&plans.herds).await),
-        "restart" => json(&herds::measure_restart(&redis)),
+        "restart" => json(&restart::measure(&redis, &plans.restart)),
         "growth" => json(&growth::measure(&redis, &plans.growth)),
         other => Err(format!("there is no part {other:?}")),
     };

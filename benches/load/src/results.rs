@@ -133,15 +133,19 @@ pub struct Memory {
     pub redis_bytes_per_user_keys: f64,
 }
 
-/// The result of many concurrent requests for users whose tokens have expired.
+/// The result of many concurrent requests for users whose tokens have expired. The figures are
+/// those of the run with the median time.
 #[derive(Serialize, Deserialize)]
 pub struct Herd {
     pub layout: String,
     pub processes: usize,
     pub requests: usize,
     pub users: usize,
+    pub runs: usize,
+    /// The number of calls to WeChat of one run: of all runs, the number that differs most from the
+    /// number of users.
     pub calls_to_wechat: u64,
-    /// Number of responses other than 200 with the user's id.
+    /// Number of responses other than 200 with the user's id, in all runs.
     pub refused: u64,
     pub all_answered_ms: f64,
     pub median_wait_ms: f64,
@@ -149,17 +153,26 @@ pub struct Herd {
     pub redis_commands: u64,
 }
 
-/// The result of one request of every user to a process with an empty cache, and again with a full
-/// cache.
+/// The result of one request of every user to a new process with an empty cache, and of another one
+/// with the full cache. The figures are medians over the processes.
 #[derive(Serialize, Deserialize)]
 pub struct Restart {
     pub users: usize,
-    pub cold_ms: f64,
-    pub cold_p99_micros: f64,
-    pub cold_redis_commands: f64,
-    pub warm_ms: f64,
-    pub warm_p99_micros: f64,
-    pub warm_redis_commands: f64,
+    pub processes: usize,
+    pub empty: Pass,
+    pub full: Pass,
+    /// The time with the empty cache, divided by the time of the same process with the full cache.
+    pub ratio: Spread,
+}
+
+/// The result of one request of every user.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Pass {
+    /// Time until all requests were answered.
+    pub ms: f64,
+    pub p99_micros: f64,
+    /// Number of Redis commands for each request.
+    pub redis_commands: f64,
 }
 
 /// The result of the measured load on this number of processes.
