@@ -16,7 +16,7 @@ use crate::processes::{Redis, RedisCounters, Server};
 use crate::results::Herd;
 
 /// Time that the simulator takes for a renewal: 100 ms.
-const RENEWAL_DELAY: Duration = Duration::from_millis(100);
+pub const RENEWAL_DELAY: Duration = Duration::from_millis(100);
 
 const REFRESH_PATH: &str = "/sns/oauth2/refresh_token";
 
