@@ -56,7 +56,7 @@ contenders! {
     /// cookie.
     CachedCookie = "cached-cookie",
     /// A server without a cache, which sends one `HGET` for each request over one shared
-    /// connection.
+    /// connection with `TCP_NODELAY`.
     Naive = "naive-hget",
     /// A server with this crate's layer without the cache, which reads Redis in the layout keys.
     UncachedKeys = "uncached-keys",

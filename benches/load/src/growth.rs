@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::contender::{Contender, UserCredential};
 use crate::generator::{Generator, StopCondition, UserOrder};
-use crate::machine::{self, TICKS_PER_SECOND};
+use crate::machine;
 use crate::population::{self, USERS};
 use crate::processes::{Redis, RedisCounters, Server};
 use crate::results::{Growth, Spread};
@@ -46,8 +46,8 @@ fn measure_processes(redis: &Redis, processes: usize, plan: &Plan) -> Growth {
     let used = || {
         servers
             .iter()
-            .map(|server| machine::process_cpu_ticks(server.process_id()))
-            .sum::<f64>()
+            .map(|server| machine::process_cpu(server.process_id()))
+            .sum::<Duration>()
     };
     let mut generator = Generator::connect(&addresses, CONNECTIONS).expect("connections");
     let (before, commands) = (used(), counter.now());
@@ -67,7 +67,7 @@ fn measure_processes(redis: &Redis, processes: usize, plan: &Plan) -> Growth {
     Growth {
         processes,
         requests_per_second: Spread::from_figures(rates).median,
-        cpu_micros: (used() - before) / TICKS_PER_SECOND * 1e6 / answers,
+        cpu_micros: used().saturating_sub(before).as_secs_f64() * 1e6 / answers,
         redis_commands_to_fill: to_fill / (USERS * processes) as f64,
         redis_commands: counter.now().since(commands).commands as f64 / answers,
     }

@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 /// Number of ticks per second in which Linux reports processor time: 100 on every architecture.
-pub const TICKS_PER_SECOND: f64 = 100.0;
+const TICKS_PER_SECOND: f64 = 100.0;
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Machine {
@@ -73,7 +73,7 @@ pub fn now_ms() -> u64 {
     since.map_or(0, |since| since.as_millis() as u64)
 }
 
-/// The time that all cores were busy, and the time that a hypervisor took from them, in ticks.
+/// The time that all cores were busy, and the time that a hypervisor took from them, in seconds.
 #[derive(Debug, Clone, Copy)]
 pub struct CpuTimes {
     pub busy: f64,
@@ -89,7 +89,8 @@ pub fn cpu_times() -> Option<CpuTimes> {
         .next()?
         .split_whitespace()
         .skip(1)
-        .filter_map(|number| number.parse().ok())
+        .filter_map(|number| number.parse::<f64>().ok())
+        .map(|ticks| ticks / TICKS_PER_SECOND)
         .collect();
     // The numbers are the times of user, nice, system, idle, iowait, irq, softirq and steal.
     // Interrupts (irq, softirq) do not count as busy, because the measured traffic on the loopback
@@ -100,16 +101,36 @@ pub fn cpu_times() -> Option<CpuTimes> {
     })
 }
 
-/// Returns the processor time of a process in ticks, which is the sum of `utime` and `stime`.
-pub fn process_cpu_ticks(process: u32) -> f64 {
+/// Returns the processor time that the living threads of a process have used.
+///
+/// The scheduler counts it in nanoseconds. A kernel without this count reports ticks of 10 ms, which
+/// are coarse for a slice with little load.
+pub fn process_cpu(process: u32) -> Duration {
+    scheduler_time(process).unwrap_or_else(|| ticked_time(process))
+}
+
+fn scheduler_time(process: u32) -> Option<Duration> {
+    let threads = fs::read_dir(format!("/proc/{process}/task")).ok()?;
+    let times = threads.flatten().filter_map(|thread| {
+        let counts = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        let nanos = counts.split_whitespace().next()?.parse().ok()?;
+        Some(Duration::from_nanos(nanos))
+    });
+    Some(times.sum()).filter(|time: &Duration| !time.is_zero())
+}
+
+/// Returns the sum of `utime` and `stime` of a process.
+fn ticked_time(process: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
     // The name of the program, in parentheses, may contain spaces and parentheses.
     let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    rest.split_whitespace()
+    let ticks: f64 = rest
+        .split_whitespace()
         .skip(11)
         .take(2)
         .filter_map(|number| number.parse::<f64>().ok())
-        .sum()
+        .sum();
+    Duration::from_secs_f64(ticks / TICKS_PER_SECOND)
 }
 
 /// Returns the resident memory of a process, in bytes.
@@ -118,4 +139,20 @@ pub fn resident_bytes(process: u32) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse().ok());
     kilobytes.unwrap_or(0) * 1_024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_counts_of_processor_time_agree() {
+        let ours = std::process::id();
+        let (began, ticked) = (process_cpu(ours), ticked_time(ours));
+        while process_cpu(ours) < began + Duration::from_millis(50) {
+            std::hint::spin_loop();
+        }
+        // A tick has 10 ms, so that each end of the interval is uncertain by as much.
+        assert!(ticked_time(ours) >= ticked + Duration::from_millis(30));
+    }
 }

@@ -2,13 +2,15 @@
 //! `benches/load/run` builds and starts this program.
 //!
 //! ```text
-//! run [--quick] [PART]   PART: throughput, instructions, memory, herds, restart or growth;
-//!                        none: all, and the results are written
+//! run [--quick] [PART]   PART: throughput, uncached, instructions, memory, herds, restart or
+//!                        growth; none: all, and the results are written
 //! run readme             writes results.json into the READMEs
 //! ```
 
 mod account;
+mod comparison;
 mod contender;
+mod delay_proxy;
 mod environment;
 mod generator;
 mod growth;
@@ -23,10 +25,12 @@ mod population;
 mod processes;
 mod readme;
 mod report;
+mod restart;
 mod results;
 mod servers;
 mod targets;
 mod throughput;
+mod uncached;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -76,10 +80,11 @@ async fn main() -> ExitCode {
 
 struct Plans {
     quick: bool,
-    throughput: throughput::Plan,
+    comparison: comparison::Plan,
     instructions: instructions::Plan,
     memory: memory::Plan,
     herds: herds::Plan,
+    restart: restart::Plan,
     growth: growth::Plan,
 }
 
@@ -89,7 +94,7 @@ impl Plans {
         let millis = |short, full| Duration::from_millis(if quick { short } else { full });
         Self {
             quick,
-            throughput: throughput::Plan {
+            comparison: comparison::Plan {
                 slice: millis(150, 1_000),
                 rounds: of(1, 9),
                 rounds_at_most: of(1, 12),
@@ -104,6 +109,10 @@ impl Plans {
             },
             herds: herds::Plan {
                 requests: of(500, 10_000),
+                runs: of(1, 3),
+            },
+            restart: restart::Plan {
+                processes: of(2, 9),
             },
             growth: growth::Plan {
                 slice: millis(150, 1_000),
@@ -118,8 +127,9 @@ async fn run_all(plans: &Plans) -> Result<(), String> {
     let redis = Redis::start();
     let machine = Machine::detect(&RedisCounters::new(&redis).version());
     population::store_users_and_sessions(&redis.url(), population::USERS).await;
-    let mut throughput = throughput::measure(&redis, &plans.throughput);
-    let restart = herds::measure_restart(&redis);
+    let mut throughput = throughput::measure(&redis, &plans.comparison);
+    let uncached = uncached::measure(&redis, &plans.comparison);
+    let restart = restart::measure(&redis, &plans.restart);
     let growth = growth::measure(&redis, &plans.growth);
     let counted = instructions::measure(&redis, &plans.instructions);
     for (contender, instructions) in counted.into_iter().flatten() {
@@ -133,6 +143,7 @@ async fn run_all(plans: &Plans) -> Result<(), String> {
         quick: plans.quick,
         machine,
         throughput,
+        uncached,
         memory: memory::measure(&plans.memory).await,
         herds: herds::measure(&plans.herds).await,
         restart,
@@ -158,12 +169,20 @@ async fn run_all(plans: &Plans) -> Result<(), String> {
 }
 
 async fn run_part(part: &str, plans: &Plans) -> Result<(), String> {
+    const WITH_USERS: [&str; 5] = [
+        "throughput",
+        "uncached",
+        "instructions",
+        "restart",
+        "growth",
+    ];
     let redis = Redis::start();
-    if ["throughput", "instructions", "restart", "growth"].contains(&part) {
+    if WITH_USERS.contains(&part) {
         population::store_users_and_sessions(&redis.url(), population::USERS).await;
     }
     let text = match part {
-        "throughput" => json(&throughput::measure(&redis, &plans.throughput)),
+        "throughput" => json(&throughput::measure(&redis, &plans.comparison)),
+        "uncached" => json(&uncached::measure(&redis, &plans.comparison)),
         "instructions" => {
             let counted = instructions::measure(&redis, &plans.instructions);
             let counted = counted.into_iter().flatten();
@@ -172,7 +191,7 @@ async fn run_part(part: &str, plans: &Plans) -> Result<(), String> {
         }
         "memory" => json(&memory::measure(&plans.memory).await),
         "herds" => json(&herds::measure(&plans.herds).await),
-        "restart" => json(&herds::measure_restart(&redis)),
+        "restart" => json(&restart::measure(&redis, &plans.restart)),
         "growth" => json(&growth::measure(&redis, &plans.growth)),
         other => Err(format!("there is no part {other:?}")),
     };

@@ -8,6 +8,8 @@ use axum::http::request::Parts;
 use axum::routing::get;
 use bb8_redis::RedisConnectionManager;
 use redis::aio::{ConnectionLike, ConnectionManager};
+use redis::io::tcp::TcpSettings;
+use redis::{Client, IntoConnectionInfo};
 
 use super::published::{parse_if_fresh, user_header};
 use crate::population::ACCESS_HASH;
@@ -23,7 +25,7 @@ async fn hget(connection: &mut impl ConnectionLike, id: &str) -> Option<String> 
     command.query_async(connection).await.ok()?
 }
 
-/// One connection of redis-rs, which all requests share.
+/// One connection of redis-rs, which all requests share, with `TCP_NODELAY` as in this crate.
 #[derive(Clone)]
 struct SharedConnection(ConnectionManager);
 
@@ -80,8 +82,14 @@ fn app<C: HgetSource>(connections: C) -> Router {
     Router::new().route("/me", get(me)).with_state(connections)
 }
 
+/// Opens a connection that sends small packets at once, as the connections of this crate do.
+///
+/// redis-rs leaves Nagle's algorithm on by default. A command then waits until Redis has
+/// acknowledged the one before it.
 pub(super) async fn connection(url: &str) -> ConnectionManager {
-    let client = redis::Client::open(url).expect("an address");
+    let info = url.into_connection_info().expect("an address");
+    let info = info.set_tcp_settings(TcpSettings::default().set_nodelay(true));
+    let client = Client::open(info).expect("an address");
     ConnectionManager::new(client).await.expect("Redis")
 }
 
