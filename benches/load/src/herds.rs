@@ -11,7 +11,7 @@ use crate::contender::{Contender, UserCredential};
 use crate::environment::LAYOUT;
 use crate::generator::{Generator, StopCondition, UserOrder};
 use crate::machine::now_ms;
-use crate::population::{self, ACCESS_HASH, REFRESH_HASH};
+use crate::population::{self, ACCESS_HASH, REFRESH_HASH, SCOPE};
 use crate::processes::{Redis, RedisCounters, Server};
 use crate::results::Herd;
 
@@ -119,22 +119,24 @@ fn store_expired(redis: &Redis, wechat: &Simulator, layout: Layout, users: usize
     let mut connection = redis.connection();
     let (renew_at, expired) = (now_ms() - 2 * HOUR_MS, now_ms() - HOUR_MS);
     let due = now_ms() + 29 * 24 * HOUR_MS;
+    // An empty openid stands for the user id.
+    let details = format!("#scope={SCOPE}#openid=");
     let mut lifetime = Duration::ZERO;
     for at in 0..users {
         let id = population::user_id(at);
-        let pair = wechat.sign_in(&id, "snsapi_userinfo");
+        let pair = wechat.sign_in(&id, SCOPE);
         lifetime = pair.expires_in;
         let (access, refresh) = (&pair.access_token, &pair.refresh_token);
         if layout == Layout::Keys {
             let key = format!("wechat:{APP_ID}:user:{id}");
-            let record = format!("1#{access}#{renew_at}#{expired}#{refresh}#{due}");
+            let record = format!("1#{access}#{renew_at}#{expired}#{refresh}#{due}{details}");
             () = connection.set(key, record).expect("stored");
         } else {
             () = connection
                 .hset(ACCESS_HASH, &id, format!("{access}#{renew_at}"))
                 .expect("stored");
             () = connection
-                .hset(REFRESH_HASH, &id, format!("{refresh}#{due}"))
+                .hset(REFRESH_HASH, &id, format!("{refresh}#{due}{details}"))
                 .expect("stored");
         }
     }

@@ -32,6 +32,9 @@ pub const SESSION_FIELD: &str = "user";
 
 /// The Redis hash of access tokens in the published layout. [`REFRESH_HASH`] is the hash of refresh
 /// tokens.
+/// The scope of all users.
+pub const SCOPE: &str = "snsapi_userinfo";
+
 pub const ACCESS_HASH: &str = "user.wxUserAccessToken";
 pub const REFRESH_HASH: &str = "user.wxUserRefreshToken";
 
@@ -137,7 +140,9 @@ pub async fn store_users(url: &str, layout: Layout, users: usize) {
             for at in (first..users).step_by(AT_ONCE) {
                 let response = UserTokenResponse::new(token('a', at))
                     .expires_in(7_200)
-                    .refresh_token(token('r', at));
+                    .refresh_token(token('r', at))
+                    .openid(user_id(at))
+                    .scope(SCOPE);
                 let id = UserId::new(user_id(at)).expect("an id");
                 tokens.store(&id, &response).await.expect("stored");
             }
@@ -146,7 +151,7 @@ pub async fn store_users(url: &str, layout: Layout, users: usize) {
     writers.join_all().await;
 }
 
-/// Stores many users in the published layout by pipelines of commands and without this crate, which
+/// Stores many users as a Java service does, by pipelines of commands and without this crate, which
 /// is faster.
 pub fn store_users_raw(redis: &mut Connection, users: usize) {
     const AT_ONCE: usize = 2_000;

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::codec::{decode, view_record};
 use super::locations::{Location, RedisKey, RedisKeys};
 use super::raw_values::RawValues;
-use super::read_batches::ReadAdmission;
+use super::read_batches::{BatchedRead, ReadAdmission};
 use super::revocation::may_lack_revocation;
 use super::store::RedisStore;
 use crate::credential::AppId;
@@ -103,7 +103,14 @@ impl RedisStore {
         max_wait: Duration,
     ) -> Result<Option<RawValues>, Error> {
         let connection = &self.0.connection;
-        let batched = self.read_in_batch(slot, location, arrived_at, max_wait);
+        let operation = || match &location.keys {
+            RedisKeys::One(key) => BatchedRead::Key((*key.key).into()),
+            RedisKeys::Two(_) => BatchedRead::User {
+                app: slot.key.app.clone(),
+                id: slot.key.id.clone(),
+            },
+        };
+        let batched = self.read_in_batch(operation, arrived_at, max_wait);
         let (_permit, timeout) = match batched.await {
             ReadAdmission::Answered(outcome) => return outcome,
             ReadAdmission::Alone(Some(permit)) => (Some(permit), max_wait),

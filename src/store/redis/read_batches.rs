@@ -16,13 +16,12 @@ use tokio::time::Instant;
 use super::codec::RawValue;
 use super::connection::errors::ErrorClass;
 use super::connection::optional_value;
-use super::locations::{Location, RedisKeys};
 use super::raw_values::RawValues;
 use super::store::{Inner, RedisStore};
 use crate::batch_queue::{Admission, AlonePermit, BatchQueue, BatchRunner, Limits};
 use crate::credential::AppId;
 use crate::error::Error;
-use crate::store::{BoxFuture, CredentialSlot};
+use crate::store::BoxFuture;
 
 /// The limits of reads. Up to eight reads gain nothing from waiting for each other. Further limits
 /// keep one connection busy, with batches that Redis executes in some ten microseconds.
@@ -79,8 +78,7 @@ impl RedisStore {
     /// Sends a read with others, or lets it be sent alone. Waits for at most `max_wait`.
     pub(super) async fn read_in_batch(
         &self,
-        slot: &CredentialSlot,
-        location: &Location<'_>,
+        operation: impl FnOnce() -> BatchedRead,
         arrived_at: Instant,
         max_wait: Duration,
     ) -> ReadAdmission<'_> {
@@ -90,13 +88,6 @@ impl RedisStore {
         if inner.connection.is_cluster() || batches.is_rejected.load(Ordering::Relaxed) {
             return ReadAdmission::Alone(None);
         }
-        let operation = || match &location.keys {
-            RedisKeys::One(key) => BatchedRead::Key((*key.key).into()),
-            RedisKeys::Two(_) => BatchedRead::User {
-                app: slot.key.app.clone(),
-                id: slot.key.id.clone(),
-            },
-        };
         let runner = || ReadRunner(Arc::downgrade(&self.0));
         let reply = match batches.queue.admit(arrived_at, operation, runner) {
             Admission::Alone(permit) => return ReadAdmission::Alone(Some(permit)),

@@ -7,8 +7,10 @@
 
 use std::time::Duration;
 
-use redis::Cmd;
+use redis::{Cmd, Value};
+use tokio::time::Instant;
 
+use super::read_batches::{BatchedRead, ReadAdmission};
 use super::scripts;
 use super::store::{RedisStore, command_key};
 use crate::clock::{Timestamp, duration_millis};
@@ -39,12 +41,34 @@ impl RedisStore {
         key: &CredentialKey,
         max_wait: Duration,
     ) -> Result<Option<Option<Timestamp>>, Error> {
-        let get = Cmd::get(self.0.names.revocation_key(key));
+        let arrived_at = Instant::now();
+        let name = self.0.names.revocation_key(key);
+        let operation = || BatchedRead::Key(name.as_str().into());
+        let permit = match self.read_in_batch(operation, arrived_at, max_wait).await {
+            ReadAdmission::Answered(Err(error)) => return Err(error),
+            ReadAdmission::Answered(Ok(None)) => return Ok(None),
+            ReadAdmission::Answered(Ok(Some(values))) => {
+                let value = values.take().into_iter().next().flatten();
+                let value = value.map_or(Value::Nil, Value::BulkString);
+                if let Ok(at) = redis::from_redis_value::<Option<i64>>(value) {
+                    return Ok(Some(at.map(parse_revoked_at)));
+                }
+                // The read alone reports the value that is no number.
+                None
+            }
+            ReadAdmission::Alone(permit) => permit,
+        };
+        let get = Cmd::get(&name);
         let mut connection = self.0.connection.clone();
-        let key = command_key(&get);
-        let reading =
-            self.run_command_within::<Option<i64>>(key, max_wait, get.query_async(&mut connection));
-        Ok(reading.await?.map(|stored| stored.map(parse_revoked_at)))
+        let remaining = max_wait.saturating_sub(arrived_at.elapsed());
+        let reading = self.run_command_within::<Option<i64>>(
+            command_key(&get),
+            remaining,
+            get.query_async(&mut connection),
+        );
+        let stored = reading.await?;
+        drop(permit);
+        Ok(stored.map(|stored| stored.map(parse_revoked_at)))
     }
 
     /// Reads the time at which a user last logged out everywhere, without a limit by the caller.
