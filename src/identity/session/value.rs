@@ -110,15 +110,15 @@ pub(in crate::identity) fn encode(user: &str, issued: Timestamp, session: Sessio
 pub(in crate::identity) fn decode(text: &[u8]) -> Option<SessionText<'_>> {
     let (id, rest) = split_once(text, b'.')?;
     let (issued, rest) = split_once(rest, b'.').unwrap_or((rest, b""));
-    let issued = parse_number(issued)?.checked_mul(1_000)?;
+    let issued = parse_base36(issued)?.checked_mul(1_000)?;
     let (flags, age_and_logout) = match split_once(rest, b'-') {
         Some((flags, behind)) => (flags, Some(split_once(behind, b'-')?)),
         None => (rest, None),
     };
     let (login, logout) = match age_and_logout {
         Some((age, logout)) => {
-            let age = parse_number(age)?.checked_mul(1_000)?;
-            (issued.checked_sub(age)?, parse_number(logout)?)
+            let age = parse_base36(age)?.checked_mul(1_000)?;
+            (issued.checked_sub(age)?, parse_base36(logout)?)
         }
         None => (issued, issued),
     };
@@ -145,11 +145,6 @@ impl<'a> SessionText<'a> {
             None => Some(Cow::Borrowed(id)),
         }
     }
-}
-
-/// Parses a number in base 36.
-fn parse_number(digits: &[u8]) -> Option<i64> {
-    parse_base36(std::str::from_utf8(digits).ok()?)
 }
 
 /// Returns the bytes before the first separator, and the bytes after it. Returns `None` without a

@@ -132,12 +132,12 @@ fn read_details_with_flags<'a>(mut parts: Parts<'a>, user_id: &'a str) -> UserDe
 }
 
 fn parse_base36_time(text: &str) -> Result<Timestamp, DecodeError> {
-    let millis = parse_base36(text).ok_or(DecodeError::InvalidTime)?;
+    let millis = parse_base36(text.as_bytes()).ok_or(DecodeError::InvalidTime)?;
     Ok(Timestamp::from_millis(millis))
 }
 
 fn parse_base36_span(text: &str) -> Result<Duration, DecodeError> {
-    let millis = parse_base36(text).and_then(|millis| u64::try_from(millis).ok());
+    let millis = parse_base36(text.as_bytes()).and_then(|millis| u64::try_from(millis).ok());
     millis
         .map(Duration::from_millis)
         .ok_or(DecodeError::InvalidTime)
