@@ -93,8 +93,11 @@ impl AccessToken {
 /// A token has 1 to 2,048 visible ASCII characters and no `#`. Such a text survives the stored form
 /// `TOKEN#TIME`, which is split at `#`.
 pub(crate) fn is_valid_token(text: &str) -> bool {
-    let is_allowed = |byte: u8| byte.is_ascii_graphic() && byte != b'#';
-    (1..=MAX_TOKEN_BYTES).contains(&text.len()) && text.bytes().all(is_allowed)
+    // Without a branch for each byte, the compiler checks many bytes at once. Every read of a store
+    // checks its tokens.
+    let is_allowed = |byte: u8| byte.is_ascii_graphic() & (byte != b'#');
+    let all_allowed = || text.bytes().fold(true, |all, byte| all & is_allowed(byte));
+    (1..=MAX_TOKEN_BYTES).contains(&text.len()) && all_allowed()
 }
 
 impl PartialEq for AccessToken {
