@@ -5,18 +5,11 @@
 //! `shuttle`) may switch tasks. Counters whose order does not matter, and the locks that guard the
 //! start of background tasks, use the standard types directly.
 
+pub(super) use crate::sync::*;
+
 #[cfg(not(test))]
 mod plain {
-    pub(in crate::provider) use std::sync::atomic::{AtomicI64, AtomicU16};
-    pub(in crate::provider) use std::sync::{Mutex, MutexGuard};
-
     use tokio_util::task::TaskTracker;
-
-    /// Returns `true` if the checker (the crate shuttle) schedules the tasks. Outside of tests
-    /// there is no checker.
-    pub(in crate::provider) const fn is_under_shuttle() -> bool {
-        false
-    }
 
     /// Spawns the task of a call and tracks it, so that a shutdown waits for it.
     pub(in crate::provider) fn spawn_call(
@@ -42,4 +35,4 @@ mod plain {
 pub(super) use plain::*;
 
 #[cfg(test)]
-pub(super) use super::shuttle::switch_points::*;
+pub(super) use super::shuttle::tasks::*;

@@ -2,7 +2,7 @@
 
 use super::explore::{explore, join_all, random_number};
 use super::harness::{spawn, with_harness};
-use super::switch_points::abort_calls_after;
+use super::tasks::abort_calls_after;
 use super::wechat::TokenAge;
 
 #[test]

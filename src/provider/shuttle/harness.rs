@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::explore::{Task, advance_time};
 use super::store::RecordingStore;
-use super::switch_points::abort_calls_after;
+use super::tasks::abort_calls_after;
 use super::wechat::{FakeSource, FakeWechat, NOW, TokenAge, record};
 use crate::clock::Clock;
 use crate::credential::{AccessToken, AppId};

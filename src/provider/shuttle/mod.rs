@@ -19,6 +19,6 @@ mod harness;
 mod leases;
 mod reports;
 mod store;
-pub(super) mod switch_points;
+pub(super) mod tasks;
 mod wechat;
 mod writes;
