@@ -8,8 +8,9 @@
 //!   them, runs them in one exchange, delivers the replies, and takes the next ones. It ends when
 //!   no operation waits.
 //!
-//! A further driver starts when [`Limits::crowd`] operations wait, or when the youngest exchange is
-//! older than [`LATE`]. One exchange at a time would add up to a round trip to each operation.
+//! A further driver starts when [`Limits::crowd`] operations wait, or when an operation waits and
+//! the youngest exchange under way is older than [`LATE`]. One exchange at a time would add up to a
+//! round trip to each operation.
 //!
 //! # Promises
 //!
@@ -18,20 +19,28 @@
 //! - A driver runs in a task of its own, so the others get their replies if a caller is dropped.
 //! - If the task of a driver ends early, its operations are lost. If it was the last driver, all
 //!   waiting operations are lost. A caller notices the loss at once.
+//! - A batch starts with the operation that has waited longest, so no group of operations starves
+//!   another. The operations of one group are sent in the order in which they arrived.
 //! - At most [`Limits::waiting`] operations wait.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::shrink::shrink_deque;
 use crate::store::BoxFuture;
+use crate::sync::{Mutex, MutexGuard};
 
 /// Time after which an exchange no longer holds up the operations that wait: one millisecond. An
 /// exchange with a server in the same data center takes less.
 const LATE: Duration = Duration::from_millis(1);
+
+/// Maximum number of operations that a batch passes over because they belong to other groups:
+/// 1,024. The limit bounds the time for which a driver holds the lock of the queue.
+const MAX_PASSED_OVER: usize = 1_024;
 
 /// The limits of a [`BatchQueue`], as numbers of operations or drivers.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +64,8 @@ pub(crate) trait BatchRunner: Clone + Send + 'static {
     /// The reply to an operation.
     type Reply: Send + 'static;
 
-    /// Returns `true` if both operations may be in one batch.
+    /// Returns `true` if both operations may be in one batch. Divides all operations into groups,
+    /// and returns `true` for two operations of the same group.
     fn may_share_batch(first: &Self::Operation, other: &Self::Operation) -> bool;
 
     /// Runs the operations in one exchange. Returns their replies in the same order. An operation
@@ -76,9 +86,27 @@ struct State<R: BatchRunner> {
     waiting: VecDeque<Waiting<R>>,
     /// Number of operations that run alone.
     alone: usize,
-    drivers: usize,
-    /// The time at which the youngest exchange, or the youngest driver, started.
-    last_start: Option<Instant>,
+    /// For each driver, the time at which its exchange started. For a new driver, the time at which
+    /// the driver was created.
+    driver_starts: Vec<Instant>,
+}
+
+impl<R: BatchRunner> State<R> {
+    /// Returns `true` unless a driver is about to take operations: it is new, or its exchange has
+    /// started less than [`LATE`] ago. The start of a driver that has ended does not count, because
+    /// that driver takes no operations.
+    fn is_late(&self, now: Instant) -> bool {
+        let mut starts = self.driver_starts.iter();
+        starts.all(|start| now.saturating_duration_since(*start) >= LATE)
+    }
+
+    /// Removes a driver that started at this time. Drivers of the same time are alike.
+    fn remove_driver(&mut self, start: Instant) {
+        let index = self.driver_starts.iter().position(|one| *one == start);
+        if let Some(index) = index {
+            self.driver_starts.swap_remove(index);
+        }
+    }
 }
 
 struct Waiting<R: BatchRunner> {
@@ -111,8 +139,7 @@ impl<R: BatchRunner> BatchQueue<R> {
             state: Mutex::new(State {
                 waiting: VecDeque::new(),
                 alone: 0,
-                drivers: 0,
-                last_start: None,
+                driver_starts: Vec::new(),
             }),
             limits,
         }
@@ -131,7 +158,7 @@ impl<R: BatchRunner> BatchQueue<R> {
         runner: impl FnOnce() -> R,
     ) -> Admission<'_, R> {
         let mut state = self.lock();
-        if state.drivers == 0 && state.alone < self.limits.alone {
+        if state.driver_starts.is_empty() && state.alone < self.limits.alone {
             state.alone += 1;
             return Admission::Alone(AlonePermit(self));
         }
@@ -141,11 +168,8 @@ impl<R: BatchRunner> BatchQueue<R> {
         let (reply, receiver) = oneshot::channel();
         let operation = operation();
         state.waiting.push_back(Waiting { operation, reply });
-        let is_crowded = state.waiting.len() % self.limits.crowd == 0;
-        let is_late = state
-            .last_start
-            .is_none_or(|start| now.saturating_duration_since(start) >= LATE);
-        let is_wanted = state.drivers == 0 || is_crowded || is_late;
+        let is_crowded = state.waiting.len().is_multiple_of(self.limits.crowd);
+        let is_wanted = is_crowded || state.is_late(now);
         let driver = is_wanted.then(|| self.start_driver(&mut state, now));
         // A runtime that shuts down drops the driver inside of `spawn`, and the drop needs the lock.
         drop(state);
@@ -155,16 +179,22 @@ impl<R: BatchRunner> BatchQueue<R> {
         Admission::Queued(receiver)
     }
 
+    /// Returns `true` if no operation waits or runs alone, and no driver runs.
+    #[cfg(test)]
+    pub(crate) fn is_idle(&self) -> bool {
+        let state = self.lock();
+        state.waiting.is_empty() && state.alone == 0 && state.driver_starts.is_empty()
+    }
+
     /// Counts a further driver, unless the maximum number runs.
     fn start_driver(self: &Arc<Self>, state: &mut State<R>, now: Instant) -> Option<Driver<R>> {
-        if state.drivers >= self.limits.drivers {
+        if state.driver_starts.len() >= self.limits.drivers {
             return None;
         }
-        state.drivers += 1;
-        state.last_start = Some(now);
+        state.driver_starts.push(now);
         Some(Driver {
             queue: Arc::clone(self),
-            has_ended: false,
+            start: Some(now),
         })
     }
 }
@@ -172,8 +202,8 @@ impl<R: BatchRunner> BatchQueue<R> {
 /// A driver that is counted in its queue. Dropping it early loses its operations.
 struct Driver<R: BatchRunner> {
     queue: Arc<BatchQueue<R>>,
-    /// `true` if the queue no longer counts this driver.
-    has_ended: bool,
+    /// The time under which the queue counts this driver. `None` if the driver has ended.
+    start: Option<Instant>,
 }
 
 impl<R: BatchRunner> Driver<R> {
@@ -204,13 +234,15 @@ impl<R: BatchRunner> Driver<R> {
         }
     }
 
-    /// Starts another driver for the operations that wait behind a slow exchange.
+    /// Starts another driver for the operations that wait behind a slow exchange. Does nothing if a
+    /// younger exchange is under way, because its driver will also take them or call this function.
     fn start_next(&self, runner: &R) {
         let mut state = self.queue.lock();
-        if state.waiting.is_empty() {
+        let now = Instant::now();
+        if state.waiting.is_empty() || !state.is_late(now) {
             return;
         }
-        let driver = self.queue.start_driver(&mut state, Instant::now());
+        let driver = self.queue.start_driver(&mut state, now);
         drop(state);
         if let Some(driver) = driver {
             driver.spawn(runner);
@@ -220,54 +252,61 @@ impl<R: BatchRunner> Driver<R> {
     /// Takes the operations of the next batch. Operations whose callers have given up are dropped.
     /// Returns `None` at the end of this driver, when nothing waits.
     fn take_batch(&mut self) -> Option<Vec<Waiting<R>>> {
-        let mut dropped = Vec::new();
-        let mut state = self.queue.lock();
+        // These are dropped after the lock is released.
+        let mut abandoned = Vec::new();
         let mut batch: Vec<Waiting<R>> = Vec::new();
-        let mut others = VecDeque::new();
-        while batch.len() < self.queue.limits.batch
+        let mut passed_over = Vec::new();
+        let limits = &self.queue.limits;
+        let mut state = self.queue.lock();
+        while batch.len() < limits.batch
+            && passed_over.len() < MAX_PASSED_OVER
             && let Some(waiting) = state.waiting.pop_front()
         {
+            let first = batch.first().map(|first| &first.operation);
             if waiting.reply.is_closed() {
-                dropped.push(waiting);
-            } else if batch
-                .first()
-                .is_none_or(|first| R::may_share_batch(&first.operation, &waiting.operation))
-            {
+                abandoned.push(waiting);
+            } else if first.is_none_or(|first| R::may_share_batch(first, &waiting.operation)) {
                 batch.push(waiting);
             } else {
-                others.push_back(waiting);
+                passed_over.push(waiting);
             }
         }
-        if !others.is_empty() {
-            others.append(&mut state.waiting);
-            state.waiting = others;
+        for waiting in passed_over.into_iter().rev() {
+            state.waiting.push_front(waiting);
         }
+        shrink_deque(&mut state.waiting);
+        if let Some(start) = self.start.take() {
+            state.remove_driver(start);
+        }
+        // A driver without a batch ends in the same step as its look at the queue, so that the next
+        // operation finds no driver and starts one.
         if batch.is_empty() {
-            // In the same step as the look at the queue, so that the next operation finds no
-            // driver and starts one.
-            state.drivers -= 1;
-            self.has_ended = true;
             return None;
         }
-        state.last_start = Some(Instant::now());
+        let now = Instant::now();
+        state.driver_starts.push(now);
+        self.start = Some(now);
         Some(batch)
     }
 }
 
 impl<R: BatchRunner> Drop for Driver<R> {
     fn drop(&mut self) {
-        if self.has_ended {
+        let Some(start) = self.start else {
             return;
-        }
+        };
         let mut state = self.queue.lock();
-        state.drivers -= 1;
-        // Nothing would ever take the operations that wait. Without their senders, the receivers
-        // of their callers fail.
-        let lost = match state.drivers {
-            0 => std::mem::take(&mut state.waiting),
-            _ => VecDeque::new(),
+        state.remove_driver(start);
+        // Without a driver, nothing would ever take the operations that wait. Without their
+        // senders, the receivers of their callers fail.
+        let lost = match state.driver_starts.is_empty() {
+            true => std::mem::take(&mut state.waiting),
+            false => VecDeque::new(),
         };
         drop(state);
         drop(lost);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -130,7 +130,7 @@ mod accounts;
 mod background_task;
 mod backoff;
 mod base36;
-#[cfg(feature = "redis")]
+#[cfg(any(feature = "redis", test))]
 mod batch_queue;
 mod bytes;
 mod center;

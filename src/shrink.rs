@@ -1,9 +1,11 @@
-//! Tables that release memory after a peak.
+//! Tables and queues that release memory after a peak.
 
+#[cfg(any(feature = "redis", test))]
+use std::collections::VecDeque;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash};
 
-/// Capacity down to which tables shrink: 1,024 entries. A smaller table would save little memory
+/// Capacity down to which tables shrink: 1,024 entries. A smaller one would save little memory
 /// and cost allocations when it grows again.
 pub(crate) const MIN_CAPACITY: usize = 1_024;
 
@@ -18,6 +20,14 @@ pub(crate) fn shrink_map<K: Eq + Hash, V, S: BuildHasher>(map: &mut HashMap<K, V
 pub(crate) fn shrink_set<K: Eq + Hash, S: BuildHasher>(set: &mut HashSet<K, S>) {
     if is_oversized(set.len(), set.capacity()) {
         set.shrink_to(MIN_CAPACITY.max(2 * set.len()));
+    }
+}
+
+/// Shrinks a queue whose capacity is much larger than its length.
+#[cfg(any(feature = "redis", test))]
+pub(crate) fn shrink_deque<T>(deque: &mut VecDeque<T>) {
+    if is_oversized(deque.len(), deque.capacity()) {
+        deque.shrink_to(MIN_CAPACITY.max(2 * deque.len()));
     }
 }
 

@@ -25,6 +25,13 @@ pub(crate) struct MutexGuard<'a, T> {
 }
 
 impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self {
+            value: std::sync::Mutex::new(value),
+            switch_point: shuttle::sync::Mutex::default(),
+        }
+    }
+
     pub(crate) fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
         let acquire = || {
             self.switch_point
