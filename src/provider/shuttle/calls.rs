@@ -1,14 +1,14 @@
 //! Tests of concurrent requests, and of calls that end, are detached or are aborted.
 
-use super::explore::{explore, join_all, random_number};
+use super::explore::{explore_networks, join_all, random_number};
 use super::harness::{spawn, with_harness};
 use super::tasks::abort_calls_after;
 use super::wechat::TokenAge;
 
 #[test]
 fn concurrent_requests_renew_once() {
-    explore("concurrent requests", || {
-        with_harness(TokenAge::Expired, false, async |harness| {
+    explore_networks("concurrent requests", |network| {
+        with_harness(network, TokenAge::Expired, false, async |harness| {
             let requests =
                 [0, 0, 0, 1].map(|at| spawn(&harness, async move |harness| harness.get(at).await));
             join_all(requests).await;
@@ -21,8 +21,8 @@ fn concurrent_requests_renew_once() {
 /// In this test a detached call ends while the next call for the same credential runs.
 #[test]
 fn a_finished_call_removes_only_itself() {
-    explore("a detached call and its successor", || {
-        with_harness(TokenAge::Expired, true, async |harness| {
+    explore_networks("a detached call and its successor", |network| {
+        with_harness(network, TokenAge::Expired, true, async |harness| {
             harness.block_store(true);
             abort_calls_after(Some(random_number(0..6)));
             harness.join_call();
@@ -50,8 +50,8 @@ fn a_finished_call_removes_only_itself() {
 
 #[test]
 fn aborted_calls_and_callers_leave_nothing_behind() {
-    explore("aborted calls", || {
-        with_harness(TokenAge::Expired, true, async |harness| {
+    explore_networks("aborted calls", |network| {
+        with_harness(network, TokenAge::Expired, true, async |harness| {
             abort_calls_after(Some(random_number(0..12)));
             let dropped = spawn(&harness, async |harness| harness.get(0).await);
             let others =

@@ -8,6 +8,8 @@ use shuttle::scheduler::{PctScheduler, RandomScheduler, Scheduler};
 use shuttle::{Config, Runner};
 use tokio::runtime::Runtime;
 
+use super::batched_store::Network;
+
 /// Number of schedules for each test and each of the two schedulers: 400. The environment variable
 /// `SCHEDULES` sets another number.
 const DEFAULT_SCHEDULES: usize = 400;
@@ -35,7 +37,11 @@ pub(super) fn advance_time() {
 
 /// Runs a test under all schedules that `scheduler` produces, and prints the number of schedules
 /// and the duration.
-pub(super) fn run_schedules(name: &str, scheduler: impl Scheduler + 'static, schedule: fn()) {
+pub(super) fn run_schedules(
+    name: &str,
+    scheduler: impl Scheduler + 'static,
+    schedule: impl Fn() + Send + Sync + 'static,
+) {
     let started = Instant::now();
     let mut config = Config::new();
     // The engine's futures are larger than the default stack allows.
@@ -49,11 +55,18 @@ pub(super) fn run_schedules(name: &str, scheduler: impl Scheduler + 'static, sch
 }
 
 /// Runs a test under random schedules and under schedules of PCT.
-pub(super) fn explore(name: &str, schedule: fn()) {
+pub(super) fn explore(name: &str, schedule: impl Fn() + Copy + Send + Sync + 'static) {
     let schedules = std::env::var("SCHEDULES").ok();
     let schedules = schedules.map_or(DEFAULT_SCHEDULES, |number| number.parse().unwrap());
     run_schedules(name, RandomScheduler::new(schedules), schedule);
     run_schedules(name, PctScheduler::new(PREEMPTIONS, schedules), schedule);
+}
+
+/// Runs a test of the engine with each network, as [`explore`] does.
+pub(super) fn explore_networks(name: &str, schedule: fn(Network)) {
+    for network in [Network::Direct, Network::Batched] {
+        explore(&format!("{name}, {network:?}"), move || schedule(network));
+    }
 }
 
 pub(super) type Task = shuttle::future::JoinHandle<()>;

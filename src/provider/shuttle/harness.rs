@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use super::explore::{Task, advance_time};
+use super::batched_store::{BatchedStore, Network};
+use super::explore::{Task, advance_time, random_number};
 use super::store::RecordingStore;
 use super::tasks::abort_calls_after;
 use super::wechat::{FakeSource, FakeWechat, NOW, TokenAge, record};
@@ -40,13 +41,14 @@ pub(super) fn spawn<F: Future<Output = ()> + Send + 'static>(
 /// Runs the body of a test under one schedule, with a new harness whose store holds a pair of this
 /// age.
 pub(super) fn with_harness<F: Future<Output = ()>>(
+    network: Network,
     age: TokenAge,
     allows_failures: bool,
     body: impl FnOnce(Arc<Harness>) -> F,
 ) {
     abort_calls_after(None);
     shuttle::future::block_on(async {
-        let harness = Harness::new(age, allows_failures).await;
+        let harness = Harness::new(network, age, allows_failures).await;
         body(harness).await;
     });
 }
@@ -54,6 +56,8 @@ pub(super) fn with_harness<F: Future<Output = ()>>(
 /// Two simulated processes with one store and one WeChat, for one schedule.
 pub(super) struct Harness {
     store: Arc<RecordingStore>,
+    /// The stores of the processes that send operations in batches.
+    batched_stores: Vec<Arc<BatchedStore>>,
     wechat: Arc<FakeWechat>,
     pub(super) providers: [CredentialProvider; 2],
     /// For each process, the number of recorded writes up to the newest write that the process has
@@ -69,7 +73,7 @@ pub(super) struct Harness {
 impl Harness {
     /// Creates two processes whose store holds a pair of this age. If `allows_failures` is `false`,
     /// the checks reject failed requests.
-    async fn new(age: TokenAge, allows_failures: bool) -> Arc<Self> {
+    async fn new(network: Network, age: TokenAge, allows_failures: bool) -> Arc<Self> {
         let clock = Clock::manual(NOW);
         let store = Arc::new(RecordingStore::new(clock.clone()));
         let wechat = Arc::new(FakeWechat::new(allows_failures));
@@ -84,7 +88,19 @@ impl Harness {
             max_concurrent_renewals: 512,
             has_account_gauges: false,
         };
-        let provider = || {
+        // The processes may also be two engines of one process, which share its queues.
+        let batched_stores: Vec<_> = match network {
+            Network::Direct => Vec::new(),
+            Network::Batched => (0..=random_number(0..2))
+                .map(|_| Arc::new(BatchedStore::new(&store)))
+                .collect(),
+        };
+        let provider = |at: usize| {
+            let access: Arc<dyn CredentialWriter> =
+                match batched_stores.get(at).or(batched_stores.last()) {
+                    Some(batched) => batched.clone(),
+                    None => store.clone(),
+                };
             let (config, clock) = (config.clone(), clock.clone());
             let source = Box::new(FakeSource(Arc::clone(&wechat)));
             CredentialProvider::new(
@@ -92,11 +108,11 @@ impl Harness {
                 CredentialKind::User,
                 config,
                 clock,
-                StoreAccess::Unsubscribed(store.clone()),
+                StoreAccess::Unsubscribed(access),
                 source,
             )
         };
-        let providers = [provider(), provider()];
+        let providers = [0, 1].map(provider);
         let first = record(wechat.grant(), age);
         store
             .overwrite(&providers[0].0.slot(ID), &first)
@@ -104,6 +120,7 @@ impl Harness {
             .unwrap();
         Arc::new(Self {
             store,
+            batched_stores,
             wechat,
             providers,
             known: [1, 1].map(AtomicUsize::new),
@@ -327,7 +344,7 @@ impl Harness {
 
     /// Waits until all tasks have ended, then checks that:
     ///
-    /// - no call and no lease is left;
+    /// - no call and no lease is left, and no driver of a queue;
     /// - the last pair that WeChat granted was stored, unless the user logged out or requests may
     ///   fail;
     /// - the caches agree with the store, if both processes receive invalidations (`listening`).
@@ -341,6 +358,12 @@ impl Harness {
         }
         while self.store.late_claims.load(Ordering::Relaxed) > 0 {
             shuttle::future::yield_now().await;
+        }
+        // A driver that does not end makes the checker stop after its maximum number of steps.
+        for batched in &self.batched_stores {
+            while !batched.is_idle() {
+                shuttle::future::yield_now().await;
+            }
         }
         self.assert_all_leases_released().await;
         let written = self.store.written();

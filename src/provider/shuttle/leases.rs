@@ -1,13 +1,13 @@
 //! Tests of lost leases, lost replies, and the release of leases.
 
-use super::explore::{explore, join_all};
+use super::explore::{explore_networks, join_all};
 use super::harness::{spawn, with_harness};
 use super::wechat::TokenAge;
 
 #[test]
 fn lost_replies_lose_no_renewed_pair() {
-    explore("lost replies", || {
-        with_harness(TokenAge::Stale, true, async |harness| {
+    explore_networks("lost replies", |network| {
+        with_harness(network, TokenAge::Stale, true, async |harness| {
             harness.listen(0);
             harness.listen(1);
             harness.lose_replies(3);
@@ -28,8 +28,8 @@ fn lost_replies_lose_no_renewed_pair() {
 /// one process then revokes the refresh token with which the other process renews.
 #[test]
 fn a_lost_lease_loses_no_pair_and_forces_no_login() {
-    explore("a lost lease", || {
-        with_harness(TokenAge::Expired, true, async |harness| {
+    explore_networks("a lost lease", |network| {
+        with_harness(network, TokenAge::Expired, true, async |harness| {
             let tasks = [
                 spawn(&harness, async |harness| harness.get(0).await),
                 spawn(&harness, async |harness| harness.get(1).await),
@@ -50,8 +50,8 @@ fn a_lost_lease_loses_no_pair_and_forces_no_login() {
 
 #[test]
 fn a_logout_beside_a_lost_lease_is_final() {
-    explore("a logout beside a lost lease", || {
-        with_harness(TokenAge::Expired, true, async |harness| {
+    explore_networks("a logout beside a lost lease", |network| {
+        with_harness(network, TokenAge::Expired, true, async |harness| {
             let tasks = [
                 spawn(&harness, async |harness| harness.get(0).await),
                 spawn(&harness, async |harness| harness.get(1).await),
@@ -72,8 +72,8 @@ fn a_logout_beside_a_lost_lease_is_final() {
 /// got no reply must be released without waiting for its expiry.
 #[test]
 fn a_lease_request_without_reply_is_released() {
-    explore("a lease request without reply", || {
-        with_harness(TokenAge::Expired, true, async |harness| {
+    explore_networks("a lease request without reply", |network| {
+        with_harness(network, TokenAge::Expired, true, async |harness| {
             harness.lose_replies(1);
             join_all([spawn(&harness, async |harness| harness.get(0).await)]).await;
             harness.assert_quiescent(false).await;
@@ -83,8 +83,8 @@ fn a_lease_request_without_reply_is_released() {
 
 #[test]
 fn a_detached_call_keeps_its_lease() {
-    explore("the lease of a detached call", || {
-        with_harness(TokenAge::Expired, false, async |harness| {
+    explore_networks("the lease of a detached call", |network| {
+        with_harness(network, TokenAge::Expired, false, async |harness| {
             harness.delay_renewals(20);
             let tasks = [
                 spawn(&harness, async |harness| harness.get(0).await),

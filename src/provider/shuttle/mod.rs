@@ -12,6 +12,8 @@
 //! so slowly that no lease and no timeout expires; `tests/model` covers those. `.ci/mutants` puts
 //! mistakes into the engine and shows that these tests find them.
 
+mod batched_store;
+mod batches;
 mod cache;
 mod calls;
 mod explore;

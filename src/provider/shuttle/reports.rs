@@ -1,6 +1,7 @@
 //! Tests of reports: a caller reports that WeChat rejected its token.
 
-use super::explore::{explore, join_all};
+use super::batched_store::Network;
+use super::explore::{explore_networks, join_all};
 use super::harness::{ID, spawn, with_harness};
 use super::wechat::TokenAge;
 use crate::error::{Error, ErrorKind};
@@ -8,8 +9,8 @@ use crate::provider::source::RenewalFailure;
 
 #[test]
 fn reports_of_one_token_renew_once() {
-    explore("reports", || {
-        with_harness(TokenAge::Fresh, false, async |harness| {
+    explore_networks("reports", |network| {
+        with_harness(network, TokenAge::Fresh, false, async |harness| {
             let tasks = [0, 0, 1].map(|at| {
                 spawn(&harness, async move |harness| {
                     harness.get(at).await;
@@ -26,25 +27,25 @@ fn reports_of_one_token_renew_once() {
 #[test]
 fn failed_reports_fail_no_other_caller() {
     for failure in [
-        || {
-            failing_reports(|| {
+        |network| {
+            failing_reports(network, || {
                 let error = Error::new(ErrorKind::LoginRequired, "the refresh token is revoked");
                 RenewalFailure::InvalidGrant(error)
             });
         },
-        || {
-            failing_reports(|| {
+        |network| {
+            failing_reports(network, || {
                 let error = Error::new(ErrorKind::WechatConfig, "the quota is exhausted");
                 RenewalFailure::Operator(error)
             });
         },
     ] {
-        explore("reports that fail", failure);
+        explore_networks("reports that fail", failure);
     }
 }
 
-fn failing_reports(failure: fn() -> RenewalFailure) {
-    with_harness(TokenAge::Fresh, false, async |harness| {
+fn failing_reports(network: Network, failure: fn() -> RenewalFailure) {
+    with_harness(network, TokenAge::Fresh, false, async |harness| {
         harness.fail_renewals_with(failure);
         let tasks = [
             spawn(&harness, async |harness| {

@@ -54,7 +54,7 @@ impl RecordingStore {
 
     /// Simulates the way of a request or a reply: lets other tasks run, and waits while the store
     /// is blocked. May return an error while [`losses_left`](Self::losses_left) is not zero.
-    async fn simulate_network(&self) -> Result<(), Error> {
+    pub(super) async fn simulate_network(&self) -> Result<(), Error> {
         shuttle::future::yield_now().await;
         while self.is_blocked.load(Ordering::Relaxed) {
             shuttle::future::yield_now().await;
@@ -73,7 +73,7 @@ impl RecordingStore {
 impl RecordingStore {
     /// Executes a request for the lease after a random delay, as if the network had delayed the
     /// request past its timeout. The caller of the request has already received an error.
-    fn claim_late(
+    pub(super) fn claim_late(
         &self,
         slot: &CredentialSlot,
         expected: &Expected,
@@ -91,6 +91,21 @@ impl RecordingStore {
             drop(memory.acquire_lease(&slot, &expected, &owner, ttl).await);
             late.fetch_sub(1, Ordering::Relaxed);
         }));
+    }
+
+    /// Executes and records a commit, without the network.
+    pub(super) async fn commit_now(
+        &self,
+        slot: &CredentialSlot,
+        expected: &Expected,
+        record: &Record,
+        owner: &LeaseOwner,
+    ) -> Result<CommitResult, Error> {
+        let commit = self.memory.commit(slot, expected, record, owner).await?;
+        if matches!(commit, CommitResult::Committed) {
+            self.record_write(record);
+        }
+        Ok(commit)
     }
 }
 
@@ -152,10 +167,7 @@ impl CredentialWriter for RecordingStore {
     ) -> BoxFuture<'a, Result<CommitResult, Error>> {
         Box::pin(async move {
             self.simulate_network().await?;
-            let commit = self.memory.commit(slot, expected, record, owner).await?;
-            if matches!(commit, CommitResult::Committed) {
-                self.record_write(record);
-            }
+            let commit = self.commit_now(slot, expected, record, owner).await?;
             self.simulate_network().await?;
             Ok(commit)
         })

@@ -1,22 +1,23 @@
 //! Tests of logins, logouts and missed invalidations that run concurrently with reads and renewals.
 
-use super::explore::{explore, join_all};
+use super::batched_store::Network;
+use super::explore::{explore_networks, join_all};
 use super::harness::{spawn, with_harness};
 use super::wechat::TokenAge;
 
 #[test]
 fn a_remote_login_races_reads_and_a_renewal() {
     for race in [
-        || remote_login_race(TokenAge::Fresh),
-        || remote_login_race(TokenAge::Stale),
-        || remote_login_race(TokenAge::Expired),
+        |network| remote_login_race(network, TokenAge::Fresh),
+        |network| remote_login_race(network, TokenAge::Stale),
+        |network| remote_login_race(network, TokenAge::Expired),
     ] {
-        explore("a remote login", race);
+        explore_networks("a remote login", race);
     }
 }
 
-fn remote_login_race(age: TokenAge) {
-    with_harness(age, false, async |harness| {
+fn remote_login_race(network: Network, age: TokenAge) {
+    with_harness(network, age, false, async |harness| {
         harness.listen(0);
         harness.listen(1);
         let tasks = [
@@ -37,8 +38,8 @@ fn remote_login_race(age: TokenAge) {
 
 #[test]
 fn a_local_login_detaches_running_calls() {
-    explore("a local login", || {
-        with_harness(TokenAge::Expired, false, async |harness| {
+    explore_networks("a local login", |network| {
+        with_harness(network, TokenAge::Expired, false, async |harness| {
             let tasks = [
                 spawn(&harness, async |harness| harness.get(0).await),
                 spawn(&harness, async |harness| harness.get(0).await),
@@ -57,8 +58,8 @@ fn a_local_login_detaches_running_calls() {
 
 #[test]
 fn the_cache_accepts_nothing_older() {
-    explore("no invalidations", || {
-        with_harness(TokenAge::Fresh, false, async |harness| {
+    explore_networks("no invalidations", |network| {
+        with_harness(network, TokenAge::Fresh, false, async |harness| {
             let tasks = [
                 spawn(&harness, async |harness| {
                     harness.get_without_invalidations(0).await;
@@ -81,8 +82,8 @@ fn the_cache_accepts_nothing_older() {
 
 #[test]
 fn a_revoked_pair_stays_revoked() {
-    explore("a revoked pair", || {
-        with_harness(TokenAge::Stale, false, async |harness| {
+    explore_networks("a revoked pair", |network| {
+        with_harness(network, TokenAge::Stale, false, async |harness| {
             harness.listen(0);
             harness.listen(1);
             let tasks = [
@@ -111,8 +112,8 @@ fn a_revoked_pair_stays_revoked() {
 /// must not join such a call.
 #[test]
 fn a_logout_races_the_first_read_of_a_call() {
-    explore("a logout", || {
-        with_harness(TokenAge::Stale, false, async |harness| {
+    explore_networks("a logout", |network| {
+        with_harness(network, TokenAge::Stale, false, async |harness| {
             let tasks = [
                 spawn(&harness, async |harness| harness.get(0).await),
                 spawn(&harness, async |harness| {
@@ -129,8 +130,8 @@ fn a_logout_races_the_first_read_of_a_call() {
 
 #[test]
 fn a_missed_invalidation_invalidates_earlier_reads() {
-    explore("a missed invalidation", || {
-        with_harness(TokenAge::Fresh, false, async |harness| {
+    explore_networks("a missed invalidation", |network| {
+        with_harness(network, TokenAge::Fresh, false, async |harness| {
             let tasks = [
                 spawn(&harness, async |harness| {
                     harness.get_without_invalidations(0).await;
@@ -153,8 +154,8 @@ fn a_missed_invalidation_invalidates_earlier_reads() {
 
 #[test]
 fn lost_replies_do_not_undo_an_invalidation() {
-    explore("invalidations and lost replies", || {
-        with_harness(TokenAge::Expired, true, async |harness| {
+    explore_networks("invalidations and lost replies", |network| {
+        with_harness(network, TokenAge::Expired, true, async |harness| {
             harness.listen(0);
             harness.lose_replies(6);
             let tasks = [
