@@ -85,7 +85,10 @@ mod tests {
     #[test]
     fn extremes_read_back() {
         for number in [i64::MIN, -1, 0, 35, 36, i64::MAX] {
-            assert_eq!(parse_base36(Base36(number).to_string().as_bytes()), Some(number));
+            assert_eq!(
+                parse_base36(Base36(number).to_string().as_bytes()),
+                Some(number)
+            );
         }
         assert_eq!(Base36(1_700_000_000_000).to_string(), "loyw3v28");
     }

@@ -2,8 +2,9 @@
 //!
 //! # States
 //!
-//! - *Alone*: no driver runs, and fewer than [`Limits::alone`] operations run. A new operation runs
-//!   by itself, in the task of its caller, because it would gain nothing from waiting.
+//! - *Alone*: no driver runs, fewer than [`Limits::alone`] operations run, and no large batch was
+//!   sent in the last [`BUSY_TIME`]. A new operation runs by itself, in the task of its caller,
+//!   because it would gain nothing from waiting.
 //! - *Batched*: a driver runs. New operations wait. The driver takes up to [`Limits::batch`] of
 //!   them, runs them in one exchange, delivers the replies, and takes the next ones. It ends when
 //!   no operation waits.
@@ -22,11 +23,18 @@
 //! - A batch starts with the operation that has waited longest, so no group of operations starves
 //!   another. The operations of one group are sent in the order in which they arrived.
 //! - At most [`Limits::waiting`] operations wait.
+//! - An operation that is not answered at its deadline is lost within [`CHECK_INTERVAL`]. The drivers
+//!   check this, because a timer for each operation would cost as much as the rest of the queue.
+//! - All batches at one time are driven by the runtime that started the first of them. Operations of
+//!   other runtimes run alone, so that none of them depends on a runtime that nobody drives.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::{Arc, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
+use tokio::runtime::{self, Handle};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -37,6 +45,14 @@ use crate::sync::{Mutex, MutexGuard};
 /// Time after which an exchange no longer holds up the operations that wait: one millisecond. An
 /// exchange with a server in the same data center takes less.
 const LATE: Duration = Duration::from_millis(1);
+
+/// Time after a large batch in which no operation runs alone: two milliseconds. The callers of that
+/// batch have their replies by then, and the next operations arrive together too.
+const BUSY_TIME: Duration = Duration::from_millis(2);
+
+/// Interval at which a driver looks for overdue operations during a slow exchange: ten
+/// milliseconds.
+const CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Maximum number of operations that a batch passes over because they belong to other groups:
 /// 1,024. The limit bounds the time for which a driver holds the lock of the queue.
@@ -51,6 +67,8 @@ pub(crate) struct Limits {
     pub(crate) batch: usize,
     /// Number of waiting operations for which a further driver starts.
     pub(crate) crowd: usize,
+    /// Number of operations from which on a batch is large.
+    pub(crate) large: usize,
     /// Maximum number of drivers, and so of batches under way.
     pub(crate) drivers: usize,
     /// Maximum number of operations that wait.
@@ -89,9 +107,23 @@ struct State<R: BatchRunner> {
     /// For each driver, the time at which its exchange started. For a new driver, the time at which
     /// the driver was created.
     driver_starts: Vec<Instant>,
+    /// The time at which the last large batch was sent.
+    large_batch_at: Option<Instant>,
+    /// The runtime of the drivers that run. `None` outside of a runtime.
+    runtime: Option<runtime::Id>,
+    /// The time at which a driver last looked for overdue operations.
+    checked_at: Option<Instant>,
 }
 
 impl<R: BatchRunner> State<R> {
+    /// Returns `true` if a new operation may run alone.
+    fn may_run_alone(&self, now: Instant, limits: &Limits) -> bool {
+        let is_busy = |at: Instant| now.saturating_duration_since(at) < BUSY_TIME;
+        self.driver_starts.is_empty()
+            && self.alone < limits.alone
+            && !self.large_batch_at.is_some_and(is_busy)
+    }
+
     /// Returns `true` unless a driver is about to take operations: it is new, or its exchange has
     /// started less than [`LATE`] ago. The start of a driver that has ended does not count, because
     /// that driver takes no operations.
@@ -111,6 +143,7 @@ impl<R: BatchRunner> State<R> {
 
 struct Waiting<R: BatchRunner> {
     operation: R::Operation,
+    deadline: Instant,
     reply: oneshot::Sender<R::Reply>,
 }
 
@@ -118,18 +151,22 @@ struct Waiting<R: BatchRunner> {
 pub(crate) enum Admission<'a, R: BatchRunner> {
     /// The caller runs the operation itself and then drops this permit.
     Alone(AlonePermit<'a, R>),
-    /// The operation waits for a batch. The receiver fails if the operation is lost.
+    /// The operation waits for a batch. The receiver fails if the operation is lost: its deadline
+    /// has passed, or its driver has ended early.
     Queued(oneshot::Receiver<R::Reply>),
     /// Too many operations wait.
     Full,
 }
 
-/// Counts an operation that runs alone, until it is dropped.
-pub(crate) struct AlonePermit<'a, R: BatchRunner>(&'a BatchQueue<R>);
+/// Counts an operation that runs alone, until it is dropped. Operations of foreign runtimes are not
+/// counted.
+pub(crate) struct AlonePermit<'a, R: BatchRunner>(Option<&'a BatchQueue<R>>);
 
 impl<R: BatchRunner> Drop for AlonePermit<'_, R> {
     fn drop(&mut self) {
-        self.0.lock().alone -= 1;
+        if let Some(queue) = self.0 {
+            queue.lock().alone -= 1;
+        }
     }
 }
 
@@ -140,6 +177,9 @@ impl<R: BatchRunner> BatchQueue<R> {
                 waiting: VecDeque::new(),
                 alone: 0,
                 driver_starts: Vec::new(),
+                large_batch_at: None,
+                runtime: None,
+                checked_at: None,
             }),
             limits,
         }
@@ -149,25 +189,36 @@ impl<R: BatchRunner> BatchQueue<R> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Admits an operation that arrived at `now`. Calls `operation` only if the operation waits.
-    /// `runner` runs the batches of a driver that starts.
+    /// Admits an operation that arrived at `now`, and whose caller waits until `deadline`. Calls
+    /// `operation` only if the operation waits. `runner` runs the batches of a driver that starts.
     pub(crate) fn admit(
         self: &Arc<Self>,
         now: Instant,
+        deadline: Instant,
         operation: impl FnOnce() -> R::Operation,
         runner: impl FnOnce() -> R,
     ) -> Admission<'_, R> {
         let mut state = self.lock();
-        if state.driver_starts.is_empty() && state.alone < self.limits.alone {
+        if state.may_run_alone(now, &self.limits) {
             state.alone += 1;
-            return Admission::Alone(AlonePermit(self));
+            return Admission::Alone(AlonePermit(Some(self)));
+        }
+        let runtime = Handle::try_current().ok().map(|runtime| runtime.id());
+        if state.driver_starts.is_empty() {
+            state.runtime = runtime;
+        } else if state.runtime != runtime {
+            return Admission::Alone(AlonePermit(None));
         }
         if state.waiting.len() >= self.limits.waiting {
             return Admission::Full;
         }
         let (reply, receiver) = oneshot::channel();
         let operation = operation();
-        state.waiting.push_back(Waiting { operation, reply });
+        state.waiting.push_back(Waiting {
+            operation,
+            deadline,
+            reply,
+        });
         let is_crowded = state.waiting.len().is_multiple_of(self.limits.crowd);
         let is_wanted = is_crowded || state.is_late(now);
         let driver = is_wanted.then(|| self.start_driver(&mut state, now));
@@ -177,6 +228,19 @@ impl<R: BatchRunner> BatchQueue<R> {
             driver.spawn(&runner());
         }
         Admission::Queued(receiver)
+    }
+
+    /// Drops the operations that wait and whose deadline has passed, at most once in each
+    /// [`CHECK_INTERVAL`], because many drivers may call this function.
+    fn drop_overdue(&self, now: Instant) {
+        let mut state = self.lock();
+        let is_recent = |at: Instant| now.saturating_duration_since(at) < CHECK_INTERVAL;
+        if state.checked_at.is_some_and(is_recent) {
+            return;
+        }
+        state.checked_at = Some(now);
+        state.waiting.retain(|waiting| now < waiting.deadline);
+        shrink_deque(&mut state.waiting);
     }
 
     /// Returns `true` if no operation waits or runs alone, and no driver runs.
@@ -212,24 +276,32 @@ impl<R: BatchRunner> Driver<R> {
     }
 
     async fn run(mut self, runner: R) {
-        // The tasks that are ready now run first, so that their operations join the batch.
-        tokio::task::yield_now().await;
+        run_ready_tasks().await;
         while let Some(batch) = self.take_batch() {
-            let (operations, replies): (Vec<_>, Vec<_>) = batch
+            let (operations, mut replies): (Vec<_>, Vec<_>) = batch
                 .into_iter()
-                .map(|waiting| (waiting.operation, waiting.reply))
+                .map(|waiting| (waiting.operation, (waiting.deadline, Some(waiting.reply))))
                 .unzip();
             let mut exchange = runner.run_batch(operations);
-            let outcome = match tokio::time::timeout(LATE, &mut exchange).await {
-                Ok(outcome) => outcome,
-                Err(_) => {
-                    self.start_next(&runner);
-                    exchange.await
+            let mut wait = LATE;
+            let outcome = loop {
+                if let Ok(outcome) = tokio::time::timeout(wait, &mut exchange).await {
+                    break outcome;
                 }
+                self.start_next(&runner);
+                let now = Instant::now();
+                for (deadline, reply) in &mut replies {
+                    reply.take_if(|_| *deadline <= now);
+                }
+                self.queue.drop_overdue(now);
+                wait = CHECK_INTERVAL;
             };
-            for (reply, outcome) in replies.into_iter().zip(outcome) {
-                // A caller that has given up leaves the reply to its destructor, which wipes it.
-                let _ = reply.send(outcome);
+            for ((_, reply), outcome) in replies.into_iter().zip(outcome) {
+                if let Some(reply) = reply {
+                    // A caller that has given up leaves the reply to its destructor, which wipes
+                    // it.
+                    let _ = reply.send(outcome);
+                }
             }
         }
     }
@@ -286,6 +358,9 @@ impl<R: BatchRunner> Driver<R> {
         let now = Instant::now();
         state.driver_starts.push(now);
         self.start = Some(now);
+        if batch.len() >= limits.large {
+            state.large_batch_at = Some(now);
+        }
         Some(batch)
     }
 }
@@ -306,6 +381,22 @@ impl<R: BatchRunner> Drop for Driver<R> {
         drop(state);
         drop(lost);
     }
+}
+
+/// Lets the tasks that are ready now run first, so that their operations join the batch.
+///
+/// The task goes to the end of the queue of ready tasks, where idle threads find it. The function of
+/// tokio for this purpose would keep it with this thread, which another task may block.
+async fn run_ready_tasks() {
+    let mut has_yielded = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut has_yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 #[cfg(test)]

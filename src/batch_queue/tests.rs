@@ -26,6 +26,7 @@ const LIMITS: Limits = Limits {
     alone: 0,
     batch: 4,
     crowd: 1_000,
+    large: 1_000_000,
     drivers: 3,
     waiting: 1_000_000,
 };
@@ -135,7 +136,12 @@ impl TestQueue {
 
     fn admit(&self, operation: Operation) -> Admission<'_, TestRunner> {
         let runner = || self.runner.clone();
-        self.queue.admit(Instant::now(), || operation, runner)
+        self.queue.admit(
+            Instant::now(),
+            Instant::now() + std::time::Duration::from_secs(3_600),
+            || operation,
+            runner,
+        )
     }
 
     /// Submits an operation that waits for a batch.
@@ -382,6 +388,76 @@ async fn no_more_drivers_than_the_limit_run() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn operations_are_lost_soon_after_their_deadlines() {
+    let test = TestQueue::new(Limits {
+        batch: 2,
+        drivers: 1,
+        ..LIMITS
+    });
+    let began = Instant::now();
+    let submit = |number, millis| {
+        let deadline = began + Duration::from_millis(millis);
+        let runner = || test.runner.clone();
+        match test.queue.admit(began, deadline, || (0, number), runner) {
+            Admission::Queued(reply) => reply,
+            Admission::Alone(_) | Admission::Full => panic!("operation {number} does not wait"),
+        }
+    };
+    // Two are under way, and two wait.
+    let [brief, long, waits_briefly, waits_long] =
+        [(1, 100), (2, 1_000), (3, 100), (4, 1_000)].map(|(number, millis)| submit(number, millis));
+    let exchange = test.next_exchange().await;
+    assert_eq!(exchange.numbers(), [1, 2]);
+    for reply in [brief, waits_briefly] {
+        assert!(reply.await.is_err());
+        let waited = began.elapsed();
+        assert!(waited >= Duration::from_millis(100), "{waited:?}");
+        assert!(
+            waited <= Duration::from_millis(100) + 2 * CHECK_INTERVAL,
+            "{waited:?}"
+        );
+    }
+    exchange.finish();
+    assert_eq!(long.await, Ok((0, 2)));
+    let exchange = test.next_exchange().await;
+    assert_eq!(exchange.numbers(), [4]);
+    exchange.finish();
+    assert_eq!(waits_long.await, Ok((0, 4)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_large_batch_no_operation_runs_alone_for_a_while() {
+    let test = TestQueue::new(Limits {
+        alone: 1,
+        large: 2,
+        ..LIMITS
+    });
+    let alone = test.admit((0, 1));
+    let _replies = test.submit_all(2..=3);
+    drop(alone);
+    test.next_exchange().await.finish();
+    run_ready_tasks().await;
+    let reply = test.submit_all(4..=4);
+    test.next_exchange().await.finish();
+    drop(reply);
+    run_ready_tasks().await;
+    sleep(BUSY_TIME).await;
+    assert!(matches!(test.admit((0, 5)), Admission::Alone(_)));
+}
+
+#[test]
+fn operations_of_another_runtime_run_alone() {
+    let runtimes = [(); 2].map(|()| Builder::new_current_thread().enable_all().build().unwrap());
+    let test = runtimes[0].block_on(async { TestQueue::new(LIMITS) });
+    let reply = runtimes[0].block_on(async { test.submit_all(1..=1) });
+    // The first runtime is not driven any more, so its driver would never answer.
+    runtimes[1].block_on(async {
+        assert!(matches!(test.admit((0, 2)), Admission::Alone(_)));
+    });
+    drop(reply);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_queue_rejects_operations() {
     let test = TestQueue::new(Limits {
         waiting: 2,
@@ -391,7 +467,12 @@ async fn a_full_queue_rejects_operations() {
     let exchange = test.next_exchange().await;
     let _waiting = test.submit_all([2, 3]);
     let unused = || unreachable!("a rejected operation is not created");
-    let admission = test.queue.admit(Instant::now(), unused, || unreachable!());
+    let admission = test.queue.admit(
+        Instant::now(),
+        Instant::now() + std::time::Duration::from_secs(3_600),
+        unused,
+        || unreachable!(),
+    );
     assert!(matches!(admission, Admission::Full));
     exchange.finish();
     assert_eq!(test.next_exchange().await.numbers(), [2, 3]);
@@ -640,6 +721,7 @@ fn test_limits() -> impl Strategy<Value = Limits> {
             alone,
             batch,
             crowd,
+            large: 1_000_000,
             drivers,
             waiting,
         },

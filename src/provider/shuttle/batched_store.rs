@@ -44,6 +44,7 @@ pub(super) fn random_limits() -> Limits {
         alone: number(0..2),
         batch: number(1..4),
         crowd: number(1..4),
+        large: number(1..6),
         drivers: number(1..4),
         waiting: 100,
     }
@@ -92,7 +93,12 @@ async fn in_batch<'a, R: BatchRunner>(
     operation: impl FnOnce() -> R::Operation,
     runner: impl FnOnce() -> R,
 ) -> Result<Result<R::Reply, Option<AlonePermit<'a, R>>>, Error> {
-    match queue.admit(Instant::now(), operation, runner) {
+    match queue.admit(
+        Instant::now(),
+        Instant::now() + std::time::Duration::from_secs(3_600),
+        operation,
+        runner,
+    ) {
         Admission::Alone(permit) => Ok(Err(Some(permit))),
         Admission::Queued(reply) => Ok(reply.await.map_err(|_| None)),
         Admission::Full => Err(Error::store_unavailable("too many operations wait")),

@@ -88,7 +88,12 @@ impl QueueAndServer {
     async fn call(&self, operation: Operation) {
         let before = self.server.version.load(Ordering::Relaxed);
         let runner = || Runner(Arc::clone(&self.server));
-        let admission = self.queue.admit(Instant::now(), || operation, runner);
+        let admission = self.queue.admit(
+            Instant::now(),
+            Instant::now() + std::time::Duration::from_secs(3_600),
+            || operation,
+            runner,
+        );
         let reply = match admission {
             Admission::Queued(reply) => reply,
             Admission::Alone(_permit) => return wait().await,

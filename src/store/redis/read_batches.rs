@@ -29,6 +29,7 @@ const LIMITS: Limits = Limits {
     alone: 8,
     batch: 64,
     crowd: 16,
+    large: 8,
     drivers: 32,
     waiting: 65_536,
 };
@@ -89,17 +90,20 @@ impl RedisStore {
             return ReadAdmission::Alone(None);
         }
         let runner = || ReadRunner(Arc::downgrade(&self.0));
-        let reply = match batches.queue.admit(arrived_at, operation, runner) {
+        let longest = inner.circuit_breaker.longest_wait(inner.command_timeout);
+        let deadline = arrived_at + max_wait.min(longest);
+        let queue = &batches.queue;
+        let reply = match queue.admit(arrived_at, deadline, operation, runner) {
             Admission::Alone(permit) => return ReadAdmission::Alone(Some(permit)),
             Admission::Full => return ReadAdmission::Answered(Err(self.overloaded())),
             Admission::Queued(reply) => reply,
         };
-        // Each caller has a timer of its own, so that a batch that is late does not hold it up.
-        let longest = inner.circuit_breaker.longest_wait(inner.command_timeout);
-        match tokio::time::timeout_at(arrived_at + max_wait.min(longest), reply).await {
-            Ok(Ok(Ok(Some(values)))) => ReadAdmission::Answered(Ok(Some(values))),
-            Ok(Ok(Err(error))) => ReadAdmission::Answered(Err(error)),
-            Ok(Ok(Ok(None)) | Err(_)) => ReadAdmission::Alone(None),
+        match reply.await {
+            Ok(Ok(Some(values))) => ReadAdmission::Answered(Ok(Some(values))),
+            Ok(Err(error)) => ReadAdmission::Answered(Err(error)),
+            Ok(Ok(None)) => ReadAdmission::Alone(None),
+            // The driver has ended early.
+            Err(_) if Instant::now() < deadline => ReadAdmission::Alone(None),
             Err(_) if max_wait < longest => ReadAdmission::Answered(Ok(None)),
             Err(_) => ReadAdmission::Answered(Err(self.overloaded())),
         }

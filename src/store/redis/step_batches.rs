@@ -22,6 +22,7 @@ const LIMITS: Limits = Limits {
     alone: 1,
     batch: 64,
     crowd: 16,
+    large: 8,
     drivers: 8,
     waiting: 65_536,
 };
@@ -69,21 +70,23 @@ impl RedisStore {
             let runner = || StepRunner(Arc::downgrade(&self.0));
             let arrived_at = Instant::now();
             let operation = || Arc::clone(call);
-            match batches.queue.admit(arrived_at, operation, runner) {
+            let longest = inner.circuit_breaker.longest_wait(inner.command_timeout);
+            let deadline = arrived_at + longest;
+            let queue = &batches.queue;
+            match queue.admit(arrived_at, deadline, operation, runner) {
                 Admission::Alone(alone) => permit = Some(alone),
                 Admission::Full => return Err(self.overloaded()),
-                Admission::Queued(reply) => {
-                    let longest = inner.circuit_breaker.longest_wait(inner.command_timeout);
-                    match tokio::time::timeout_at(arrived_at + longest, reply).await {
-                        Ok(Ok(Ok(BatchedReply::Applied))) => return Ok(ScriptReply::Applied),
-                        Ok(Ok(Ok(BatchedReply::AppliedUnpublished))) => {
-                            return Ok(ScriptReply::AppliedUnpublished);
-                        }
-                        Ok(Ok(Err(error))) => return Err(error),
-                        Ok(Ok(Ok(BatchedReply::SendAlone)) | Err(_)) => {}
-                        Err(_) => return Err(self.overloaded()),
+                Admission::Queued(reply) => match reply.await {
+                    Ok(Ok(BatchedReply::Applied)) => return Ok(ScriptReply::Applied),
+                    Ok(Ok(BatchedReply::AppliedUnpublished)) => {
+                        return Ok(ScriptReply::AppliedUnpublished);
                     }
-                }
+                    Ok(Ok(BatchedReply::SendAlone)) => {}
+                    Ok(Err(error)) => return Err(error),
+                    // The driver has ended early.
+                    Err(_) if Instant::now() < deadline => {}
+                    Err(_) => return Err(self.overloaded()),
+                },
             }
         }
         let reply = self.run_command(call.first_key(), send_alone).await;
