@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use redis::{Pipeline, Value};
+use redis::{Cmd, Pipeline, Value};
 use tokio::time::Instant;
 
 use super::codec::RawValue;
@@ -189,7 +189,8 @@ impl HashValues {
     }
 }
 
-/// The commands of a batch: two `HMGET` for each account, then one `GET` for each string key.
+/// The commands of a batch: two `HMGET` for each account, then one `GET` for each string key. Each
+/// command has its whole capacity from the start, because reallocations would cost more.
 struct BatchPlan {
     pipeline: Pipeline,
     /// The accounts of the reads of hash fields.
@@ -210,20 +211,28 @@ impl BatchPlan {
         }
         let mut pipeline = Pipeline::with_capacity(2 * groups.len() + keys);
         for group in &groups {
+            let ids_of_group = || {
+                reads.iter().filter_map(|read| match read {
+                    BatchedRead::User { app, id } if app == group => Some(&**id),
+                    BatchedRead::User { .. } | BatchedRead::Key(_) => None,
+                })
+            };
+            let (count, bytes) =
+                ids_of_group().fold((0, 0), |(count, bytes), id| (count + 1, bytes + id.len()));
             for hash in store.0.names.user_hashes(group) {
-                let command = pipeline.cmd("HMGET").arg(&*hash);
-                for read in reads {
-                    if let BatchedRead::User { app, id } = read
-                        && app == group
-                    {
-                        command.arg(&**id);
-                    }
+                let mut command = Cmd::with_capacity(2 + count, 5 + hash.len() + bytes);
+                command.arg("HMGET").arg(&*hash);
+                for id in ids_of_group() {
+                    command.arg(id);
                 }
+                pipeline.add_command(command);
             }
         }
         for read in reads {
             if let BatchedRead::Key(key) = read {
-                pipeline.cmd("GET").arg(&**key);
+                let mut command = Cmd::with_capacity(2, 3 + key.len());
+                command.arg("GET").arg(&**key);
+                pipeline.add_command(command);
             }
         }
         Self { pipeline, groups }
