@@ -149,11 +149,14 @@ impl RedisStore {
                 let group = groups.iter().position(|group| group == app)?;
                 let [access, refresh] = fields.get_mut(group)?;
                 // Both are taken in any case, so that the next read finds its own values.
-                let values = [access.next(), refresh.next()];
-                let [Some(access), Some(refresh)] = values else {
-                    return None;
-                };
-                Some(RawValues::Two([access, refresh]))
+                match (access.next(), refresh.next()) {
+                    (Some(access), Some(refresh)) => Some(RawValues::Two([access, refresh])),
+                    (access, refresh) => {
+                        // Wipes the value that the other hash has returned.
+                        drop(RawValues::Two([access.flatten(), refresh.flatten()]));
+                        None
+                    }
+                }
             }
         };
         reads.iter().map(|read| Ok(answer(read))).collect()

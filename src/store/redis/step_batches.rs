@@ -100,24 +100,27 @@ impl RedisStore {
         let mut connection = self.0.connection.clone();
         let exchange = async {
             match batch.invoke::<Vec<BatchedReply>>(&mut connection).await {
-                // The steps get errors of their own when they are sent alone, or none: the script of
-                // a batch needs a right more, and some servers inspect the texts of scripts.
-                Err(error)
-                    if ErrorClass::classify(&error).is_some_and(|class| !class.is_transient()) =>
-                {
-                    Ok(None)
-                }
-                replies => replies.map(Some),
+                Err(error) => match ErrorClass::classify(&error) {
+                    Some(class) if !class.is_transient() => {
+                        self.note_rejection(class);
+                        Ok(vec![BatchedReply::SendAlone; steps.len()])
+                    }
+                    Some(_) | None => Err(error),
+                },
+                replies => replies,
             }
         };
-        let replies = self.run_command(batch.first_key(), exchange).await?;
-        Ok(replies.unwrap_or_else(|| {
-            self.0
-                .step_batches
-                .is_rejected
-                .store(true, Ordering::Relaxed);
-            vec![BatchedReply::SendAlone; steps.len()]
-        }))
+        self.run_command(batch.first_key(), exchange).await
+    }
+
+    /// Lets all later steps be sent alone, if the server rejects the script of a batch for good. The
+    /// script needs one right more than those of single steps, and some servers inspect the text of
+    /// scripts.
+    fn note_rejection(&self, class: ErrorClass) {
+        if matches!(class, ErrorClass::NotPermitted | ErrorClass::Other) {
+            let is_rejected = &self.0.step_batches.is_rejected;
+            is_rejected.store(true, Ordering::Relaxed);
+        }
     }
 }
 
