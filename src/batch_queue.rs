@@ -23,8 +23,9 @@
 //! - A batch starts with the operation that has waited longest, so no group of operations starves
 //!   another. The operations of one group are sent in the order in which they arrived.
 //! - At most [`Limits::waiting`] operations wait.
-//! - An operation that is not answered at its deadline is lost within [`CHECK_INTERVAL`]. The drivers
-//!   check this, because a timer for each operation would cost as much as the rest of the queue.
+//! - An operation that is not answered at its deadline is lost within twice [`CHECK_INTERVAL`]. The
+//!   drivers check this, because a timer for each operation would cost as much as the rest of the
+//!   queue. An overdue operation is not sent.
 //! - All batches at one time are driven by the runtime that started the first of them. Operations of
 //!   other runtimes run alone, so that none of them depends on a runtime that nobody drives.
 
@@ -50,8 +51,7 @@ const LATE: Duration = Duration::from_millis(1);
 /// batch have their replies by then, and the next operations arrive together too.
 const BUSY_TIME: Duration = Duration::from_millis(2);
 
-/// Interval at which a driver looks for overdue operations during a slow exchange: ten
-/// milliseconds.
+/// Interval at which the drivers look for overdue operations: ten milliseconds.
 const CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Maximum number of operations that a batch passes over because they belong to other groups:
@@ -130,6 +130,23 @@ impl<R: BatchRunner> State<R> {
     fn is_late(&self, now: Instant) -> bool {
         let mut starts = self.driver_starts.iter();
         starts.all(|start| now.saturating_duration_since(*start) >= LATE)
+    }
+
+    /// Removes and returns the operations that wait and whose deadline has passed. Looks for them at
+    /// most once in each [`CHECK_INTERVAL`], because many drivers call this function.
+    fn take_overdue(&mut self, now: Instant) -> VecDeque<Waiting<R>> {
+        let is_recent = |at: Instant| now.saturating_duration_since(at) < CHECK_INTERVAL;
+        if self.checked_at.is_some_and(is_recent) {
+            return VecDeque::new();
+        }
+        self.checked_at = Some(now);
+        if self.waiting.iter().all(|waiting| now < waiting.deadline) {
+            return VecDeque::new();
+        }
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        let (overdue, others) = waiting.partition(|waiting| waiting.deadline <= now);
+        self.waiting = others;
+        overdue
     }
 
     /// Removes a driver that started at this time. Drivers of the same time are alike.
@@ -230,19 +247,6 @@ impl<R: BatchRunner> BatchQueue<R> {
         Admission::Queued(receiver)
     }
 
-    /// Drops the operations that wait and whose deadline has passed, at most once in each
-    /// [`CHECK_INTERVAL`], because many drivers may call this function.
-    fn drop_overdue(&self, now: Instant) {
-        let mut state = self.lock();
-        let is_recent = |at: Instant| now.saturating_duration_since(at) < CHECK_INTERVAL;
-        if state.checked_at.is_some_and(is_recent) {
-            return;
-        }
-        state.checked_at = Some(now);
-        state.waiting.retain(|waiting| now < waiting.deadline);
-        shrink_deque(&mut state.waiting);
-    }
-
     /// Returns `true` if no operation waits or runs alone, and no driver runs.
     #[cfg(test)]
     pub(crate) fn is_idle(&self) -> bool {
@@ -293,7 +297,9 @@ impl<R: BatchRunner> Driver<R> {
                 for (deadline, reply) in &mut replies {
                     reply.take_if(|_| *deadline <= now);
                 }
-                self.queue.drop_overdue(now);
+                // The lock is released before these are dropped.
+                let overdue = self.queue.lock().take_overdue(now);
+                drop(overdue);
                 wait = CHECK_INTERVAL;
             };
             for ((_, reply), outcome) in replies.into_iter().zip(outcome) {
@@ -321,22 +327,24 @@ impl<R: BatchRunner> Driver<R> {
         }
     }
 
-    /// Takes the operations of the next batch. Operations whose callers have given up are dropped.
-    /// Returns `None` at the end of this driver, when nothing waits.
+    /// Takes the operations of the next batch. Drops operations that are overdue, or whose callers
+    /// have given up. Returns `None` at the end of this driver, when nothing waits.
     fn take_batch(&mut self) -> Option<Vec<Waiting<R>>> {
         // These are dropped after the lock is released.
-        let mut abandoned = Vec::new();
+        let mut abandoned = VecDeque::new();
         let mut batch: Vec<Waiting<R>> = Vec::new();
         let mut passed_over = Vec::new();
         let limits = &self.queue.limits;
         let mut state = self.queue.lock();
+        let now = Instant::now();
+        abandoned.append(&mut state.take_overdue(now));
         while batch.len() < limits.batch
             && passed_over.len() < MAX_PASSED_OVER
             && let Some(waiting) = state.waiting.pop_front()
         {
             let first = batch.first().map(|first| &first.operation);
-            if waiting.reply.is_closed() {
-                abandoned.push(waiting);
+            if waiting.reply.is_closed() || waiting.deadline <= now {
+                abandoned.push_back(waiting);
             } else if first.is_none_or(|first| R::may_share_batch(first, &waiting.operation)) {
                 batch.push(waiting);
             } else {
@@ -355,7 +363,6 @@ impl<R: BatchRunner> Driver<R> {
         if batch.is_empty() {
             return None;
         }
-        let now = Instant::now();
         state.driver_starts.push(now);
         self.start = Some(now);
         if batch.len() >= limits.large {

@@ -31,6 +31,9 @@ const LIMITS: Limits = Limits {
     waiting: 1_000_000,
 };
 
+/// Time that no test exceeds.
+const LONG: Duration = Duration::from_secs(3_600);
+
 thread_local! {
     /// Number of calls of `may_share_batch`.
     static COMPARISONS: Cell<usize> = const { Cell::new(0) };
@@ -38,6 +41,7 @@ thread_local! {
 
 /// An exchange that has started. Its runner panics if it is dropped.
 struct Exchange {
+    started_at: Instant,
     operations: Vec<Operation>,
     replies: oneshot::Sender<Vec<Operation>>,
 }
@@ -87,6 +91,7 @@ impl BatchRunner for TestRunner {
     fn run_batch(&self, operations: Vec<Operation>) -> BoxFuture<'_, Vec<Operation>> {
         let (replies, receiver) = oneshot::channel();
         let exchange = Exchange {
+            started_at: Instant::now(),
             operations,
             replies,
         };
@@ -134,23 +139,26 @@ impl TestQueue {
         }
     }
 
-    fn admit(&self, operation: Operation) -> Admission<'_, TestRunner> {
-        let runner = || self.runner.clone();
-        self.queue.admit(
-            Instant::now(),
-            Instant::now() + std::time::Duration::from_secs(3_600),
-            || operation,
-            runner,
-        )
+    fn admit_for(&self, max_wait: Duration, operation: Operation) -> Admission<'_, TestRunner> {
+        let (now, runner) = (Instant::now(), || self.runner.clone());
+        self.queue.admit(now, now + max_wait, || operation, runner)
     }
 
-    /// Submits an operation that waits for a batch.
-    fn submit_to(&self, group: u32, number: u32) -> Reply {
-        match self.admit((group, number)) {
+    fn admit(&self, operation: Operation) -> Admission<'_, TestRunner> {
+        self.admit_for(LONG, operation)
+    }
+
+    /// Submits an operation that waits for a batch, for at most this time.
+    fn submit_for(&self, max_wait: Duration, operation: Operation) -> Reply {
+        match self.admit_for(max_wait, operation) {
             Admission::Queued(reply) => reply,
-            Admission::Alone(_) => panic!("{number} runs alone"),
-            Admission::Full => panic!("too many operations wait for {number}"),
+            Admission::Alone(_) => panic!("{operation:?} runs alone"),
+            Admission::Full => panic!("too many operations wait for {operation:?}"),
         }
+    }
+
+    fn submit_to(&self, group: u32, number: u32) -> Reply {
+        self.submit_for(LONG, (group, number))
     }
 
     fn submit(&self, number: u32) -> Reply {
@@ -395,17 +403,9 @@ async fn operations_are_lost_soon_after_their_deadlines() {
         ..LIMITS
     });
     let began = Instant::now();
-    let submit = |number, millis| {
-        let deadline = began + Duration::from_millis(millis);
-        let runner = || test.runner.clone();
-        match test.queue.admit(began, deadline, || (0, number), runner) {
-            Admission::Queued(reply) => reply,
-            Admission::Alone(_) | Admission::Full => panic!("operation {number} does not wait"),
-        }
-    };
     // Two are under way, and two wait.
-    let [brief, long, waits_briefly, waits_long] =
-        [(1, 100), (2, 1_000), (3, 100), (4, 1_000)].map(|(number, millis)| submit(number, millis));
+    let [brief, long, waits_briefly, waits_long] = [(1, 100), (2, 1_000), (3, 100), (4, 1_000)]
+        .map(|(number, millis)| test.submit_for(Duration::from_millis(millis), (0, number)));
     let exchange = test.next_exchange().await;
     assert_eq!(exchange.numbers(), [1, 2]);
     for reply in [brief, waits_briefly] {
@@ -423,6 +423,40 @@ async fn operations_are_lost_soon_after_their_deadlines() {
     assert_eq!(exchange.numbers(), [4]);
     exchange.finish();
     assert_eq!(waits_long.await, Ok((0, 4)));
+}
+
+/// Each exchange is fast, but there are so many that an operation waits for longer than its caller.
+#[tokio::test(start_paused = true)]
+async fn an_overdue_operation_is_not_sent() {
+    let test = TestQueue::new(Limits {
+        batch: 1,
+        drivers: 1,
+        ..LIMITS
+    });
+    let _others = test.submit_all(0..100);
+    let mut overdue = test.submit_for(Duration::from_millis(5), (0, 100));
+    for number in 0..100 {
+        let exchange = test.next_exchange().await;
+        assert_eq!(exchange.numbers(), [number]);
+        tokio::time::advance(LATE / 2).await;
+        exchange.finish();
+        if number == 40 {
+            assert!(!is_waiting(&mut overdue), "its caller still waits");
+        }
+    }
+    assert!(test.exchange_now().await.is_none());
+    // This one is overdue before any driver looks for such operations again.
+    let exchange_of = |number, millis| {
+        let max_wait = Duration::from_millis(millis);
+        test.submit_for(max_wait, (0, number))
+    };
+    let _first = exchange_of(101, 1_000);
+    let exchange = test.next_exchange().await;
+    let overdue = exchange_of(102, 1);
+    tokio::time::advance(LATE).await;
+    exchange.finish();
+    assert_eq!(reply_to(overdue).await, None);
+    assert!(test.exchange_now().await.is_none());
 }
 
 #[tokio::test(start_paused = true)]
@@ -466,13 +500,8 @@ async fn a_full_queue_rejects_operations() {
     let _first = test.submit(1);
     let exchange = test.next_exchange().await;
     let _waiting = test.submit_all([2, 3]);
-    let unused = || unreachable!("a rejected operation is not created");
-    let admission = test.queue.admit(
-        Instant::now(),
-        Instant::now() + std::time::Duration::from_secs(3_600),
-        unused,
-        || unreachable!(),
-    );
+    let (now, unused) = (Instant::now(), || unreachable!("the operation is rejected"));
+    let admission = test.queue.admit(now, now + LONG, unused, || unreachable!());
     assert!(matches!(admission, Admission::Full));
     exchange.finish();
     assert_eq!(test.next_exchange().await.numbers(), [2, 3]);
@@ -689,8 +718,8 @@ async fn the_queue_releases_memory_after_a_peak() {
 /// A step of the property test.
 #[derive(Debug, Clone)]
 enum TestStep {
-    /// Submits an operation of this group.
-    Submit(u32),
+    /// Submits an operation of this group, whose caller waits for so many milliseconds.
+    Submit(u32, u64),
     /// Drops the caller of one of the operations.
     DropCaller(prop::sample::Index),
     /// Ends one of the exchanges that run.
@@ -705,7 +734,8 @@ enum TestStep {
 fn test_steps() -> impl Strategy<Value = Vec<TestStep>> {
     let index = any::<prop::sample::Index>;
     let step = prop_oneof![
-        8 => (0..3_u32).prop_map(TestStep::Submit),
+        8 => (0..3_u32, prop_oneof![3 => Just(1_000_000), 1 => 0..40_u64])
+            .prop_map(|(group, millis)| TestStep::Submit(group, millis)),
         2 => index().prop_map(TestStep::DropCaller),
         3 => index().prop_map(TestStep::Finish),
         1 => index().prop_map(TestStep::Panic),
@@ -721,19 +751,26 @@ fn test_limits() -> impl Strategy<Value = Limits> {
             alone,
             batch,
             crowd,
-            large: 1_000_000,
+            large: batch,
             drivers,
             waiting,
         },
     )
 }
 
+/// A caller that waits for the reply to its operation.
+struct Caller {
+    group: u32,
+    deadline: Instant,
+    reply: Reply,
+}
+
 /// The operations of the property test, and what the test knows about them.
 struct PropertyTest {
     test: TestQueue,
     limits: Limits,
-    /// The operations whose callers wait.
-    callers: HashMap<u32, (u32, Reply)>,
+    /// The operations whose callers wait, by their numbers.
+    callers: HashMap<u32, Caller>,
     running: Vec<Exchange>,
     /// For each group, the number of the last operation that was sent.
     last_sent: HashMap<u32, u32>,
@@ -754,14 +791,21 @@ impl PropertyTest {
         }
     }
 
-    fn submit(&mut self, group: u32) {
+    fn submit(&mut self, group: u32, millis: u64) {
         self.submitted += 1;
         let waiting = self.test.queue.lock().waiting.len();
-        match self.test.admit((group, self.submitted)) {
+        let max_wait = Duration::from_millis(millis);
+        let deadline = Instant::now() + max_wait;
+        match self.test.admit_for(max_wait, (group, self.submitted)) {
             Admission::Alone(_) => assert!(self.limits.alone > 0),
             Admission::Full => assert_eq!(waiting, self.limits.waiting),
             Admission::Queued(reply) => {
-                self.callers.insert(self.submitted, (group, reply));
+                let caller = Caller {
+                    group,
+                    deadline,
+                    reply,
+                };
+                self.callers.insert(self.submitted, caller);
             }
         }
     }
@@ -773,10 +817,9 @@ impl PropertyTest {
             assert!(exchange.operations.len() <= self.limits.batch);
             for (other, number) in &exchange.operations {
                 assert_eq!(group, *other, "two groups share a batch");
-                assert!(
-                    self.callers.contains_key(number),
-                    "no caller waits for {number}"
-                );
+                let caller = self.callers.get(number);
+                let caller = caller.unwrap_or_else(|| panic!("no caller waits for {number}"));
+                assert!(exchange.started_at < caller.deadline, "{number} is overdue");
                 let last = self.last_sent.insert(group, *number);
                 assert!(last.is_none_or(|last| last < *number), "{number} is late");
             }
@@ -795,24 +838,30 @@ impl PropertyTest {
 
     /// Checks the callers whose operations have ended.
     fn note_replies(&mut self) {
-        let has_panicked = self.has_panicked;
+        let (now, has_panicked) = (Instant::now(), self.has_panicked);
         self.callers
-            .retain(|number, (group, reply)| match reply.try_recv() {
+            .retain(|number, caller| match caller.reply.try_recv() {
                 Ok(reply) => {
-                    assert_eq!(reply, (*group, *number), "the reply to another operation");
+                    let operation = (caller.group, *number);
+                    assert_eq!(reply, operation, "the reply to another operation");
                     false
                 }
                 Err(oneshot::error::TryRecvError::Closed) => {
-                    assert!(has_panicked, "{number} is lost");
+                    let may_be_lost = has_panicked || caller.deadline <= now;
+                    assert!(may_be_lost, "{number} is lost");
                     false
                 }
-                Err(oneshot::error::TryRecvError::Empty) => true,
+                Err(oneshot::error::TryRecvError::Empty) => {
+                    let latest = caller.deadline + 2 * CHECK_INTERVAL;
+                    assert!(now <= latest, "{number} waits for too long");
+                    true
+                }
             });
     }
 
     async fn run(&mut self, step: TestStep) {
         match step {
-            TestStep::Submit(group) => self.submit(group),
+            TestStep::Submit(group, millis) => self.submit(group, millis),
             TestStep::DropCaller(index) => {
                 // The exchanges that have started are noted first, because they may hold it.
                 self.note_exchanges().await;
@@ -837,11 +886,12 @@ impl PropertyTest {
                 self.note_replies();
             }
             TestStep::MakeLate => {
-                sleep(2 * LATE).await;
+                // Also after a panic, a driver looks at the queue within this time.
+                sleep(CHECK_INTERVAL + 2 * LATE).await;
                 self.note_exchanges().await;
+                self.note_replies();
                 let waits = !self.test.queue.lock().waiting.is_empty();
-                // The driver that would have taken the operations may be the one that panicked.
-                let may_wait = self.running.len() == self.limits.drivers || self.has_panicked;
+                let may_wait = self.running.len() == self.limits.drivers;
                 assert!(!waits || may_wait, "a slow exchange holds up operations");
             }
         }

@@ -31,6 +31,9 @@ pub(super) enum Network {
     Batched,
 }
 
+/// Time for which the engine waits for a reply: one hour. No schedule takes as long.
+const MAX_WAIT: Duration = Duration::from_secs(3_600);
+
 /// Runs a driver as a task of the checker. One driver in four is aborted after a few polls.
 pub(super) fn spawn_driver(driver: BoxFuture<'static, ()>) {
     let steps = (random_number(0..4) == 0).then(|| random_number(0..8));
@@ -93,12 +96,8 @@ async fn in_batch<'a, R: BatchRunner>(
     operation: impl FnOnce() -> R::Operation,
     runner: impl FnOnce() -> R,
 ) -> Result<Result<R::Reply, Option<AlonePermit<'a, R>>>, Error> {
-    match queue.admit(
-        Instant::now(),
-        Instant::now() + std::time::Duration::from_secs(3_600),
-        operation,
-        runner,
-    ) {
+    let now = Instant::now();
+    match queue.admit(now, now + MAX_WAIT, operation, runner) {
         Admission::Alone(permit) => Ok(Err(Some(permit))),
         Admission::Queued(reply) => Ok(reply.await.map_err(|_| None)),
         Admission::Full => Err(Error::store_unavailable("too many operations wait")),

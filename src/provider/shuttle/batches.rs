@@ -1,12 +1,14 @@
 //! Tests of the queue that sends operations together ([`BatchQueue`]), without the engine.
 //!
 //! Each operation must be executed once at most. Its caller must get the reply to this operation, or
-//! must notice that the operation is lost. An operation may only be lost if a driver was aborted.
+//! must notice that the operation is lost. An operation may only be lost if a driver was aborted, or
+//! if its deadline has passed.
 //! When no operation waits, no driver may be left.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -88,12 +90,13 @@ impl QueueAndServer {
     async fn call(&self, operation: Operation) {
         let before = self.server.version.load(Ordering::Relaxed);
         let runner = || Runner(Arc::clone(&self.server));
-        let admission = self.queue.admit(
-            Instant::now(),
-            Instant::now() + std::time::Duration::from_secs(3_600),
-            || operation,
-            runner,
-        );
+        let now = Instant::now();
+        // One caller in four waits for a short time.
+        let deadline = match random_number(0..4) {
+            0 => now + Duration::from_millis(random_number(0..30).into()),
+            _ => now + Duration::from_secs(3_600),
+        };
+        let admission = self.queue.admit(now, deadline, || operation, runner);
         let reply = match admission {
             Admission::Queued(reply) => reply,
             Admission::Alone(_permit) => return wait().await,
@@ -107,7 +110,11 @@ impl QueueAndServer {
                 assert_eq!(answered, operation, "the reply to another operation");
                 assert!(version >= before, "the exchange began before the operation");
             }
-            Err(_) => assert!(self.server.aborts_drivers, "{operation:?} is lost"),
+            Err(_) => {
+                let is_overdue = Instant::now() >= deadline;
+                let may_be_lost = is_overdue || self.server.aborts_drivers;
+                assert!(may_be_lost, "{operation:?} is lost");
+            }
         }
     }
 }
