@@ -24,7 +24,7 @@
 //!   another. The operations of one group are sent in the order in which they arrived.
 //! - At most [`Limits::waiting`] operations wait.
 //! - An operation that is not answered at its deadline is lost within twice [`CHECK_INTERVAL`]. The
-//!   drivers check this, because a timer for each operation would cost as much as the rest of the
+//!   drivers and the callers that have started them check this, because a timer for each operation would cost as much as the rest of the
 //!   queue. An overdue operation is not sent.
 //! - All batches at one time are driven by the runtime that started the first of them. Operations of
 //!   other runtimes run alone, so that none of them depends on a runtime that nobody drives.
@@ -51,7 +51,8 @@ const LATE: Duration = Duration::from_millis(1);
 /// batch have their replies by then, and the next operations arrive together too.
 const BUSY_TIME: Duration = Duration::from_millis(2);
 
-/// Interval at which the drivers look for overdue operations: ten milliseconds.
+/// Interval at which the drivers look for operations for which no caller waits any more: ten
+/// milliseconds.
 const CHECK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Maximum number of operations that a batch passes over because they belong to other groups:
@@ -111,7 +112,7 @@ struct State<R: BatchRunner> {
     large_batch_at: Option<Instant>,
     /// The runtime of the drivers that run. `None` outside of a runtime.
     runtime: Option<runtime::Id>,
-    /// The time at which a driver last looked for overdue operations.
+    /// The time at which a driver last looked for operations for which no caller waits any more.
     checked_at: Option<Instant>,
 }
 
@@ -132,21 +133,21 @@ impl<R: BatchRunner> State<R> {
         starts.all(|start| now.saturating_duration_since(*start) >= LATE)
     }
 
-    /// Removes and returns the operations that wait and whose deadline has passed. Looks for them at
-    /// most once in each [`CHECK_INTERVAL`], because many drivers call this function.
-    fn take_overdue(&mut self, now: Instant) -> VecDeque<Waiting<R>> {
+    /// Removes and returns the operations for which no caller waits any more. Looks for them at most
+    /// once in each [`CHECK_INTERVAL`], because many drivers call this function.
+    fn take_abandoned(&mut self, now: Instant) -> VecDeque<Waiting<R>> {
         let is_recent = |at: Instant| now.saturating_duration_since(at) < CHECK_INTERVAL;
         if self.checked_at.is_some_and(is_recent) {
             return VecDeque::new();
         }
         self.checked_at = Some(now);
-        if self.waiting.iter().all(|waiting| now < waiting.deadline) {
+        if !self.waiting.iter().any(|waiting| waiting.is_abandoned(now)) {
             return VecDeque::new();
         }
         let waiting = std::mem::take(&mut self.waiting).into_iter();
-        let (overdue, others) = waiting.partition(|waiting| waiting.deadline <= now);
+        let (abandoned, others) = waiting.partition(|waiting| waiting.is_abandoned(now));
         self.waiting = others;
-        overdue
+        abandoned
     }
 
     /// Removes a driver that started at this time. Drivers of the same time are alike.
@@ -164,15 +165,51 @@ struct Waiting<R: BatchRunner> {
     reply: oneshot::Sender<R::Reply>,
 }
 
+impl<R: BatchRunner> Waiting<R> {
+    /// Returns `true` if the caller has given up, or if its deadline has passed.
+    fn is_abandoned(&self, now: Instant) -> bool {
+        self.deadline <= now || self.reply.is_closed()
+    }
+}
+
 /// How an operation runs.
 pub(crate) enum Admission<'a, R: BatchRunner> {
     /// The caller runs the operation itself and then drops this permit.
     Alone(AlonePermit<'a, R>),
-    /// The operation waits for a batch. The receiver fails if the operation is lost: its deadline
-    /// has passed, or its driver has ended early.
-    Queued(oneshot::Receiver<R::Reply>),
+    /// The operation waits for a batch.
+    Queued(Receiver<R>),
     /// Too many operations wait.
     Full,
+}
+
+/// The receiver of the reply to an operation that waits.
+pub(crate) struct Receiver<R: BatchRunner> {
+    reply: oneshot::Receiver<R::Reply>,
+    /// The queue and the deadline, if this operation has started a driver.
+    watched: Option<(Arc<BatchQueue<R>>, Instant)>,
+}
+
+impl<R: BatchRunner> Receiver<R> {
+    /// Waits for the reply. Returns `None` if the operation is lost: its deadline has passed, or its
+    /// driver has ended early.
+    ///
+    /// A driver checks deadlines from its first step on. A thread that spawns a driver and is then
+    /// blocked delays this step, so the caller that has started the driver has a timer too. At its
+    /// deadline it drops all operations for which no caller waits any more.
+    pub(crate) async fn receive(mut self) -> Option<R::Reply> {
+        let Some((queue, deadline)) = self.watched.take() else {
+            return self.reply.await.ok();
+        };
+        match tokio::time::timeout_at(deadline, self.reply).await {
+            Ok(reply) => reply.ok(),
+            Err(_) => {
+                // The lock is released before these are dropped.
+                let abandoned = queue.lock().take_abandoned(Instant::now());
+                drop(abandoned);
+                None
+            }
+        }
+    }
 }
 
 /// Counts an operation that runs alone, until it is dropped. Operations of foreign runtimes are not
@@ -241,10 +278,15 @@ impl<R: BatchRunner> BatchQueue<R> {
         let driver = is_wanted.then(|| self.start_driver(&mut state, now));
         // A runtime that shuts down drops the driver inside of `spawn`, and the drop needs the lock.
         drop(state);
-        if let Some(driver) = driver.flatten() {
+        let driver = driver.flatten();
+        let watched = driver.as_ref().map(|_| (Arc::clone(self), deadline));
+        if let Some(driver) = driver {
             driver.spawn(&runner());
         }
-        Admission::Queued(receiver)
+        Admission::Queued(Receiver {
+            reply: receiver,
+            watched,
+        })
     }
 
     /// Returns `true` if no operation waits or runs alone, and no driver runs.
@@ -298,8 +340,8 @@ impl<R: BatchRunner> Driver<R> {
                     reply.take_if(|_| *deadline <= now);
                 }
                 // The lock is released before these are dropped.
-                let overdue = self.queue.lock().take_overdue(now);
-                drop(overdue);
+                let abandoned = self.queue.lock().take_abandoned(now);
+                drop(abandoned);
                 wait = CHECK_INTERVAL;
             };
             for ((_, reply), outcome) in replies.into_iter().zip(outcome) {
@@ -327,8 +369,8 @@ impl<R: BatchRunner> Driver<R> {
         }
     }
 
-    /// Takes the operations of the next batch. Drops operations that are overdue, or whose callers
-    /// have given up. Returns `None` at the end of this driver, when nothing waits.
+    /// Takes the operations of the next batch. Drops operations for which no caller waits any more.
+    /// Returns `None` at the end of this driver, when nothing waits.
     fn take_batch(&mut self) -> Option<Vec<Waiting<R>>> {
         // These are dropped after the lock is released.
         let mut abandoned = VecDeque::new();
@@ -337,13 +379,13 @@ impl<R: BatchRunner> Driver<R> {
         let limits = &self.queue.limits;
         let mut state = self.queue.lock();
         let now = Instant::now();
-        abandoned.append(&mut state.take_overdue(now));
+        abandoned.append(&mut state.take_abandoned(now));
         while batch.len() < limits.batch
             && passed_over.len() < MAX_PASSED_OVER
             && let Some(waiting) = state.waiting.pop_front()
         {
             let first = batch.first().map(|first| &first.operation);
-            if waiting.reply.is_closed() || waiting.deadline <= now {
+            if waiting.is_abandoned(now) {
                 abandoned.push_back(waiting);
             } else if first.is_none_or(|first| R::may_share_batch(first, &waiting.operation)) {
                 batch.push(waiting);

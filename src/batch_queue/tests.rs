@@ -151,7 +151,7 @@ impl TestQueue {
     /// Submits an operation that waits for a batch, for at most this time.
     fn submit_for(&self, max_wait: Duration, operation: Operation) -> Reply {
         match self.admit_for(max_wait, operation) {
-            Admission::Queued(reply) => reply,
+            Admission::Queued(receiver) => receiver.reply,
             Admission::Alone(_) => panic!("{operation:?} runs alone"),
             Admission::Full => panic!("too many operations wait for {operation:?}"),
         }
@@ -508,6 +508,25 @@ async fn a_full_queue_rejects_operations() {
     test.submit(4);
 }
 
+/// The only driver waits for a slow exchange, so it takes none of the operations.
+#[tokio::test(start_paused = true)]
+async fn operations_of_dropped_callers_do_not_fill_the_queue() {
+    let test = TestQueue::new(Limits {
+        drivers: 1,
+        waiting: 10,
+        ..LIMITS
+    });
+    let _first = test.submit(0);
+    let slow = test.next_exchange().await;
+    drop(test.submit_all(1..=9));
+    let _waiting = test.submit(10);
+    assert!(matches!(test.admit((0, 11)), Admission::Full));
+    sleep(2 * CHECK_INTERVAL).await;
+    let _twelfth = test.submit(12);
+    slow.finish();
+    assert_eq!(test.next_exchange().await.numbers(), [10, 12]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_operation_of_a_dropped_caller_is_not_sent() {
     let test = TestQueue::new(LIMITS);
@@ -799,11 +818,11 @@ impl PropertyTest {
         match self.test.admit_for(max_wait, (group, self.submitted)) {
             Admission::Alone(_) => assert!(self.limits.alone > 0),
             Admission::Full => assert_eq!(waiting, self.limits.waiting),
-            Admission::Queued(reply) => {
+            Admission::Queued(receiver) => {
                 let caller = Caller {
                     group,
                     deadline,
-                    reply,
+                    reply: receiver.reply,
                 };
                 self.callers.insert(self.submitted, caller);
             }

@@ -52,7 +52,7 @@ pub(crate) struct ProviderConfig {
     pub(crate) lease_duration: Duration,
     /// Maximum duration of a renewal with all its retries.
     pub(crate) renewal_timeout: Duration,
-    /// Maximum number of renewals of the engine that run at the same time, at least one.
+    /// Maximum number of renewals of the engine that run at the same time, at least two.
     pub(crate) max_concurrent_renewals: usize,
     /// `true` if the gauges with the AppID as a label are recorded. `false` for the accounts of a
     /// dynamic registry, whose number is not bounded.
@@ -75,17 +75,17 @@ impl ProviderConfig {
         }
     }
 
-    /// Sets the maximum number of concurrent renewals, limited to what a semaphore can count.
+    /// Sets the maximum number of concurrent renewals, at least two.
     /// Default: 512.
     pub(crate) fn set_max_concurrent_renewals(&mut self, renewals: usize) {
-        self.max_concurrent_renewals = renewals.clamp(1, Semaphore::MAX_PERMITS);
+        self.max_concurrent_renewals = renewals.clamp(2, Semaphore::MAX_PERMITS);
     }
 
-    /// Returns the maximum number of concurrent renewals of unexpired tokens: half of all renewals,
-    /// at least one. While WeChat does not answer, each renewal holds its permit until its timeout.
+    /// Returns the maximum number of concurrent renewals of unexpired tokens: half of all renewals.
+    /// While WeChat does not answer, each renewal holds its permit until its timeout.
     /// The other half of the permits is then left for users whose token has expired.
     pub(crate) fn max_early_renewals(&self) -> usize {
-        (self.max_concurrent_renewals / 2).max(1)
+        self.max_concurrent_renewals / 2
     }
 
     /// Sets the duration of a lease, limited to the range from 100 milliseconds to one hour. A

@@ -132,7 +132,7 @@ impl UserTokensBuilder {
         self
     }
 
-    /// Sets the maximum number of renewals that this process runs at the same time, at least one.
+    /// Sets the maximum number of renewals that this process runs at the same time, at least two.
     /// Renewals of tokens that have not expired use at most half of them. Default: 512.
     ///
     /// Each renewal is one request to WeChat. After an outage, or after a night without requests,

@@ -99,7 +99,7 @@ async fn in_batch<'a, R: BatchRunner>(
     let now = Instant::now();
     match queue.admit(now, now + MAX_WAIT, operation, runner) {
         Admission::Alone(permit) => Ok(Err(Some(permit))),
-        Admission::Queued(reply) => Ok(reply.await.map_err(|_| None)),
+        Admission::Queued(reply) => Ok(reply.receive().await.ok_or(None)),
         Admission::Full => Err(Error::store_unavailable("too many operations wait")),
     }
 }

@@ -105,12 +105,12 @@ impl QueueAndServer {
         if random_number(0..4) == 0 {
             return wait().await;
         }
-        match reply.await {
-            Ok((answered, version)) => {
+        match reply.receive().await {
+            Some((answered, version)) => {
                 assert_eq!(answered, operation, "the reply to another operation");
                 assert!(version >= before, "the exchange began before the operation");
             }
-            Err(_) => {
+            None => {
                 let is_overdue = Instant::now() >= deadline;
                 let may_be_lost = is_overdue || self.server.aborts_drivers;
                 assert!(may_be_lost, "{operation:?} is lost");

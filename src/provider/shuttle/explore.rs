@@ -54,18 +54,30 @@ pub(super) fn run_schedules(
     println!("{name}: {schedules} schedules, {:.1?}", started.elapsed());
 }
 
-/// Runs a test under random schedules and under schedules of PCT.
-pub(super) fn explore(name: &str, schedule: impl Fn() + Copy + Send + Sync + 'static) {
-    let schedules = std::env::var("SCHEDULES").ok();
-    let schedules = schedules.map_or(DEFAULT_SCHEDULES, |number| number.parse().unwrap());
-    run_schedules(name, RandomScheduler::new(schedules), schedule);
-    run_schedules(name, PctScheduler::new(PREEMPTIONS, schedules), schedule);
+/// Returns the number of schedules for each test and each of the two schedulers.
+fn schedule_count() -> usize {
+    let count = std::env::var("SCHEDULES").ok();
+    count.map_or(DEFAULT_SCHEDULES, |number| number.parse().unwrap())
 }
 
-/// Runs a test of the engine with each network, as [`explore`] does.
+/// Runs a test under random schedules and under schedules of PCT.
+pub(super) fn explore(name: &str, schedule: fn()) {
+    explore_times(schedule_count(), name, schedule);
+}
+
+fn explore_times(count: usize, name: &str, schedule: impl Fn() + Copy + Send + Sync + 'static) {
+    run_schedules(name, RandomScheduler::new(count), schedule);
+    run_schedules(name, PctScheduler::new(PREEMPTIONS, count), schedule);
+}
+
+/// Runs a test of the engine with each network, as [`explore`] does. Schedules with batches have more
+/// steps, so there are only two thirds as many of them.
 pub(super) fn explore_networks(name: &str, schedule: fn(Network)) {
-    for network in [Network::Direct, Network::Batched] {
-        explore(&format!("{name}, {network:?}"), move || schedule(network));
+    let count = schedule_count();
+    let networks = [(Network::Direct, count), (Network::Batched, count * 2 / 3)];
+    for (network, count) in networks {
+        let name = format!("{name}, {network:?}");
+        explore_times(count, &name, move || schedule(network));
     }
 }
 

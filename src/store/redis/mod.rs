@@ -4,6 +4,7 @@
 pub mod admin;
 #[cfg(feature = "platform")]
 mod authorizations;
+mod batch_pause;
 mod builder;
 mod circuit_breaker;
 mod cluster_slots;

@@ -113,8 +113,7 @@ impl RedisStore {
         let batched = self.read_in_batch(operation, arrived_at, max_wait);
         let (_permit, timeout) = match batched.await {
             ReadAdmission::Answered(outcome) => return outcome,
-            ReadAdmission::Alone(Some(permit)) => (Some(permit), max_wait),
-            ReadAdmission::Alone(None) => (None, max_wait.saturating_sub(arrived_at.elapsed())),
+            ReadAdmission::Alone(permit, left) => (permit, left),
         };
         match &location.keys {
             RedisKeys::One(key) => {

@@ -6,15 +6,15 @@
 //! A read that a batch cannot answer is sent alone: after an error reply to its command, and if the
 //! batch is lost. So each read ends as if it had been sent alone.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use redis::{Cmd, Pipeline, Value};
 use tokio::time::Instant;
 
+use super::batch_pause::BatchPause;
 use super::codec::RawValue;
-use super::connection::errors::ErrorClass;
+use super::connection::errors::{ErrorClass, indicates_replica};
 use super::connection::optional_value;
 use super::raw_values::RawValues;
 use super::store::{Inner, RedisStore};
@@ -37,8 +37,8 @@ const LIMITS: Limits = Limits {
 /// The reads of a store that wait for a batch.
 pub(super) struct ReadBatches {
     queue: Arc<BatchQueue<ReadRunner>>,
-    /// `true` after the server has rejected `HMGET`. All reads are then sent alone.
-    is_rejected: AtomicBool,
+    /// Active after the server has rejected `HMGET`. All reads are then sent alone.
+    pause: BatchPause,
 }
 
 /// One read in a batch.
@@ -55,8 +55,9 @@ type ReadReply = Result<Option<RawValues>, Error>;
 
 /// How a read is sent.
 pub(super) enum ReadAdmission<'a> {
-    /// The read is sent alone. The permit is `None` if the read does not count.
-    Alone(Option<AlonePermit<'a, ReadRunner>>),
+    /// The read is sent alone, and its caller waits for this long. The permit is `None` if the read
+    /// does not count.
+    Alone(Option<AlonePermit<'a, ReadRunner>>, Duration),
     /// The batch has answered. `None` if it did not within the caller's time.
     Answered(Result<Option<RawValues>, Error>),
 }
@@ -70,7 +71,7 @@ impl Default for ReadBatches {
     fn default() -> Self {
         Self {
             queue: Arc::new(BatchQueue::new(LIMITS)),
-            is_rejected: AtomicBool::new(false),
+            pause: BatchPause::new(),
         }
     }
 }
@@ -86,26 +87,27 @@ impl RedisStore {
         let inner = &*self.0;
         let batches = &inner.read_batches;
         // The keys of a Cluster are on several servers.
-        if inner.connection.is_cluster() || batches.is_rejected.load(Ordering::Relaxed) {
-            return ReadAdmission::Alone(None);
+        if inner.connection.is_cluster() || batches.pause.is_active(arrived_at) {
+            return ReadAdmission::Alone(None, max_wait);
         }
         let runner = || ReadRunner(Arc::downgrade(&self.0));
         let longest = inner.circuit_breaker.longest_wait(inner.command_timeout);
         let deadline = arrived_at + max_wait.min(longest);
         let queue = &batches.queue;
         let reply = match queue.admit(arrived_at, deadline, operation, runner) {
-            Admission::Alone(permit) => return ReadAdmission::Alone(Some(permit)),
+            Admission::Alone(permit) => return ReadAdmission::Alone(Some(permit), max_wait),
             Admission::Full => return ReadAdmission::Answered(Err(self.overloaded())),
             Admission::Queued(reply) => reply,
         };
-        match reply.await {
-            Ok(Ok(Some(values))) => ReadAdmission::Answered(Ok(Some(values))),
-            Ok(Err(error)) => ReadAdmission::Answered(Err(error)),
-            Ok(Ok(None)) => ReadAdmission::Alone(None),
-            // The driver has ended early.
-            Err(_) if Instant::now() < deadline => ReadAdmission::Alone(None),
-            Err(_) if max_wait < longest => ReadAdmission::Answered(Ok(None)),
-            Err(_) => ReadAdmission::Answered(Err(self.overloaded())),
+        match reply.receive().await {
+            Some(Ok(Some(values))) => ReadAdmission::Answered(Ok(Some(values))),
+            Some(Err(error)) => ReadAdmission::Answered(Err(error)),
+            None if deadline <= Instant::now() => ReadAdmission::Answered(Ok(None)),
+            // Without a reply, the driver has ended early.
+            Some(Ok(None)) | None => {
+                let left = deadline.saturating_duration_since(Instant::now());
+                ReadAdmission::Alone(None, left)
+            }
         }
     }
 
@@ -115,7 +117,12 @@ impl RedisStore {
         let plan = BatchPlan::new(self, reads);
         let exchange = async {
             let count = plan.pipeline.len();
-            let replies = inner.connection.commands(&plan.pipeline, 0, count).await?;
+            let send = || inner.connection.commands(&plan.pipeline, 0, count);
+            let mut replies = send().await?;
+            // The first replies of a former primary lead to a new connection. Reads may be repeated.
+            if replies.iter().all(is_replica_error) {
+                replies = send().await?;
+            }
             plan.check(replies)
         };
         let replies = self.run_command(&[], exchange).await?;
@@ -135,10 +142,7 @@ impl RedisStore {
             .map(|_| [(); 2].map(|()| HashValues::new(replies.next())))
             .collect();
         if fields.iter().flatten().any(|values| values.is_forbidden) {
-            self.0
-                .read_batches
-                .is_rejected
-                .store(true, Ordering::Relaxed);
+            self.pause_batches(&self.0.read_batches.pause, "HMGET");
         }
         let mut answer = |read: &BatchedRead| match read {
             BatchedRead::Key(_) => {
@@ -241,19 +245,32 @@ impl BatchPlan {
         Self { pipeline, groups }
     }
 
-    /// Returns an error if the server has rejected every command for a time. The error then counts
-    /// for the circuit breaker as the error of one command. Each read gets other errors when it is
-    /// sent alone.
+    /// Returns an error if the server has rejected every command for a reason that concerns all
+    /// commands. The error then counts for the circuit breaker as the error of one command. After
+    /// other errors, each read is sent alone and gets an error of its own.
     fn check(&self, replies: Vec<Value>) -> redis::RedisResult<Vec<Value>> {
-        let is_transient = |reply: &Value| {
-            matches!(reply, Value::ServerError(error)
-                if ErrorClass::classify_reply(error).is_transient())
+        let concerns_all = |reply: &Value| match reply {
+            Value::ServerError(error) => match ErrorClass::classify_reply(error) {
+                ErrorClass::Busy
+                | ErrorClass::Retry
+                | ErrorClass::Replica
+                | ErrorClass::WritesRejected
+                | ErrorClass::WrongNode => true,
+                ErrorClass::NotPermitted => error.code() != "NOPERM",
+                ErrorClass::WrongType | ErrorClass::Other => false,
+            },
+            _ => false,
         };
-        match replies.iter().all(is_transient) {
+        match replies.iter().all(concerns_all) {
             true => Value::Array(replies).extract_error().map(|_| Vec::new()),
             false => Ok(replies),
         }
     }
+}
+
+/// Returns `true` if a reply is an error that indicates that the server has become a replica.
+fn is_replica_error(reply: &Value) -> bool {
+    matches!(reply, Value::ServerError(error) if indicates_replica(error))
 }
 
 impl BatchRunner for ReadRunner {

@@ -44,7 +44,7 @@ impl RedisStore {
         let arrived_at = Instant::now();
         let name = self.0.names.revocation_key(key);
         let operation = || BatchedRead::Key(name.as_str().into());
-        let permit = match self.read_in_batch(operation, arrived_at, max_wait).await {
+        let (permit, left) = match self.read_in_batch(operation, arrived_at, max_wait).await {
             ReadAdmission::Answered(Err(error)) => return Err(error),
             ReadAdmission::Answered(Ok(None)) => return Ok(None),
             ReadAdmission::Answered(Ok(Some(values))) => {
@@ -54,16 +54,15 @@ impl RedisStore {
                     return Ok(Some(at.map(parse_revoked_at)));
                 }
                 // The read alone reports the value that is no number.
-                None
+                (None, max_wait.saturating_sub(arrived_at.elapsed()))
             }
-            ReadAdmission::Alone(permit) => permit,
+            ReadAdmission::Alone(permit, left) => (permit, left),
         };
         let get = Cmd::get(&name);
         let mut connection = self.0.connection.clone();
-        let remaining = max_wait.saturating_sub(arrived_at.elapsed());
         let reading = self.run_command_within::<Option<i64>>(
             command_key(&get),
-            remaining,
+            left,
             get.query_async(&mut connection),
         );
         let stored = reading.await?;

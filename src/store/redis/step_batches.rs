@@ -3,13 +3,14 @@
 //! The caller sends a step alone if the batch has not applied it. The scripts of single steps thus
 //! decide about every conflict, and a step that was lost on the way finds its own result.
 
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use redis::RedisResult;
 use tokio::time::Instant;
 
-use super::connection::errors::ErrorClass;
+use super::batch_pause::BatchPause;
+use super::connection::errors::{ErrorClass, rejects_credentials};
 use super::scripts::{BatchedReply, PublishMode, ScriptCall, ScriptReply};
 use super::store::{Inner, RedisStore};
 use crate::batch_queue::{Admission, BatchQueue, BatchRunner, Limits};
@@ -30,8 +31,8 @@ const LIMITS: Limits = Limits {
 /// The steps of a store that wait for a batch.
 pub(super) struct StepBatches {
     queue: Arc<BatchQueue<StepRunner>>,
-    /// `true` after the server has rejected a script of a batch. All steps are then sent alone.
-    is_rejected: AtomicBool,
+    /// Active after the server has rejected a script of a batch. All steps are then sent alone.
+    pause: BatchPause,
 }
 
 /// The reply to a step, or the error of the whole batch.
@@ -46,7 +47,7 @@ impl Default for StepBatches {
     fn default() -> Self {
         Self {
             queue: Arc::new(BatchQueue::new(LIMITS)),
-            is_rejected: AtomicBool::new(false),
+            pause: BatchPause::new(),
         }
     }
 }
@@ -61,14 +62,14 @@ impl RedisStore {
         let inner = &*self.0;
         let batches = &inner.step_batches;
         // The scripts of batches publish, and their keys may be on several servers of a Cluster.
+        let arrived_at = Instant::now();
         let is_batchable = call.is_batchable()
             && !inner.connection.is_cluster()
-            && !batches.is_rejected.load(Ordering::Relaxed)
+            && !batches.pause.is_active(arrived_at)
             && inner.publish_state.mode() == PublishMode::InScript;
-        let mut permit = None;
+        let (mut permit, mut max_wait) = (None, Duration::MAX);
         if is_batchable {
             let runner = || StepRunner(Arc::downgrade(&self.0));
-            let arrived_at = Instant::now();
             let operation = || Arc::clone(call);
             let longest = inner.circuit_breaker.longest_wait(inner.command_timeout);
             let deadline = arrived_at + longest;
@@ -76,22 +77,23 @@ impl RedisStore {
             match queue.admit(arrived_at, deadline, operation, runner) {
                 Admission::Alone(alone) => permit = Some(alone),
                 Admission::Full => return Err(self.overloaded()),
-                Admission::Queued(reply) => match reply.await {
-                    Ok(Ok(BatchedReply::Applied)) => return Ok(ScriptReply::Applied),
-                    Ok(Ok(BatchedReply::AppliedUnpublished)) => {
+                Admission::Queued(reply) => match reply.receive().await {
+                    Some(Ok(BatchedReply::Applied)) => return Ok(ScriptReply::Applied),
+                    Some(Ok(BatchedReply::AppliedUnpublished)) => {
                         return Ok(ScriptReply::AppliedUnpublished);
                     }
-                    Ok(Ok(BatchedReply::SendAlone)) => {}
-                    Ok(Err(error)) => return Err(error),
-                    // The driver has ended early.
-                    Err(_) if Instant::now() < deadline => {}
-                    Err(_) => return Err(self.overloaded()),
+                    Some(Err(error)) => return Err(error),
+                    // If there is no reply, the deadline has passed, or the driver has ended early.
+                    Some(Ok(BatchedReply::SendAlone)) | None => {
+                        max_wait = deadline.saturating_duration_since(Instant::now());
+                    }
                 },
             }
         }
-        let reply = self.run_command(call.first_key(), send_alone).await;
+        let reply = self.run_command_within(call.first_key(), max_wait, send_alone);
+        let reply = reply.await;
         drop(permit);
-        reply
+        reply?.ok_or_else(|| self.overloaded())
     }
 
     /// Runs the steps of a batch in one call of a script.
@@ -100,9 +102,17 @@ impl RedisStore {
         let mut connection = self.0.connection.clone();
         let exchange = async {
             match batch.invoke::<Vec<BatchedReply>>(&mut connection).await {
+                Err(error) if rejects_credentials(&error) => Err(error),
                 Err(error) => match ErrorClass::classify(&error) {
                     Some(class) if !class.is_transient() => {
-                        self.note_rejection(class);
+                        // The script needs one right more than those of single steps, and some
+                        // servers inspect the text of scripts.
+                        if matches!(class, ErrorClass::NotPermitted | ErrorClass::Other) {
+                            self.pause_batches(
+                                &self.0.step_batches.pause,
+                                "a script for several users",
+                            );
+                        }
                         Ok(vec![BatchedReply::SendAlone; steps.len()])
                     }
                     Some(_) | None => Err(error),
@@ -113,13 +123,16 @@ impl RedisStore {
         self.run_command(batch.first_key(), exchange).await
     }
 
-    /// Lets all later steps be sent alone, if the server rejects the script of a batch for good. The
-    /// script needs one right more than those of single steps, and some servers inspect the text of
-    /// scripts.
-    fn note_rejection(&self, class: ErrorClass) {
-        if matches!(class, ErrorClass::NotPermitted | ErrorClass::Other) {
-            let is_rejected = &self.0.step_batches.is_rejected;
-            is_rejected.store(true, Ordering::Relaxed);
+    /// Lets reads or steps be sent alone for a time. Logs this once. `rejected` names what the
+    /// server has rejected.
+    pub(super) fn pause_batches(&self, pause: &BatchPause, rejected: &str) {
+        if pause.start(Instant::now()) {
+            tracing::info!(
+                target: "tower_wechat::store",
+                address = self.0.address,
+                "Redis rejected {rejected}; users are read and renewed one by one, and batches are \
+                 tried again every minute"
+            );
         }
     }
 }

@@ -186,7 +186,11 @@ impl SentinelConnection {
             .connection
             .send_packed_commands(commands, offset, count)
             .await;
-        self.check_demotion(&active, None, replies.as_ref().err());
+        let error_reply = replies.iter().flatten().find_map(|reply| match reply {
+            Value::ServerError(error) => Some(error),
+            _ => None,
+        });
+        self.check_demotion(&active, error_reply, replies.as_ref().err());
         replies
     }
 

@@ -58,24 +58,27 @@ local function same(i)
   return true
 end";
 
-/// Acquires leases. Returns a code for each step: 1 (acquired), or 4 (send the step alone).
+/// Acquires leases. Returns a code for each step: 1 (acquired), or 4 (send the step alone). Returns an
+/// error if the server rejects the first write.
 static ACQUIRE_LEASES: LazyLock<Script> = LazyLock::new(|| {
     Script::new(format!(
         "
 local width = 2{READ_VALUES}
-local codes = {{}}
+local codes, written = {{}}, false
 for i = 0, n - 1 do
   codes[i + 1] = 4
   if same(i) then
     local taken = redis.pcall('SET', KEYS[i * k + 1], ARGV[i * a + 2], 'NX', 'PX', ARGV[i * a + 3])
-    if type(taken) == 'table' and taken.ok then codes[i + 1] = 1 end
+    if type(taken) == 'table' and taken.ok then codes[i + 1], written = 1, true end
+    if type(taken) == 'table' and taken.err and not written then return taken end
   end
 end
 return codes"
     ))
 });
 
-/// Commits records. Returns a code for each step: 1 (written), 3 (written, but not published), or 4
+/// Commits records whose leases their owners hold, and that delete no value. The first write is then
+/// the one that a server without memory, or without the right, rejects. Returns a code for each step: 1 (written), 3 (written, but not published), or 4
 /// (send the step alone).
 static COMMIT_RECORDS: LazyLock<Script> = LazyLock::new(|| {
     Script::new(format!(
@@ -84,34 +87,37 @@ local width = 4{READ_VALUES}
 local leases = {{}}
 for i = 0, n - 1 do leases[i + 1] = KEYS[i * k + 1] end
 local holders = redis.call('MGET', unpack(leases))
+local function keeps_all(i)
+  for v = 1, k - 2 do
+    if ARGV[i * a + 8 + (v - 1) * 4] == '-' then return false end
+  end
+  return true
+end
 local codes, ready, seen, gone = {{}}, {{}}, {{}}, {{}}
 for i = 0, n - 1 do
   local lease, holder, owner = leases[i + 1], holders[i + 1], ARGV[i * a + 2]
   codes[i + 1] = 4
-  if not seen[lease] and same(i) and (not holder or holder == owner) then
+  if not seen[lease] and same(i) and keeps_all(i) and holder == owner then
     ready[#ready + 1] = i
     gone[#gone + 1] = KEYS[i * k + 2]
-    if holder then gone[#gone + 1] = lease end
+    gone[#gone + 1] = lease
   end
   seen[lease] = true
 end
 if #ready == 0 then return codes end
 for v = 1, k - 2 do
-  local set, deleted = {{}}, {{}}
+  local set = {{}}
   for _, i in ipairs(ready) do
     local key, at = KEYS[i * k + 2 + v], i * a + 6 + (v - 1) * 4
     local field, new, ttl = ARGV[at], ARGV[at + 2], ARGV[at + 3]
     local value = string.sub(new, 2)
-    if field ~= '' and new == '-' then deleted[#deleted + 1] = field
-    elseif field ~= '' then
+    if field ~= '' then
       set[#set + 1] = field
       set[#set + 1] = value
-    elseif new == '-' then redis.call('DEL', key)
     elseif ttl == '0' then redis.call('SET', key, value)
     else redis.call('SET', key, value, 'PX', ttl) end
   end
   if #set > 0 then redis.call('HSET', KEYS[2 + v], unpack(set)) end
-  if #deleted > 0 then redis.call('HDEL', KEYS[2 + v], unpack(deleted)) end
 end
 redis.call('DEL', unpack(gone))
 for _, i in ipairs(ready) do
