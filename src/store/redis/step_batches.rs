@@ -130,7 +130,7 @@ impl RedisStore {
             tracing::info!(
                 target: "tower_wechat::store",
                 address = self.0.address,
-                "Redis rejected {rejected}; users are read and renewed one by one, and batches are \
+                "Redis rejected a batch ({rejected}); users are read and renewed one by one, and batches are \
                  tried again every minute"
             );
         }
