@@ -24,8 +24,8 @@
 //!   another. The operations of one group are sent in the order in which they arrived.
 //! - At most [`Limits::waiting`] operations wait.
 //! - An operation that is not answered at its deadline is lost within twice [`CHECK_INTERVAL`]. The
-//!   drivers and the callers that have started them check this, because a timer for each operation would cost as much as the rest of the
-//!   queue. An overdue operation is not sent.
+//!   drivers check this, and the callers that have started them, because a timer for each operation
+//!   would cost as much as the rest of the queue. An overdue operation is not sent.
 //! - All batches at one time are driven by the runtime that started the first of them. Operations of
 //!   other runtimes run alone, so that none of them depends on a runtime that nobody drives.
 

@@ -459,6 +459,28 @@ async fn an_overdue_operation_is_not_sent() {
     assert!(test.exchange_now().await.is_none());
 }
 
+#[test]
+fn a_driver_that_never_runs_does_not_extend_deadlines() {
+    let (callers, blocked) = (
+        single_threaded_runtime(true),
+        single_threaded_runtime(false),
+    );
+    let test = TestQueue::with_runtime(LIMITS, blocked.handle().clone());
+    let max_wait = Duration::from_millis(5);
+    callers.block_on(async {
+        let receivers = [1, 2].map(|number| match test.admit_for(max_wait, (0, number)) {
+            Admission::Queued(receiver) => receiver.receive(),
+            Admission::Alone(_) | Admission::Full => panic!("{number} does not wait"),
+        });
+        let admitted_at = Instant::now();
+        for receiver in receivers {
+            let reply = timeout(Duration::from_secs(1), receiver).await;
+            assert_eq!(reply.expect("the operation is lost"), None);
+        }
+        assert!(admitted_at.elapsed() < max_wait + CHECK_INTERVAL);
+    });
+}
+
 #[tokio::test(start_paused = true)]
 async fn after_a_large_batch_no_operation_runs_alone_for_a_while() {
     let test = TestQueue::new(Limits {
