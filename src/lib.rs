@@ -130,7 +130,7 @@ mod accounts;
 mod background_task;
 mod backoff;
 mod base36;
-#[cfg(any(feature = "redis", test))]
+#[cfg(feature = "redis")]
 mod batch_queue;
 mod bytes;
 mod center;

@@ -1,6 +1,6 @@
 //! Tables and queues that release memory after a peak.
 
-#[cfg(any(feature = "redis", test))]
+#[cfg(feature = "redis")]
 use std::collections::VecDeque;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash};
@@ -24,7 +24,7 @@ pub(crate) fn shrink_set<K: Eq + Hash, S: BuildHasher>(set: &mut HashSet<K, S>) 
 }
 
 /// Shrinks a queue whose capacity is much larger than its length.
-#[cfg(any(feature = "redis", test))]
+#[cfg(feature = "redis")]
 pub(crate) fn shrink_deque<T>(deque: &mut VecDeque<T>) {
     if is_oversized(deque.len(), deque.capacity()) {
         deque.shrink_to(MIN_CAPACITY.max(2 * deque.len()));
