@@ -7,9 +7,10 @@
 
 use std::time::Duration;
 
-use redis::{Cmd, Value};
+use redis::Cmd;
 use tokio::time::Instant;
 
+use super::codec::RawValue;
 use super::read_batches::{BatchedRead, ReadAdmission};
 use super::scripts;
 use super::store::{RedisStore, command_key};
@@ -49,25 +50,35 @@ impl RedisStore {
             ReadAdmission::Answered(Ok(None)) => return Ok(None),
             ReadAdmission::Answered(Ok(Some(values))) => {
                 let value = values.take().into_iter().next().flatten();
-                let value = value.map_or(Value::Nil, Value::BulkString);
-                if let Ok(at) = redis::from_redis_value::<Option<i64>>(value) {
-                    return Ok(Some(at.map(parse_revoked_at)));
-                }
-                // The read alone reports the value that is no number.
-                (None, max_wait.saturating_sub(arrived_at.elapsed()))
+                return self.revoked_at_of(value).map(Some);
             }
             ReadAdmission::Alone(permit, left) => (permit, left),
         };
         let get = Cmd::get(&name);
-        let mut connection = self.0.connection.clone();
-        let reading = self.run_command_within::<Option<i64>>(
-            command_key(&get),
-            left,
-            get.query_async(&mut connection),
-        );
-        let stored = reading.await?;
+        let reading = self.0.connection.read_value(&get);
+        let stored = self
+            .run_command_within(command_key(&get), left, reading)
+            .await?;
         drop(permit);
-        Ok(stored.map(|stored| stored.map(parse_revoked_at)))
+        stored.map(|value| self.revoked_at_of(value)).transpose()
+    }
+
+    /// Returns the time of a logout in a stored value.
+    ///
+    /// A value that is no number is an error of this user only. As an error of the command, it would
+    /// open the circuit, and the commands of all users would fail.
+    fn revoked_at_of(&self, value: RawValue) -> Result<Option<Timestamp>, Error> {
+        let Some(value) = value else {
+            return Ok(None);
+        };
+        let number = std::str::from_utf8(&value).ok();
+        let number = number.and_then(|text| text.parse().ok());
+        let number = number.ok_or_else(|| {
+            let address = &self.0.address;
+            let message = format!("a time of a logout in Redis at {address} is no number");
+            Error::store_unavailable(message)
+        })?;
+        Ok(Some(parse_revoked_at(number)))
     }
 
     /// Reads the time at which a user last logged out everywhere, without a limit by the caller.
