@@ -21,6 +21,8 @@ mod external_store;
 #[cfg(feature = "platform")]
 mod followed_platform;
 pub(crate) mod format;
+#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
+mod freed_memory;
 mod hash_tag;
 mod health;
 mod health_cache;

@@ -39,3 +39,26 @@ impl Drop for RawValues {
         }
     }
 }
+
+#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
+mod tests {
+    use super::super::freed_memory::{leaves_secret, secret};
+    use super::*;
+
+    #[test]
+    fn values_that_nobody_takes_are_wiped() {
+        let one = secret();
+        let addresses = [one.as_ptr()];
+        assert!(!leaves_secret(RawValues::One([Some(one)]), &addresses));
+        let two = [secret(), secret()];
+        let addresses = two.each_ref().map(|value| value.as_ptr());
+        let two = RawValues::Two(two.map(Some));
+        assert!(!leaves_secret(two, &addresses));
+    }
+
+    #[test]
+    fn values_that_a_caller_takes_are_kept() {
+        let values = RawValues::Two([Some(secret()), None]);
+        assert_eq!(values.take(), [Some(secret()), None]);
+    }
+}

@@ -169,3 +169,46 @@ impl ScriptCall {
         command
     }
 }
+
+#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
+mod tests {
+    use super::*;
+    use crate::store::redis::freed_memory::{leaves_secret, secret};
+
+    fn call() -> ScriptCall {
+        let mut call = ScriptCall::for_step(Step::Commit);
+        call.lease_key("lease").tombstone_key("tombstone");
+        call.arg("owner")
+            .arg(secret())
+            .value_key("key")
+            .arg(secret());
+        call
+    }
+
+    fn addresses(call: &ScriptCall) -> Vec<*const u8> {
+        let secrets = call
+            .arguments
+            .iter()
+            .filter(|argument| argument.len() == secret().len());
+        secrets.map(|argument| argument.as_ptr()).collect()
+    }
+
+    #[test]
+    fn arguments_are_wiped() {
+        let call = call();
+        let addresses = addresses(&call);
+        assert_eq!(addresses.len(), 2);
+        assert!(!leaves_secret(call, &addresses));
+    }
+
+    #[test]
+    fn arguments_of_a_batch_are_wiped() {
+        let calls = [Arc::new(call()), Arc::new(call())];
+        let batch = ScriptCall::batch(&calls);
+        let of_batch = addresses(&batch);
+        assert_eq!(of_batch.len(), 4);
+        assert!(!leaves_secret(batch, &of_batch));
+        let addresses: Vec<_> = calls.iter().flat_map(|call| addresses(call)).collect();
+        assert!(!leaves_secret(calls, &addresses));
+    }
+}
