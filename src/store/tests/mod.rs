@@ -3,6 +3,8 @@
 //! The tests in [`contract`] run against every store, and so do those in [`tombstones`] except one.
 //! The tests in the other files run only against Redis.
 
+#[cfg(all(feature = "metrics", feature = "sealing"))]
+mod batches;
 mod contract;
 mod dual_write;
 #[cfg(feature = "platform")]
