@@ -6,8 +6,8 @@ use crate::error::{Error, ErrorKind};
 /// An ACL user with only the commands that the Redis guide lists can run the operations of a store.
 #[tokio::test]
 async fn the_documented_acl_commands_are_enough() {
-    const COMMANDS: &str = "+get +set +del +incr +pexpire +hget +hset +hdel +hmget +hscan +persist \
-                            +eval +evalsha +subscribe +unsubscribe +publish +ping +hello +auth +client";
+    const COMMANDS: &str = "+get +set +del +incr +pexpire +hget +hset +hdel +hmget +mget +hscan \
+                            +persist +eval +evalsha +subscribe +unsubscribe +publish +ping +hello +auth +client";
     let guide = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/redis.md"));
     assert!(guide.unwrap().contains(&format!("`{COMMANDS}`")));
     let server = RedisServer::start();
@@ -77,6 +77,30 @@ async fn the_documented_acl_commands_are_enough() {
         for kind in CredentialKind::ALL {
             store.check_health(&app, kind).await.unwrap();
         }
+        renew_many(&store).await;
+    }
+    // Reads and renewals of many users were sent in batches.
+    assert!(server.calls("hmget") > 0 && server.calls("mget") > 0);
+    let rejected: ::redis::Value = ::redis::cmd("ACL")
+        .arg("LOG")
+        .query(&mut server.connection())
+        .unwrap();
+    assert!(!format!("{rejected:?}").contains("mget"), "{rejected:?}");
+}
+
+/// Reads and renews the tokens of many users at the same time.
+async fn renew_many(store: &RedisStore) {
+    let renew = async |user: usize| {
+        let slot = slot(CredentialKind::User, &format!("o{user}"));
+        let expected = store.load(&slot).await.unwrap().expected;
+        let owner = acquire(store, &slot, &expected).await;
+        let record = record(CredentialKind::User, "t");
+        let commit = store.commit(&slot, &expected, &record, &owner).await;
+        assert!(matches!(commit.unwrap(), CommitResult::Committed));
+    };
+    // The first renewal stores the records, and the second one replaces them.
+    for _ in 0..2 {
+        futures_util::future::join_all((0..40).map(renew)).await;
     }
 }
 
