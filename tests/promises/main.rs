@@ -21,6 +21,7 @@ mod odd_replies;
 mod outages;
 mod platform;
 mod races;
+mod renewal_limit;
 mod reports;
 mod separate_accounts;
 mod several_accounts;
