@@ -126,14 +126,14 @@ impl RedisStore {
             plan.check(replies)
         };
         let replies = self.run_command(&[], exchange).await?;
-        Ok(self.distribute(reads, plan.groups, replies))
+        Ok(self.distribute(reads, &plan.groups, replies))
     }
 
     /// Returns the reply to each read, in the order of the reads.
     fn distribute(
         &self,
         reads: &[BatchedRead],
-        groups: Vec<AppId>,
+        groups: &[AppId],
         replies: Vec<Value>,
     ) -> Vec<ReadReply> {
         let mut replies = replies.into_iter();
