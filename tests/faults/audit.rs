@@ -11,7 +11,7 @@ use crate::books::granted_too_early;
 use crate::chaos::Chaos;
 use crate::crowd::Crowd;
 use crate::fleet::Usage;
-use crate::run::{LIFE, MARGIN, Size};
+use crate::run::{HERD, LIFE, MARGIN, Size};
 use crate::support::eventually;
 
 /// Returns the minimum time between two pairs of one user. A process renews a token before its
@@ -28,6 +28,10 @@ const UNCOMMITTED: Duration = Duration::from_secs(16);
 /// files. Waiting callers need memory, and connections to WeChat need files.
 const GROWTH_KIB: u64 = 48 * 1024;
 const MORE_FILES: usize = 100;
+
+/// Open files of a process that the first herd adds: for each of its users, a connection from the
+/// test and one to WeChat.
+const FILES_OF_HERD: usize = 2 * HERD;
 
 pub struct Audit<'a> {
     pub crowd: &'a Crowd,
@@ -94,6 +98,9 @@ impl Audit<'_> {
         let calls = self.crowd.harness.refreshes();
         let allowed = grants + done.failing_replies + self.refusals_allowed(&sent);
 
+        // Only the scripts for several users run `MGET`.
+        let batches = self.crowd.harness.redis.calls("mget");
+        let herds = books.herds.load(Ordering::SeqCst);
         let (wrong, described) = books.wrongs();
         println!(
             "{}",
@@ -109,6 +116,10 @@ impl Audit<'_> {
                     again.to_string()
                 ),
                 ("granted too early for no reason", too_early.to_string()),
+                (
+                    "herds, and MGET in scripts for several users",
+                    format!("{herds}, {batches}")
+                ),
                 ("sent to log in", format!("{sent:?}")),
                 (
                     "memory first, last",
@@ -129,13 +140,18 @@ impl Audit<'_> {
             "FAULT_RUN_SEED={seed}"
         );
         assert_eq!(too_early, 0, "FAULT_RUN_SEED={seed}");
+        // A short run on a busy machine may end before its first herd.
+        assert!(
+            herds == 0 || batches > 0,
+            "FAULT_RUN_SEED={seed}: {herds} herds, {batches} MGET"
+        );
         assert!(
             calls <= allowed,
             "FAULT_RUN_SEED={seed}: {calls} > {allowed}"
         );
         assert!(
             last.resident_kib < first.resident_kib + GROWTH_KIB
-                && last.open_files < first.open_files + MORE_FILES,
+                && last.open_files < first.open_files + MORE_FILES + FILES_OF_HERD,
             "FAULT_RUN_SEED={seed}: {first:?} became {last:?}"
         );
     }

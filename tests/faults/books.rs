@@ -40,6 +40,8 @@ enum Login {
 pub struct Books {
     pub users: Vec<User>,
     pub requests: AtomicU64,
+    /// Number of times at which all users of the herd have sent a request.
+    pub herds: AtomicU64,
     pub answered: Mutex<BTreeMap<String, u64>>,
     /// Connections that broke because their process was killed or ended.
     pub broken: AtomicU64,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::books::Books;
 use crate::fleet::{By, Fleet, Member};
 use crate::logins;
+use crate::run::USERS;
 use crate::support::demo_process::USER_HEADER;
 use crate::support::harness::Harness;
 use crate::support::http_client::{Answer, Asked};
@@ -36,7 +37,7 @@ impl Crowd {
     /// Sends requests as random users until `enough` is set.
     pub async fn caller(self: Arc<Self>, number: usize, mut rng: fastrand::Rng) {
         while !self.enough.load(Ordering::SeqCst) {
-            let user = rng.usize(..self.books.users.len());
+            let user = rng.usize(..USERS);
             if !self.is_here(user) {
                 continue;
             }
@@ -56,6 +57,38 @@ impl Crowd {
                 _ => "/api/me",
             };
             self.ask(number, user, by, &member, path, &mut rng).await;
+        }
+    }
+
+    /// Sends requests of the users behind the first [`USERS`], until `enough` is set: one of each
+    /// user, all at the same time and to the same process. Their tokens expire in the meantime.
+    pub async fn herds(self: Arc<Self>, caller: usize, mut rng: fastrand::Rng) {
+        let herd = USERS..self.books.users.len();
+        loop {
+            let pause = Instant::now();
+            while pause.elapsed() < self.shift {
+                if self.enough.load(Ordering::SeqCst) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            let Some(member) = self.fleet.any(By::Header, &mut rng) else {
+                continue;
+            };
+            let mut requests = tokio::task::JoinSet::new();
+            for user in herd.clone() {
+                let (crowd, member, mut rng) = (Arc::clone(&self), Arc::clone(&member), rng.fork());
+                requests.spawn(async move {
+                    let path = "/api/me";
+                    crowd
+                        .ask(caller, user, By::Header, &member, path, &mut rng)
+                        .await
+                });
+            }
+            while let Some(answered) = requests.join_next().await {
+                answered.expect("a request fell over");
+            }
+            self.books.herds.fetch_add(1, Ordering::SeqCst);
         }
     }
 

@@ -1,6 +1,7 @@
 //! The fault run: several processes serve many users while they are killed, stopped and ended.
 //! Proxies delay, cut, truncate and swallow their traffic with Redis and WeChat. At the end, the
-//! tokens in responses, in Redis and at WeChat are compared.
+//! tokens in responses, in Redis and at WeChat are compared. Some users send their requests at the
+//! same time, so that Redis gets the steps of many renewals in one script.
 //!
 //! `cargo test --test faults` runs it for some seconds on each layout. The long run:
 //!

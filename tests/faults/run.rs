@@ -19,8 +19,13 @@ use crate::support::proxy::Proxy;
 pub const LIFE: Duration = Duration::from_secs(5);
 pub const MARGIN: Duration = Duration::from_secs(2);
 
-const USERS: usize = 60;
+/// Users who send requests at random times.
+pub const USERS: usize = 60;
 const CALLERS: usize = 32;
+
+/// Users who send requests only in herds: all of them at the same time, after their tokens have
+/// expired. The steps of their renewals are sent to Redis in batches.
+pub const HERD: usize = 60;
 
 /// Minimum numbers of requests and of kills in a run, and the seed of its random choices.
 pub struct Size {
@@ -49,7 +54,7 @@ pub async fn run(layout: Layout) {
     println!("fault run on {layout:?}: FAULT_RUN_SEED={}", size.seed);
     let mut rng = fastrand::Rng::with_seed(size.seed);
     let (crowd, wires) = gather(layout, &mut rng).await;
-    for user in 0..USERS {
+    for user in 0..USERS + HERD {
         crowd.sign_in(user, &mut rng).await;
     }
     let mut chaos = Chaos::new(Arc::clone(&crowd), wires, rng.fork());
@@ -58,6 +63,7 @@ pub async fn run(layout: Layout) {
     for number in 0..CALLERS {
         callers.spawn(Arc::clone(&crowd).caller(number, rng.fork()));
     }
+    callers.spawn(Arc::clone(&crowd).herds(CALLERS, rng.fork()));
     until(&mut chaos, size.requests / 10, 0).await;
     let first = crowd.usage();
     // In the first half WeChat repeats refresh tokens, as its documentation says, and no user may
@@ -141,7 +147,8 @@ async fn gather(layout: Layout, rng: &mut fastrand::Rng) -> (Arc<Crowd>, Wires) 
         By::Header => (by, by_header.clone()),
         By::Cookie => (by, common.clone()),
     });
-    let users = (0..USERS).map(|number| User::new(format!("oUser{number:02}"), number % 3 == 0));
+    let users =
+        (0..USERS + HERD).map(|number| User::new(format!("oUser{number:03}"), number % 3 == 0));
     let crowd = Crowd {
         fleet: Fleet::start(places.into()).await,
         harness,
