@@ -17,7 +17,7 @@
 //!
 //! - An operation joins only an exchange that starts later. A caller may therefore note the state
 //!   of its cache before it submits a read.
-//! - A driver runs in a task of its own, so the others get their replies if a caller is dropped.
+//! - A driver runs in a separate task, so the others get their replies if a caller is dropped.
 //! - If the task of a driver ends early, its operations are lost. If it was the last driver, all
 //!   waiting operations are lost. A caller notices the loss at once.
 //! - A batch starts with the operation that has waited longest, so no group of operations starves

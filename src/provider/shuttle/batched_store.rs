@@ -25,7 +25,7 @@ use crate::store::{
 /// How the operations of a process reach the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Network {
-    /// Each operation has an exchange of its own.
+    /// Each operation has a separate exchange.
     Direct,
     /// Reads, requests for leases and commits are sent in batches.
     Batched,

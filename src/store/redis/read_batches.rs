@@ -1,7 +1,7 @@
 //! Reads of several credentials in one round trip.
 //!
 //! A batch sends one `HMGET` for each hash, and one `GET` for each string key. `MGET` would reply
-//! nil for a key of another type, and would need a right of its own.
+//! nil for a key of another type, and would need another right.
 //!
 //! A read that a batch cannot answer is sent alone: after an error reply to its command, and if the
 //! batch is lost. So each read ends as if it had been sent alone.
@@ -247,7 +247,7 @@ impl BatchPlan {
 
     /// Returns an error if the server has rejected every command for a reason that concerns all
     /// commands. The error then counts for the circuit breaker as the error of one command. After
-    /// other errors, each read is sent alone and gets an error of its own.
+    /// other errors, each read is sent alone and gets its own error.
     fn check(&self, replies: Vec<Value>) -> redis::RedisResult<Vec<Value>> {
         let concerns_all = |reply: &Value| match reply {
             Value::ServerError(error) => match ErrorClass::classify_reply(error) {

@@ -3,7 +3,7 @@
 //! They apply a step only in its usual case. For each other case they change nothing and tell the
 //! caller to send the step alone, so that the scripts of [`steps`](super::steps) decide about every
 //! conflict and every error. One call reads all values with one `MGET`, or one `HMGET` for each
-//! hash, where single steps read each value with a command of its own.
+//! hash, where single steps read each value with a separate command.
 //!
 //! `ARGV` starts with the number of steps. `KEYS` and the rest of `ARGV` are those of the single
 //! steps, one after the other. All steps have as many keys and arguments as the first. The fields of

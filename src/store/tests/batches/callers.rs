@@ -204,7 +204,7 @@ async fn reads_survive_the_runtime_of_their_driver() {
 #[tokio::test]
 async fn commits_survive_the_runtime_of_their_driver() {
     let server = Arc::new(RedisServer::start());
-    // The connection sends its commands on a thread of its own, also while the test's thread waits.
+    // The connection sends its commands on another thread, also while the test's thread waits.
     let connecting = Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()

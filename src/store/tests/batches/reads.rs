@@ -315,7 +315,7 @@ fn a_read_in_a_batch_ends_as_alone() {
     assert!(with_batches.get() >= 8, "{} cases", with_batches.get());
 }
 
-/// A value under the key of a logout that is no number is an error of its own read only.
+/// A value under the key of a logout that is no number is an error of that read only.
 #[tokio::test]
 async fn a_bad_time_of_a_logout_fails_one_read() {
     let server = RedisServer::start();
