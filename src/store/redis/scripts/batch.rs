@@ -58,8 +58,8 @@ local function same(i)
   return true
 end";
 
-/// Acquires leases. Returns a code for each step: 1 (acquired), or 4 (send the step alone). Returns an
-/// error if the server rejects the first write.
+/// Acquires leases. Returns a code for each step: 1 (acquired), or 4 (send the step alone). Returns
+/// an error if the server rejects the first write.
 static ACQUIRE_LEASES: LazyLock<Script> = LazyLock::new(|| {
     Script::new(format!(
         "
@@ -77,9 +77,10 @@ return codes"
     ))
 });
 
-/// Commits records whose leases their owners hold, and that delete no value. The first write is then
-/// the one that a server without memory, or without the right, rejects. Returns a code for each step: 1 (written), 3 (written, but not published), or 4
-/// (send the step alone).
+/// Commits records whose leases their owners hold, and that delete no value. A server without memory,
+/// or without the right to write, then rejects the first write, so that no step is half applied.
+/// Returns a code for each step: 1 (written), 3 (written, but not published), or 4 (send the step
+/// alone).
 static COMMIT_RECORDS: LazyLock<Script> = LazyLock::new(|| {
     Script::new(format!(
         "
