@@ -20,7 +20,7 @@ pub mod wx_java;
 
 use std::net::TcpListener;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Returns a port on which no process listens, and which this program has not returned before.
 ///
@@ -53,4 +53,15 @@ pub async fn eventually(what: &str, within: Duration, mut holds: impl AsyncFnMut
         assert!(Instant::now() < give_up, "not within {within:?}: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Returns the time until the next midnight in Beijing, when WeChat's daily quotas start again.
+///
+/// A test that counts the calls of a day advances its clocks by this time first. Otherwise it fails
+/// if it runs shortly before that midnight.
+pub fn until_midnight_in_beijing(now: SystemTime) -> Duration {
+    const OFFSET: u64 = 8 * 3_600;
+    const DAY: u64 = 24 * 3_600;
+    let now = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    Duration::from_secs(DAY - (now + OFFSET) % DAY)
 }

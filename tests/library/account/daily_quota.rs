@@ -13,6 +13,7 @@ use crate::support::redis_server::RedisServer;
 #[tokio::test]
 async fn repeated_reports_do_not_spend_the_daily_quota() {
     let harness = Harness::start().await;
+    harness.advance_to_midnight();
     let accounts = harness
         .builder(harness.memory())
         .mode(TokenMode::Plain)
@@ -66,6 +67,7 @@ async fn processes_share_the_limit_of_replacements() {
 #[tokio::test]
 async fn a_flush_of_redis_does_not_reset_the_quota() {
     let harness = Harness::start().await;
+    harness.advance_to_midnight();
     let server = RedisServer::start();
     let accounts = harness
         .builder(harness.redis(&server.url()).await)
@@ -138,6 +140,7 @@ async fn a_flush_during_a_run_costs_one_fetch_at_most() {
 #[tokio::test]
 async fn failed_calls_do_not_count_against_the_quota() {
     let harness = Harness::start().await;
+    harness.advance_to_midnight();
     let builder = harness.builder(harness.memory()).mode(TokenMode::Plain);
     let accounts = builder.daily_quota(2).build();
     harness.settings(|settings| settings.secret_frozen = true);
@@ -158,6 +161,7 @@ async fn failed_calls_do_not_count_against_the_quota() {
 #[tokio::test]
 async fn hanging_calls_do_not_count_against_the_quota() {
     let harness = Harness::start().await;
+    harness.advance_to_midnight();
     let builder = harness.builder(harness.memory()).mode(TokenMode::Plain);
     // A renewal ends after 400 ms, before the client's own timeout.
     let builder = builder

@@ -7,6 +7,8 @@ use tower_wechat::clock::Clock;
 use tower_wechat::simulator::{Simulator, SimulatorSettings};
 use tower_wechat::{AccountTokens, Error, MemoryStore, RedisStore, Store, Tickets, WechatClient};
 
+use crate::support::until_midnight_in_beijing;
+
 pub(crate) const STABLE: &str = "/cgi-bin/stable_token";
 pub(crate) const PLAIN: &str = "/cgi-bin/token";
 pub(crate) const TICKET: &str = "/cgi-bin/ticket/getticket";
@@ -38,6 +40,11 @@ impl Harness {
     pub(crate) fn advance(&self, span: Duration) {
         self.sim.advance(span);
         self.clock.advance(span);
+    }
+
+    /// Advances the clocks to the start of a day of WeChat's quotas.
+    pub(crate) fn advance_to_midnight(&self) {
+        self.advance(until_midnight_in_beijing(self.sim.now()));
     }
 
     pub(crate) fn wechat(&self) -> WechatClient {

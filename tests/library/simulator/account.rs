@@ -81,6 +81,7 @@ async fn an_old_token_is_valid_for_five_more_minutes() {
 #[tokio::test]
 async fn the_daily_quota_of_token_ends_and_comes_back() {
     let harness = Harness::start().await;
+    harness.advance_to_midnight();
     harness
         .sim
         .settings(|settings| settings.token_daily_quota = 2);
@@ -109,6 +110,7 @@ async fn the_daily_quota_of_token_ends_and_comes_back() {
 #[tokio::test]
 async fn quotas_are_cleared_ten_times_a_month() {
     let harness = Harness::start().await;
+    harness.advance_to_midnight();
     let (id, secret) = (
         harness.sim.app_id().to_owned(),
         harness.sim.app_secret().to_owned(),
@@ -211,16 +213,7 @@ async fn force_revokes_the_old_token_after_thirty_seconds() {
 #[tokio::test]
 async fn force_works_twenty_times_a_day() {
     let harness = Harness::start().await;
-    // Advances to just after midnight in Beijing, so that the whole test runs on one day.
-    let now = harness
-        .sim
-        .now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap()
-        .as_secs();
-    harness
-        .sim
-        .advance(secs(24 * 3600 - (now + 8 * 3600) % (24 * 3600)));
+    harness.advance_to_midnight();
     for _ in 0..20 {
         harness.forced().await.field("access_token");
         harness.sim.advance(secs(31));

@@ -289,6 +289,7 @@ async fn a_virtual_user_of_another_account_has_an_openid_there() {
 #[tokio::test]
 async fn quotas_are_counted_by_account() {
     let apps = Apps::start().await;
+    apps.harness.advance_to_midnight();
     apps.harness
         .sim
         .settings(|settings| settings.token_daily_quota = 1);

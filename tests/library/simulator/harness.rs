@@ -9,6 +9,8 @@ use reqwest::{Client, Method, Response, redirect::Policy};
 use serde_json::Value;
 use tower_wechat::simulator::Simulator;
 
+use crate::support::until_midnight_in_beijing;
+
 /// A simulator and an HTTP client.
 pub(crate) struct Harness {
     pub(crate) sim: Simulator,
@@ -26,6 +28,11 @@ pub(crate) struct Reply {
 impl Harness {
     pub(crate) async fn start() -> Self {
         Self::with(Simulator::start().await.unwrap())
+    }
+
+    /// Advances the clock to the start of a day of WeChat's quotas.
+    pub(crate) fn advance_to_midnight(&self) {
+        self.sim.advance(until_midnight_in_beijing(self.sim.now()));
     }
 
     pub(crate) fn with(sim: Simulator) -> Self {

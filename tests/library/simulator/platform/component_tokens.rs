@@ -98,6 +98,7 @@ async fn every_call_issues_another_component_token() {
 #[tokio::test]
 async fn component_tokens_have_a_quota_that_a_call_resets() {
     let it = Harnessed::start().await;
+    it.harness.advance_to_midnight();
     it.harness
         .sim
         .settings(|settings| settings.component_token_daily_quota = 2);
