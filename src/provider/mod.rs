@@ -12,7 +12,7 @@
 //! | code | promise | kept by |
 //! |---|---|---|
 //! | R1 | one renewal | `single_flight`: one call per credential in a process. `renewal`: a lease between processes; the store compares again when it grants the lease |
-//! | R2 | newest wins | `commit`: compare-and-set. `cache`: a read that crossed a write is not served. `single_flight`: a login detaches the running call |
+//! | R2 | newest wins | `commit`: compare-and-set. `login_write`: a late login does not replace a later one. `cache`: a read that crossed a write is not served. `single_flight`: a login detaches the running call |
 //! | R3 | nothing lost | `single_flight`: a call is a task and outlives its callers. `lookup`: work inside a request only reads. `commit`: commits are retried. `deletion`: a tombstone is written first. [`CredentialProvider::shutdown`] waits for the tasks |
 //! | R4 | stale served | `renewal`: a usable token is published to all callers before its renewal begins. `prefetch`: the account's credentials are refreshed ahead of requests |
 //! | R5 | failures sorted | [`RenewalFailure`], `retry`, `failures` |
@@ -32,6 +32,7 @@ mod failures;
 mod freshness;
 mod invalidation;
 mod lease;
+mod login_write;
 mod lookup;
 mod maintenance;
 mod prefetch;
@@ -56,7 +57,6 @@ use self::call::Wanted;
 pub(crate) use self::classify::{UNKNOWN_ERRCODE_PAUSE, classify};
 pub(crate) use self::config::{ProviderConfig, RenewalTiming};
 pub(crate) use self::entry::CacheEntry;
-use self::entry::EntryOrigin;
 use self::lookup::start_background_tasks;
 pub(crate) use self::prefetch::Prefetcher;
 pub(crate) use self::source::{CredentialSource, RenewalFailure};
@@ -219,60 +219,6 @@ impl CredentialProvider {
             }
             Err(_) => Err(refused),
         }
-    }
-
-    /// Writes `record` to the store and to the cache, whatever record the store held. A login
-    /// replaces the result of every renewal that began before the login (newest wins).
-    ///
-    /// If this future is dropped before it completes, the store and the cache may differ. Callers
-    /// therefore run the future in [`run_to_completion`](Self::run_to_completion).
-    pub(crate) async fn store_record(&self, id: &str, record: Record) -> Result<CacheEntry, Error> {
-        let provider = &self.0;
-        let (slot, writer) = (provider.slot(id), provider.writer()?);
-        let Some(entry) = provider.to_entry(id, &record, EntryOrigin::Stored) else {
-            let message = "a login without an access token cannot be stored";
-            return Err(Error::new(ErrorKind::BadRequest, message));
-        };
-        // The entry is removed before the write, because the store may differ from the entry as
-        // soon as the write has started.
-        let stamp = provider.cache.invalidate(id);
-        let outcome = writer.overwrite(&slot, &record).await;
-        match &outcome {
-            Ok(()) => provider
-                .cache
-                .complete_write(id, Some(&entry), provider.clock.now(), &stamp),
-            // The store may have executed the write although its reply is an error.
-            Err(_) => drop(provider.cache.invalidate(id)),
-        }
-        // The running call is detached after the change of the cache. A call that starts after the
-        // change compares its snapshot with the cache and finds the snapshot outdated. A call that
-        // started earlier is in the table, and is detached here.
-        provider.calls.detach(id);
-        provider.update_cached_gauge();
-        outcome?;
-        provider.failures.clear(id);
-        Ok(entry)
-    }
-
-    /// Deletes the credential in the store and in the cache. A running renewal cannot restore the
-    /// credential, because its commit succeeds only if the store still holds the record that was
-    /// renewed.
-    ///
-    /// If this future is dropped before it completes, the store and the cache may differ. Callers
-    /// therefore run the future in [`run_to_completion`](Self::run_to_completion).
-    pub(crate) async fn revoke(&self, id: &str) -> Result<(), Error> {
-        let provider = &self.0;
-        let writer = provider.writer()?;
-        provider.cache.invalidate(id);
-        let outcome = writer
-            .overwrite(&provider.slot(id), &Record::default())
-            .await;
-        // The cache is changed before the running call is detached. A call that starts in between
-        // therefore finds its snapshot outdated.
-        provider.cache.invalidate(id);
-        provider.calls.detach(id);
-        provider.update_cached_gauge();
-        outcome
     }
 
     /// Ends the back-off of a credential and of the account, because the cause of the failures is gone.

@@ -139,6 +139,15 @@ pub enum CommitResult {
     LeaseLost,
 }
 
+/// The outcome of a write that expects what the slot holds.
+#[derive(Debug)]
+pub enum ReplaceResult {
+    /// The store wrote the record.
+    Replaced,
+    /// The slot holds this record instead of the expected values. The store wrote nothing.
+    Conflict(StoredRecord),
+}
+
 /// Minimum time for which a tombstone names the refresh token of a deleted pair: two minutes. A
 /// process retries the commit of a new pair for one minute and must find the tombstone until then.
 pub(crate) const MIN_TOMBSTONE_TTL: Duration = Duration::from_secs(120);

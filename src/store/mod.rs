@@ -26,7 +26,7 @@ pub(crate) use self::code::{
 use self::credential::replaced_refresh_token;
 pub(crate) use self::credential::{
     CommitResult, CredentialKey, CredentialSlot, Expected, LeaseOwner, LeaseResult,
-    MIN_TOMBSTONE_TTL, ReadOutcome, StoredRecord,
+    MIN_TOMBSTONE_TTL, ReadOutcome, ReplaceResult, StoredRecord,
 };
 #[cfg(feature = "platform")]
 pub(crate) use self::external_platform::ExternalPlatformReader;

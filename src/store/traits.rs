@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::code::{CodeBindResult, CodeLeaseResult, LoginCodeKey, Suspension};
 use super::credential::{
     CommitResult, CredentialKey, CredentialSlot, Expected, LeaseOwner, LeaseResult, ReadOutcome,
-    StoredRecord, Visitor,
+    ReplaceResult, StoredRecord, Visitor,
 };
 use super::invalidation::Subscription;
 use super::kind::CredentialKind;
@@ -189,6 +189,16 @@ pub trait CredentialWriter: CredentialReader {
         slot: &'a CredentialSlot,
         record: &'a Record,
     ) -> BoxFuture<'a, Result<(), Error>>;
+
+    /// Does the same as [`overwrite`](Self::overwrite), but only if the slot still holds the raw
+    /// values `expected`. Otherwise writes nothing and returns the current record. Neither needs nor
+    /// changes a lease.
+    fn replace<'a>(
+        &'a self,
+        slot: &'a CredentialSlot,
+        expected: &'a Expected,
+        record: &'a Record,
+    ) -> BoxFuture<'a, Result<ReplaceResult, Error>>;
 }
 
 /// Coordinates the exchange of login codes, which WeChat accepts once.

@@ -23,11 +23,12 @@ impl UserTokens {
     ) -> Result<UserToken, Error> {
         let provider = &self.0.provider;
         let record = login_record(response, self.clock().now(), provider.config().margin);
-        let write = std::pin::pin!(provider.store_record(user.as_str(), record));
+        let write = std::pin::pin!(provider.store_login(user.as_str(), &record, false));
         // A future of a `MemoryStore` never waits.
         let entry = match write.poll(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(entry) => entry?,
-            Poll::Pending => {
+            Poll::Ready(Ok(Some(entry))) => entry,
+            Poll::Ready(Err(error)) => return Err(error),
+            Poll::Ready(Ok(None)) | Poll::Pending => {
                 let message = "the store of a preset user must be a MemoryStore";
                 return Err(Error::new(ErrorKind::Configuration, message));
             }

@@ -4,20 +4,16 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::logins::LoginWrite;
 use super::profile::ProfileCache;
 use super::sessions::{SNAPSHOT_SESSION_LIFETIME, longest_session_lifetime};
-use super::source::login_record;
 use super::token::{GrantedScope, UserToken};
-use crate::clock::{Clock, Timestamp};
+use crate::clock::Clock;
 use crate::credential::{AccessToken, AppId, UserId};
 use crate::error::{Error, ErrorKind, InvalidToken};
 use crate::provider::CredentialProvider;
 use crate::store::{CredentialKind, LeaseOwner, LoginCodeKey, Store};
 use crate::wechat::{Language, UserInfo, UserTokenResponse, WechatClient};
-
-/// Maximum number of times that one login writes its tokens: eight. Each logout everywhere that
-/// happens during the login makes one more write necessary.
-const MAX_STORE_ATTEMPTS: usize = 8;
 
 /// Access tokens of an account's users.
 ///
@@ -145,7 +141,8 @@ impl UserTokens {
     }
 
     /// Stores the tokens that WeChat issued at a login, and replaces the user's earlier tokens. The
-    /// result of a renewal that began before the login is discarded.
+    /// result of a renewal that began before the login is discarded. If a later login of the user
+    /// is stored at the same time, returns the token of that login.
     ///
     /// The write continues if the caller stops waiting.
     ///
@@ -162,35 +159,11 @@ impl UserTokens {
             let message = "a snapshot user is virtual and is not kept in the store";
             return Err(Error::new(ErrorKind::BadRequest, message));
         }
-        let settings = self.0.provider.config();
-        let mut record = login_record(response, self.clock().now(), settings.margin);
-        if response.snapshot {
-            // A virtual user exists only until the page is closed, so its token is never renewed.
-            record.refresh = None;
+        let now = self.clock().now();
+        match self.store_login(user, response, now, false).await? {
+            LoginWrite::Stored(token) => Ok(token),
+            LoginWrite::Superseded => self.get(user).await,
         }
-        self.0.profiles.remove(user.as_str());
-        let (provider, user) = (self.0.provider.clone(), user.clone());
-        let store = Arc::clone(&self.0.store);
-        let work = async move {
-            let name = provider.credential_key(user.as_str());
-            let mut revoked_at = store.revoked_at(&name).await?;
-            for _ in 0..MAX_STORE_ATTEMPTS {
-                record.details.sessions_valid_from = revoked_at;
-                let entry = provider.store_record(user.as_str(), record.clone()).await?;
-                // Read the time of the last logout again, after the write. A logout that starts
-                // after this read deletes the record. An earlier logout must be in the record;
-                // without it, sessions from before that logout would be valid again.
-                let latest = store.revoked_at(&name).await?;
-                if latest == revoked_at {
-                    return Ok(UserToken::new(entry));
-                }
-                revoked_at = latest;
-            }
-            let message = "the login was not stored, because the user logged out everywhere \
-                           during each attempt: log in again";
-            Err(Error::store_unavailable(message))
-        };
-        self.0.provider.run_to_completion(work).await
     }
 
     /// Reports that WeChat rejected a call with the token `invalid` (40001, 40014, 42001), and
@@ -307,34 +280,6 @@ impl UserTokens {
             true => SNAPSHOT_SESSION_LIFETIME,
             false => longest_session_lifetime(),
         }
-    }
-
-    /// Returns `true` if the store has tokens that WeChat issued later than `response`, or if the
-    /// user has logged out everywhere since `received_at`, the time of the response.
-    ///
-    /// `response` has the remaining lifetime of its access token. The expiry of a stored token shows
-    /// when WeChat issued it.
-    pub(crate) async fn is_superseded(
-        &self,
-        user: &UserId,
-        response: &UserTokenResponse,
-        received_at: Timestamp,
-    ) -> Result<bool, Error> {
-        let provider = &self.0.provider;
-        let name = provider.credential_key(user.as_str());
-        let revoked_at = self.0.store.revoked_at(&name).await?;
-        if revoked_at.is_some_and(|at| at > received_at) {
-            return Ok(true);
-        }
-        let record = login_record(response, self.clock().now(), provider.config().margin);
-        let stored = provider.load_record(user.as_str()).await?;
-        Ok(match (record.token, stored.token) {
-            (Some(ours), Some(stored)) => {
-                stored.secret != ours.secret
-                    && stored.lifetime.expires_at() > ours.lifetime.expires_at()
-            }
-            _ => false,
-        })
     }
 
     /// Returns the scope that the user has granted, as stored. The stored tokens may have expired.

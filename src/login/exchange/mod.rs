@@ -43,8 +43,7 @@
 //!
 //! The application's hook chooses the id under which the tokens are stored. Nothing is stored yet.
 //!
-//! - The hook returns a user id: *Storing*. After a suspension, *Finished* as a spent code if that
-//!   user has logged in or has logged out everywhere since WeChat's response.
+//! - The hook returns a user id: *Storing*.
 //! - The hook returns an invalid id: *Finished* with a failure.
 //! - The hook fails, panics or times out: *Suspended*.
 //!
@@ -62,7 +61,9 @@
 //! ## Storing
 //!
 //! The user's tokens are stored before the outcome, so that a session never exists without its
-//! tokens. The write is retried for a minute.
+//! tokens. The write is retried for a minute. After a suspension and in a retry, the exchange is
+//! *Finished* as a spent code if the user has logged in or has logged out everywhere since WeChat's
+//! response.
 //!
 //! ## Finished
 //!

@@ -79,24 +79,18 @@ pub(super) fn pending_response(
     PendingResponse::new(Zeroizing::new(text))
 }
 
-/// Reads a response. Subtracts the time since its arrival from the lifetime of the access token.
-/// Returns `None` for a text that this version cannot read.
-pub(super) fn read_pending(pending: &PendingResponse, now: Timestamp) -> Option<ResumedResponse> {
+/// Reads a response. Returns `None` for a text that this version cannot read.
+pub(super) fn read_pending(pending: &PendingResponse) -> Option<ResumedResponse> {
     let read: ReadResponse = serde_json::from_str(pending.expose()).ok()?;
-    let received_at = Timestamp::from_millis(read.received_at);
-    let elapsed = received_at.duration_until(now).as_secs();
-    let elapsed = i64::try_from(elapsed).unwrap_or(i64::MAX);
     let mut response = UserTokenResponse::new(read.access_token);
-    response.expires_in = read
-        .expires_in
-        .map(|seconds| seconds.saturating_sub(elapsed));
+    response.expires_in = read.expires_in;
     response.refresh_token = read.refresh_token.map(Into::into);
     response.openid = read.openid;
     response.scope = read.scope;
     response.unionid = read.unionid;
     Some(ResumedResponse {
         login_id: read.login,
-        received_at,
+        received_at: Timestamp::from_millis(read.received_at),
         response,
     })
 }
@@ -114,27 +108,20 @@ mod tests {
     const ARRIVAL: Timestamp = Timestamp::from_millis(1_700_000_000_000);
 
     #[test]
-    fn a_response_loses_the_time_since_its_arrival() {
+    fn a_response_is_read_as_it_was_written() {
         let response = UserTokenResponse::new("a \"1\"")
             .expires_in(7_200)
             .refresh_token("r")
             .openid("oA")
             .scope("snsapi_base")
             .unionid("uA");
-        let pending = pending_response(7, &response, ARRIVAL);
-        let expected = |seconds| {
-            Some(ResumedResponse {
-                login_id: 7,
-                received_at: ARRIVAL,
-                response: response.clone().expires_in(seconds),
-            })
+        let read = read_pending(&pending_response(7, &response, ARRIVAL));
+        let expected = ResumedResponse {
+            login_id: 7,
+            received_at: ARRIVAL,
+            response,
         };
-        assert_eq!(read_pending(&pending, ARRIVAL), expected(7_200));
-        let later = ARRIVAL.saturating_add(Duration::from_secs(90));
-        assert_eq!(read_pending(&pending, later), expected(7_110));
-        // The clock of the process that resumes may be behind.
-        let earlier = ARRIVAL.saturating_sub(Duration::from_secs(90));
-        assert_eq!(read_pending(&pending, earlier), expected(7_200));
+        assert_eq!(read, Some(expected));
     }
 
     /// Processes of different versions exchange this text, so that no version may change it.
@@ -147,7 +134,7 @@ mod tests {
         );
         for text in ["", "{}", r#"{"later":1}"#] {
             let pending = PendingResponse::new(Zeroizing::new(text.to_owned()));
-            assert_eq!(read_pending(&pending, ARRIVAL), None, "{text}");
+            assert_eq!(read_pending(&pending), None, "{text}");
         }
     }
 

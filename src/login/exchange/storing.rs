@@ -17,7 +17,7 @@ use crate::login::scope::Scope;
 use crate::login::settings::SnapshotPolicy;
 use crate::metrics;
 use crate::store::{LeaseOwner, PendingResponse, Suspension};
-use crate::users::GrantedScope;
+use crate::users::{GrantedScope, LoginWrite};
 use crate::wechat::UserTokenResponse;
 
 /// Time for which a failed write of tokens to the store is retried: one minute (promise: nothing
@@ -32,7 +32,7 @@ impl Exchange {
         owner: &LeaseOwner,
         pending: PendingResponse,
     ) -> ExchangeOutcome {
-        let Some(read) = read_pending(&pending, self.users.clock().now()) else {
+        let Some(read) = read_pending(&pending) else {
             // Another version of this crate has written the response. WeChat rejects the code as
             // spent, and the login is retried.
             return self.exchange_code(owner).await;
@@ -60,10 +60,10 @@ impl Exchange {
         pending: Option<PendingResponse>,
     ) -> ExchangeOutcome {
         let outcome = match self.choose_user(response, pending.is_some()).await {
-            Ok(user) if pending.is_some() => {
-                self.store_if_latest(user, response, received_at).await
+            Ok(user) => {
+                self.store_tokens(user, response, received_at, pending.is_some())
+                    .await
             }
-            Ok(user) => self.store_tokens(user, response).await,
             Err(failure) => ExchangeOutcome::Failed(failure),
         };
         let hook_failed = outcome == ExchangeOutcome::Failed(LoginFailure::HookFailed);
@@ -166,34 +166,32 @@ impl Exchange {
         }
     }
 
-    /// Stores the tokens of a resumed login (promise: newest wins). If the user has logged in again
-    /// or has logged out everywhere since WeChat's response, the code counts as spent.
-    async fn store_if_latest(
+    /// Stores the tokens that WeChat returned at `received_at`, and returns the outcome of the login
+    /// (promises: newest wins, nothing lost). If the store is unavailable, retries for
+    /// [`STORE_RETRY_TIMEOUT`].
+    ///
+    /// `is_late` says that the login was suspended. If the user has logged in again or has logged
+    /// out everywhere before a late or repeated write, the code counts as spent.
+    async fn store_tokens(
         &self,
         user: UserId,
         response: &UserTokenResponse,
         received_at: Timestamp,
+        mut is_late: bool,
     ) -> ExchangeOutcome {
-        let superseded = self.users.is_superseded(&user, response, received_at);
-        match superseded.await {
-            Ok(false) => self.store_tokens(user, response).await,
-            Ok(true) => ExchangeOutcome::CodeSpent,
-            Err(error) => self.fail_unspent(&error),
-        }
-    }
-
-    /// Stores the tokens that WeChat has returned, and returns the outcome of the login (promises:
-    /// newest wins, nothing lost). If the store is unavailable, retries for
-    /// [`STORE_RETRY_TIMEOUT`].
-    async fn store_tokens(&self, user: UserId, response: &UserTokenResponse) -> ExchangeOutcome {
         let app = &self.code_key.app;
         let users = self.users.for_user(response.snapshot);
         let had_more = !response.snapshot && self.had_broader_scope(&user, response).await;
         let deadline = Instant::now() + STORE_RETRY_TIMEOUT;
         let mut backoff = Backoff::new(INITIAL_DELAY, MAX_DELAY);
         let stored = loop {
-            let error = match users.store(&user, response).await {
-                Ok(stored) => break stored,
+            let write = users.store_login(&user, response, received_at, is_late);
+            let error = match write.await {
+                Ok(LoginWrite::Stored(stored)) => break stored,
+                Ok(LoginWrite::Superseded) => {
+                    tracing::debug!(target: "tower_wechat::login", %app, user = ?user.as_str(), "the tokens of a login were discarded; the user has logged in again or out everywhere since");
+                    return ExchangeOutcome::CodeSpent;
+                }
                 Err(error) => error,
             };
             if error.kind() != ErrorKind::StoreUnavailable || Instant::now() >= deadline {
@@ -201,6 +199,7 @@ impl Exchange {
                 return ExchangeOutcome::from_error(&error);
             }
             tracing::warn!(target: "tower_wechat::login", %app, %error, "the tokens of a login could not be stored yet; the write is retried for a minute");
+            is_late = true;
             backoff.wait().await;
         };
         tracing::info!(target: "tower_wechat::login", %app, user = ?user.as_str(), scope = response.scope.as_deref(), snapshot = response.snapshot, "logged in");

@@ -19,7 +19,7 @@ use crate::credential::{AppId, Record};
 use crate::error::Error;
 use crate::store::{
     BoxFuture, CommitResult, CredentialKind, CredentialReader, CredentialSlot, CredentialWriter,
-    Expected, LeaseOwner, LeaseResult, StoredRecord,
+    Expected, LeaseOwner, LeaseResult, ReplaceResult, StoredRecord,
 };
 
 /// How the operations of a process reach the store.
@@ -338,5 +338,14 @@ impl CredentialWriter for BatchedStore {
         record: &'a Record,
     ) -> BoxFuture<'a, Result<(), Error>> {
         self.store.overwrite(slot, record)
+    }
+
+    fn replace<'a>(
+        &'a self,
+        slot: &'a CredentialSlot,
+        expected: &'a Expected,
+        record: &'a Record,
+    ) -> BoxFuture<'a, Result<ReplaceResult, Error>> {
+        self.store.replace(slot, expected, record)
     }
 }

@@ -11,7 +11,7 @@ use super::store::RecordingStore;
 use super::tasks::abort_calls_after;
 use super::wechat::{FakeSource, FakeWechat, NOW, TokenAge, record};
 use crate::clock::Clock;
-use crate::credential::{AccessToken, AppId};
+use crate::credential::{AccessToken, AppId, Record};
 use crate::error::{Error, ErrorKind};
 use crate::provider::call::Wanted;
 use crate::provider::config::{ProviderConfig, RenewalTiming};
@@ -291,10 +291,25 @@ impl Harness {
     }
 
     pub(super) async fn log_in(&self, at: usize) {
-        let login = record(self.wechat.grant(), TokenAge::Fresh);
-        match self.providers[at].store_record(ID, login).await {
-            Ok(entry) => self.learn(at, self.write_index(&entry) + 1),
+        let login = self.granted_login();
+        match self.providers[at].store_login(ID, &login, false).await {
+            Ok(Some(entry)) => self.learn(at, self.write_index(&entry) + 1),
+            // A renewal of a later token was committed at the same time.
+            Ok(None) => {}
             Err(error) => assert!(self.allows_failures, "{error}"),
+        }
+    }
+
+    /// Returns the record of a login that has just ended.
+    pub(super) fn granted_login(&self) -> Record {
+        record(self.wechat.grant(), TokenAge::Fresh)
+    }
+
+    /// Writes the record of a login, again after each failure.
+    pub(super) async fn store_login(&self, at: usize, login: &Record, mut is_late: bool) {
+        while let Err(error) = self.providers[at].store_login(ID, login, is_late).await {
+            assert!(self.allows_failures, "{error}");
+            is_late = true;
         }
     }
 

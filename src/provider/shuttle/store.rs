@@ -12,7 +12,7 @@ use crate::credential::{AppId, Record};
 use crate::error::Error;
 use crate::store::{
     BoxFuture, CommitResult, CredentialKind, CredentialReader, CredentialSlot, CredentialWriter,
-    Expected, LeaseOwner, LeaseResult, MemoryStore, StoredRecord,
+    Expected, LeaseOwner, LeaseResult, MemoryStore, ReplaceResult, StoredRecord,
 };
 
 /// Store that both simulated processes share. It records all writes in their order. Other tasks may
@@ -227,6 +227,23 @@ impl CredentialWriter for RecordingStore {
             self.memory.overwrite(slot, record).await?;
             self.record_write(record);
             self.simulate_network().await
+        })
+    }
+
+    fn replace<'a>(
+        &'a self,
+        slot: &'a CredentialSlot,
+        expected: &'a Expected,
+        record: &'a Record,
+    ) -> BoxFuture<'a, Result<ReplaceResult, Error>> {
+        Box::pin(async move {
+            self.simulate_network().await?;
+            let outcome = self.memory.replace(slot, expected, record).await?;
+            if matches!(outcome, ReplaceResult::Replaced) {
+                self.record_write(record);
+            }
+            self.simulate_network().await?;
+            Ok(outcome)
         })
     }
 }

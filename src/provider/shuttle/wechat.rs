@@ -21,13 +21,15 @@ pub(super) enum TokenAge {
     Expired,
 }
 
-/// Creates the pair with this number: `access-NUMBER` and `refresh-NUMBER`.
+/// Creates the pair with this number: `access-NUMBER` and `refresh-NUMBER`. Each pair of an age
+/// expires a millisecond after the preceding one, because WeChat granted it later.
 pub(super) fn record(number: usize, age: TokenAge) -> Record {
     let granted = match age {
         TokenAge::Fresh => NOW,
         TokenAge::Stale => NOW.saturating_sub(Duration::from_secs(6_400)),
         TokenAge::Expired => NOW.saturating_sub(Duration::from_secs(7_300)),
     };
+    let granted = granted.saturating_add(Duration::from_millis(number as u64));
     let lifetime = Lifetime::from_response(granted, Some(7_200), Duration::from_secs(900));
     Record {
         token: Some(Token {

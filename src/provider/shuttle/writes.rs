@@ -56,6 +56,34 @@ fn a_local_login_detaches_running_calls() {
     });
 }
 
+/// The login of process 0 could not be stored at once, and the user has logged in again.
+#[test]
+fn a_late_login_replaces_no_later_one() {
+    explore_networks("a late login", |network| {
+        with_harness(network, TokenAge::Stale, true, async |harness| {
+            let [early, late] = [(); 2].map(|()| harness.granted_login());
+            harness.lose_replies(3);
+            let tasks = [
+                spawn(&harness, async move |harness| {
+                    harness.store_login(0, &early, true).await;
+                }),
+                spawn(&harness, async move |harness| {
+                    harness.store_login(1, &late, false).await;
+                }),
+                spawn(&harness, async |harness| harness.get(0).await),
+            ];
+            join_all(tasks).await;
+            harness.assert_quiescent(false).await;
+            let (written, newest) = harness.history();
+            assert_eq!(
+                written.last(),
+                Some(&Some(newest)),
+                "newest wins: {written:?}"
+            );
+        });
+    });
+}
+
 #[test]
 fn the_cache_accepts_nothing_older() {
     explore_networks("no invalidations", |network| {

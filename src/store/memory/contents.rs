@@ -16,7 +16,7 @@ use crate::store::invalidation::Publisher;
 use crate::store::{
     CodeBindResult, CodeLeaseResult, CommitResult, CredentialKey, CredentialSlot, Event, Expected,
     Invalidation, LeaseOwner, LeaseResult, LoginCodeKey, MIN_TOMBSTONE_TTL, PendingResponse, Quota,
-    RecordVersion, StoredRecord, Suspension, replaced_refresh_token,
+    RecordVersion, ReplaceResult, StoredRecord, Suspension, replaced_refresh_token,
 };
 
 /// Everything that a [`MemoryStore`](super::MemoryStore) holds. One lock guards it, so each method
@@ -207,6 +207,20 @@ impl Contents {
         let expires_at = now.saturating_add(MIN_TOMBSTONE_TTL);
         self.tombstones
             .insert(slot.key.clone(), token, expires_at, now);
+    }
+
+    pub(super) fn replace(
+        &mut self,
+        slot: &CredentialSlot,
+        expected: &Expected,
+        record: &Record,
+        now: Timestamp,
+    ) -> ReplaceResult {
+        if !self.matches(slot, expected) {
+            return ReplaceResult::Conflict(self.stored_record(slot));
+        }
+        self.write_record(slot, record, now);
+        ReplaceResult::Replaced
     }
 
     /// Writes a record, removes the tombstone, and publishes the change. An empty record deletes

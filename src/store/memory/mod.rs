@@ -16,7 +16,7 @@ use super::{
     AccountSeparation, BoxFuture, CodeBindResult, CodeLeaseResult, CommitResult, CredentialKey,
     CredentialKind, CredentialReader, CredentialSlot, CredentialWriter, Expected,
     InvalidationSource, LeaseOwner, LeaseResult, LoginCodeKey, LoginCodeStore, Quota, QuotaStore,
-    RevocationStore, Store, StoredRecord, Subscription, Suspension,
+    ReplaceResult, RevocationStore, Store, StoredRecord, Subscription, Suspension,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::credential::{AppId, Record};
@@ -160,6 +160,15 @@ impl CredentialWriter for MemoryStore {
         record: &'a Record,
     ) -> BoxFuture<'a, Result<(), Error>> {
         self.step(move |contents, now| contents.write_record(slot, record, now))
+    }
+
+    fn replace<'a>(
+        &'a self,
+        slot: &'a CredentialSlot,
+        expected: &'a Expected,
+        record: &'a Record,
+    ) -> BoxFuture<'a, Result<ReplaceResult, Error>> {
+        self.step(move |contents, now| contents.replace(slot, expected, record, now))
     }
 }
 

@@ -20,7 +20,7 @@ use crate::credential::{Record, RefreshToken};
 use crate::error::Error;
 use crate::store::{
     BoxFuture, CommitResult, CredentialSlot, CredentialWriter, Expected, LeaseOwner, LeaseResult,
-    MIN_TOMBSTONE_TTL, RecordVersion, StoredRecord, replaced_refresh_token,
+    MIN_TOMBSTONE_TTL, RecordVersion, ReplaceResult, StoredRecord, replaced_refresh_token,
 };
 
 /// Maximum number of times that a commit is repeated because `reseal` has sealed the stored value
@@ -210,15 +210,18 @@ impl RedisStore {
         )
     }
 
-    /// Writes a record to all locations of a slot, whatever the locations hold, and deletes the
-    /// tombstones.
-    async fn write_unconditionally(
+    /// Writes a record to all locations of a slot without a lease, and deletes the tombstones. With
+    /// `expected`, writes only if the location that the engine reads still holds these values.
+    async fn write_without_lease(
         &self,
         slot: &CredentialSlot,
+        expected: Option<&Expected>,
         record: &Record,
-    ) -> Result<(), Error> {
+    ) -> Result<ReplaceResult, Error> {
         let locations = self.locations(slot);
         let now = self.0.clock.now();
+        let compared = expected.into_iter().flat_map(|expected| &expected.0);
+        let mut compared = compared.map(encode_expected);
         let mut call = ScriptCall::for_step(Step::Overwrite);
         for tombstone in &locations.tombstone_keys {
             call.tombstone_key(tombstone);
@@ -227,16 +230,30 @@ impl RedisStore {
             let writes = encode(location, slot, record, target, now, &self.0.sealer)?;
             for (key, Write { value, ttl }) in location.keys.iter().zip(&writes) {
                 let value = value.as_ref().map(|text| text.as_bytes());
+                // The first location is the one that the engine reads. The script does not compare
+                // the values of a second one.
+                let expected = compared.next().unwrap_or_else(encode_any);
                 call.value_key(&*key.key)
                     .arg(key.field.unwrap_or(""))
+                    .arg(expected.as_slice())
                     .arg(encode_expected(&value).as_slice())
                     .arg(duration_millis(*ttl));
             }
         }
-        let written = self
-            .run_write(call, self.outgoing_invalidation(slot, record))
-            .await;
-        written.map(drop)
+        Ok(
+            match self
+                .run_write(call, self.outgoing_invalidation(slot, record))
+                .await?
+            {
+                ScriptReply::Conflict(values) => {
+                    let stored = decode(&locations.read, slot, values, &self.0.sealer);
+                    ReplaceResult::Conflict(self.with_revocation(slot, stored).await?)
+                }
+                ScriptReply::Applied | ScriptReply::AppliedUnpublished | ScriptReply::Busy => {
+                    ReplaceResult::Replaced
+                }
+            },
+        )
     }
 
     /// Returns the message about this write for other processes.
@@ -353,6 +370,18 @@ impl CredentialWriter for RedisStore {
         slot: &'a CredentialSlot,
         record: &'a Record,
     ) -> BoxFuture<'a, Result<(), Error>> {
-        Box::pin(self.write_unconditionally(slot, record))
+        Box::pin(async move {
+            let written = self.write_without_lease(slot, None, record).await;
+            written.map(drop)
+        })
+    }
+
+    fn replace<'a>(
+        &'a self,
+        slot: &'a CredentialSlot,
+        expected: &'a Expected,
+        record: &'a Record,
+    ) -> BoxFuture<'a, Result<ReplaceResult, Error>> {
+        Box::pin(self.write_without_lease(slot, Some(expected), record))
     }
 }

@@ -361,3 +361,34 @@ async fn release_reports_whether_the_lease_was_owned() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_replacement_needs_the_expected_record_and_no_lease() {
+    on_every_store(async |store, slot| {
+        let [first, second, third] = ["t1", "t2", "t3"].map(|token| record(slot.key.kind, token));
+        let nothing = store.load(&slot).await.unwrap().expected;
+        let replaced = store.replace(&slot, &nothing, &first).await.unwrap();
+        assert!(matches!(replaced, ReplaceResult::Replaced), "{store:?}");
+        assert_eq!(store.load(&slot).await.unwrap().record, first);
+
+        let before = store.load(&slot).await.unwrap().expected;
+        let owner = acquire(store, &slot, &before).await;
+        let replaced = store.replace(&slot, &nothing, &second).await.unwrap();
+        assert!(
+            matches!(&replaced, ReplaceResult::Conflict(now) if now.record == first),
+            "{store:?}: {replaced:?}"
+        );
+        assert_eq!(store.load(&slot).await.unwrap().record, first);
+        // Another owner holds the lease.
+        let replaced = store.replace(&slot, &before, &second).await.unwrap();
+        assert!(matches!(replaced, ReplaceResult::Replaced), "{store:?}");
+        let commit = store.commit(&slot, &before, &third, &owner).await.unwrap();
+        assert!(
+            matches!(&commit, CommitResult::Conflict(now) if now.record == second),
+            "{store:?}: {commit:?}"
+        );
+        assert_eq!(store.load(&slot).await.unwrap().record, second);
+        store.overwrite(&slot, &Record::default()).await.unwrap();
+    })
+    .await;
+}

@@ -151,7 +151,9 @@ async fn a_late_commit_undoes_no_logout_or_login() {
             );
             let expected = store_first_pair(store, slot).await;
             delete_pair(store, slot, &expected).await;
-            store.overwrite(slot, &login).await.unwrap();
+            let nothing = store.load(slot).await.unwrap().expected;
+            let replaced = store.replace(slot, &nothing, &login).await.unwrap();
+            assert!(matches!(replaced, ReplaceResult::Replaced));
             let commit = store.commit(slot, &expected, &newer, &late).await.unwrap();
             assert!(matches!(commit, CommitResult::Conflict(now) if now.record == login));
             store.overwrite(slot, &Record::default()).await.unwrap();

@@ -1,5 +1,6 @@
 //! An application with a login, on one or more servers, and the simulator as its WeChat.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::extract::OriginalUri;
@@ -120,6 +121,17 @@ impl Harness {
     /// Starts a server whose public URL is its address.
     pub async fn site_with(&self, change: impl FnOnce(LoginBuilder) -> LoginBuilder) -> Site {
         self.mounted(change, router).await
+    }
+
+    /// Starts a server that reaches Redis at another address, as through a proxy.
+    pub async fn site_with_redis_at(&self, address: SocketAddr) -> Site {
+        let store = RedisStore::builder(&format!("redis://{address}/")).layout(self.layout);
+        let store = store.connect().await.unwrap();
+        let users = self.users_in(self.sim.client().unwrap(), store);
+        let (listener, url) = listen().await;
+        let login = Login::new(&url, self.keys.clone()).unwrap();
+        serve(listener, router(WechatLayer::new(users.clone()), login));
+        Site { url, users }
     }
 
     /// Starts servers that all use the first server's URL as their public URL.

@@ -10,6 +10,7 @@ mod flow;
 mod frame;
 mod granted_user_info;
 mod harness;
+mod late_logins;
 mod on_behalf;
 mod on_login;
 mod proxies;

@@ -34,10 +34,11 @@ pub(in super::super) enum Step {
     /// Returns 2 and the current values if they are not the expected ones; the lease is released
     /// then too.
     Commit,
-    /// Writes the values without a comparison or a lease, and deletes the tombstones (newest wins).
+    /// Writes the values without a lease, and deletes the tombstones (newest wins).
     ///
-    /// `ARGV`: field, new value and TTL of each key, channel and message. Returns 1 or 3. The
-    /// arguments and results mean the same as in [`Commit`](Self::Commit).
+    /// `ARGV`: field, expected value, new value and TTL of each key, channel and message. Returns 1
+    /// or 3, or 2 and the current values if they are not the expected ones. The arguments and
+    /// results mean the same as in [`Commit`](Self::Commit).
     ///
     /// On one server, a transaction would be enough. On a Cluster, a node can reject a script as a
     /// whole with `TRYAGAIN` while the two hashes move to another node.
@@ -158,7 +159,7 @@ type Arguments = (usize, &'static [&'static str]);
 
 const ACQUIRE_ARGUMENTS: Arguments = (5, &["$FIELD", "$EXPECTED"]);
 const COMMIT_ARGUMENTS: Arguments = (5, &["$FIELD", "$EXPECTED", "$NEW", "$TTL"]);
-const OVERWRITE_ARGUMENTS: Arguments = (1, &["$FIELD", "$NEW", "$TTL"]);
+const OVERWRITE_ARGUMENTS: Arguments = (1, &["$FIELD", "$EXPECTED", "$NEW", "$TTL"]);
 
 impl KeyCounts {
     /// Repeats the Lua code for the key of each lease.
@@ -264,9 +265,14 @@ end{release}{publish}"
 }
 
 fn overwrite_text(counts: KeyCounts, publish: &str) -> String {
+    let compare = counts.repeat_for_values(OVERWRITE_ARGUMENTS, COMPARE_VALUE);
     let delete_tombstones = counts.repeat_for_tombstones(DELETE_TOMBSTONE);
     let write = counts.repeat_for_values(OVERWRITE_ARGUMENTS, WRITE_VALUE);
-    format!("{delete_tombstones}\nlocal ttl, left{write}{publish}")
+    format!(
+        "{DEFINE_COMPARE}{compare}
+if not same then return {{2, values}} end{delete_tombstones}
+local ttl, left{write}{publish}"
+    )
 }
 
 fn release_leases_text(counts: KeyCounts) -> String {
