@@ -62,7 +62,7 @@
 //! crashes at any point:
 //!
 //! - **One renewal.** Concurrent requests and processes cause one call to WeChat.
-//! - **The newest wins.** A slow renewal or login never overwrites the token of a later one.
+//! - **The newest wins.** A slow renewal never overwrites the token of a later login or renewal.
 //! - **Nothing is lost.** Tokens that WeChat has issued reach the store even if the client
 //!   disconnects. Call [`UserTokens::shutdown`] before the process ends.
 //! - **Stale tokens are served** while they are renewed, and while WeChat or Redis is unreachable.

@@ -19,8 +19,9 @@ impl CredentialProvider {
     /// the login itself. If WeChat issued the stored token later, such a write changes nothing and
     /// returns `None`.
     ///
-    /// Only a late write compares the times, because the clocks of processes may differ: a user may
-    /// log in again within seconds, to grant another scope.
+    /// The times come from the clocks of processes, which may differ. A write that directly follows
+    /// the login does not compare them: a user may log in again within seconds, to grant another
+    /// scope.
     ///
     /// If this future is dropped before it completes, the store and the cache may differ. Callers
     /// therefore run the future in [`run_to_completion`](Self::run_to_completion).
@@ -41,8 +42,8 @@ impl CredentialProvider {
             if may_be_late && is_issued_later(&stored.record, record) {
                 return Ok(None);
             }
-            // The comparison and the write are one step of the store. A write that reaches the
-            // store late, after its caller has given up, changes nothing then.
+            // The comparison and the write are one step of the store. If this write reaches the
+            // store after its caller has given up, it does not replace what was stored since.
             let write = writer.replace(&slot, &stored.expected, record);
             match self.write_entry(&entry, write).await? {
                 ReplaceResult::Replaced => return Ok(Some(entry)),
@@ -93,12 +94,37 @@ impl CredentialProvider {
     /// If this future is dropped before it completes, the store and the cache may differ. Callers
     /// therefore run the future in [`run_to_completion`](Self::run_to_completion).
     pub(crate) async fn revoke(&self, id: &str) -> Result<(), Error> {
+        let (slot, writer) = (self.0.slot(id), self.0.writer()?);
+        self.delete_entry(id, writer.overwrite(&slot, &Record::default()))
+            .await
+    }
+
+    /// Deletes the record of a login in the store and in the cache, unless another write has
+    /// replaced the record.
+    pub(crate) async fn discard_login(&self, id: &str, login: &Record) -> Result<(), Error> {
+        let (slot, writer) = (self.0.slot(id), self.0.writer()?);
+        let stored = self.0.store.load(&slot).await?;
+        let secret = |record: &Record| record.token.as_ref().map(|token| token.secret.clone());
+        if secret(&stored.record) != secret(login) {
+            return Ok(());
+        }
+        let nothing = Record::default();
+        let delete = async {
+            let delete = writer.replace(&slot, &stored.expected, &nothing);
+            delete.await.map(drop)
+        };
+        self.delete_entry(id, delete).await
+    }
+
+    /// Runs `delete`, which deletes the record in the store, and changes the cache.
+    async fn delete_entry(
+        &self,
+        id: &str,
+        delete: impl Future<Output = Result<(), Error>>,
+    ) -> Result<(), Error> {
         let provider = &self.0;
-        let writer = provider.writer()?;
         provider.cache.invalidate(id);
-        let outcome = writer
-            .overwrite(&provider.slot(id), &Record::default())
-            .await;
+        let outcome = delete.await;
         // The cache is changed before the running call is detached. A call that starts in between
         // therefore finds its snapshot outdated.
         provider.cache.invalidate(id);

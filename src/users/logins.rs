@@ -82,6 +82,9 @@ impl LoginTask {
         let mut revoked_at = self.store.revoked_at(&name).await?;
         for _ in 0..MAX_STORE_ATTEMPTS {
             if self.is_late && revoked_at.is_some_and(|at| at > self.received_at) {
+                // An earlier write may have stored the record with the time of an earlier logout.
+                // The sessions that the user has ended would then be valid again.
+                self.provider.discard_login(user, &self.record).await?;
                 return Ok(LoginWrite::Superseded);
             }
             self.record.details.sessions_valid_from = revoked_at;
@@ -104,5 +107,69 @@ impl LoginTask {
         let message = "the login was not stored, because the user logged out everywhere during \
                        each attempt: log in again";
         Err(Error::store_unavailable(message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::MemoryStore;
+    use crate::clock::Clock;
+    use crate::error::ErrorKind;
+    use crate::store::RevocationStore;
+    use crate::wechat::WechatClient;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    /// The first write of a login was executed, although its reply was lost. The user had logged out
+    /// everywhere before that write, which did not contain the time of the logout.
+    #[tokio::test]
+    async fn a_late_login_ends_with_a_logout_and_leaves_no_record() {
+        let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
+        let store = MemoryStore::with_clock(clock.clone());
+        let wechat = WechatClient::new("wx1", "secret").unwrap();
+        let users = UserTokens::builder(wechat, store.clone())
+            .clock(clock.clone())
+            .build();
+        let (user, received_at) = (UserId::new("oA").unwrap(), clock.now());
+        let response = UserTokenResponse::new("83_a")
+            .expires_in(7_200)
+            .openid("oA");
+        let write = async |is_late| {
+            let write = users.store_login(&user, &response, received_at, is_late);
+            write.await.unwrap()
+        };
+        assert!(matches!(write(false).await, LoginWrite::Stored(_)));
+        clock.advance(Duration::from_secs(1));
+        let name = users.0.provider.credential_key("oA");
+        store.set_revoked_at(&name, clock.now(), DAY).await.unwrap();
+
+        assert!(matches!(write(true).await, LoginWrite::Superseded));
+        assert!(users.cached(&user).is_none());
+        let found = users.get(&user).await;
+        assert_eq!(found.unwrap_err().kind(), ErrorKind::LoginRequired);
+    }
+
+    /// Only the tokens of the login are discarded.
+    #[tokio::test]
+    async fn a_logout_and_a_later_login_end_a_late_one() {
+        let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
+        let store = MemoryStore::with_clock(clock.clone());
+        let wechat = WechatClient::new("wx1", "secret").unwrap();
+        let users = UserTokens::builder(wechat, store)
+            .clock(clock.clone())
+            .build();
+        let (user, received_at) = (UserId::new("oA").unwrap(), clock.now());
+        let response = |token| UserTokenResponse::new(token).expires_in(7_200);
+        clock.advance(Duration::from_secs(1));
+        users.revoke(&user).await.unwrap();
+        let later = users.store(&user, &response("83_later")).await.unwrap();
+        let early = response("83_early");
+        let write = users.store_login(&user, &early, received_at, true).await;
+        assert!(matches!(write, Ok(LoginWrite::Superseded)));
+        let stored = users.get(&user).await.unwrap();
+        assert_eq!(stored.access_token(), later.access_token());
     }
 }

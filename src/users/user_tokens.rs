@@ -141,8 +141,9 @@ impl UserTokens {
     }
 
     /// Stores the tokens that WeChat issued at a login, and replaces the user's earlier tokens. The
-    /// result of a renewal that began before the login is discarded. If a later login of the user
-    /// is stored at the same time, returns the token of that login.
+    /// result of a renewal that began before the login is discarded. If another process stores
+    /// later tokens of the user at the same time, those are kept and [`get`](Self::get) returns
+    /// the result.
     ///
     /// The write continues if the caller stops waiting.
     ///
@@ -150,6 +151,7 @@ impl UserTokens {
     /// - [`ErrorKind::StoreUnavailable`]: the store did not confirm the write.
     /// - [`ErrorKind::BadRequest`]: the response belongs to the virtual user of a snapshot page.
     ///   Only [`Login`](crate::Login) stores such tokens, under separate keys, until they expire.
+    /// - The errors of [`get`](Self::get), if another process has stored later tokens.
     pub async fn store(
         &self,
         user: &UserId,

@@ -10,7 +10,7 @@ use super::{Exchange, ExchangeOutcome, ExchangeStatus, INITIAL_DELAY, MAX_DELAY,
 use crate::backoff::Backoff;
 use crate::clock::Timestamp;
 use crate::credential::UserId;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 use crate::login::failure::LoginFailure;
 use crate::login::hook::{HookError, LoginHook, LoginUser};
 use crate::login::scope::Scope;
@@ -181,7 +181,12 @@ impl Exchange {
     ) -> ExchangeOutcome {
         let app = &self.code_key.app;
         let users = self.users.for_user(response.snapshot);
-        let had_more = !response.snapshot && self.had_broader_scope(&user, response).await;
+        let had_more = match response.snapshot {
+            true => Ok(false),
+            false => self.had_broader_scope(&user, response).await,
+        };
+        // A read that failed has taken time.
+        is_late |= had_more.is_err();
         let deadline = Instant::now() + STORE_RETRY_TIMEOUT;
         let mut backoff = Backoff::new(INITIAL_DELAY, MAX_DELAY);
         let stored = loop {
@@ -189,7 +194,7 @@ impl Exchange {
             let error = match write.await {
                 Ok(LoginWrite::Stored(stored)) => break stored,
                 Ok(LoginWrite::Superseded) => {
-                    tracing::debug!(target: "tower_wechat::login", %app, user = ?user.as_str(), "the tokens of a login were discarded; the user has logged in again or out everywhere since");
+                    tracing::debug!(target: "tower_wechat::login", %app, user = ?user.as_str(), "the tokens of a login were discarded; the store has later ones, or the user has logged out everywhere since");
                     return ExchangeOutcome::CodeSpent;
                 }
                 Err(error) => error,
@@ -209,19 +214,23 @@ impl Exchange {
             scope: response.scope.clone(),
             login: self.login_id,
             epoch: stored.sessions_valid_from().map(Timestamp::as_millis),
-            had_more,
+            had_more: had_more.unwrap_or(false),
         })
     }
 
     /// Returns `true` if the user's stored tokens cover a broader scope than this code. This check
     /// is possible only after the code is spent and WeChat has revoked the former tokens, because
     /// the code reveals the user.
-    async fn had_broader_scope(&self, user: &UserId, response: &UserTokenResponse) -> bool {
+    async fn had_broader_scope(
+        &self,
+        user: &UserId,
+        response: &UserTokenResponse,
+    ) -> Result<bool, Error> {
         let covers = |granted: &str| Scope::UserInfo.is_granted_by(granted);
         if response.scope.as_deref().is_some_and(covers) {
-            return false;
+            return Ok(false);
         }
-        let former = self.users.granted_scope(user.as_str()).await;
-        matches!(former, Ok(GrantedScope::Known(former)) if covers(&former))
+        let former = self.users.granted_scope(user.as_str()).await?;
+        Ok(matches!(former, GrantedScope::Known(former) if covers(&former)))
     }
 }

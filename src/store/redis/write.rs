@@ -249,8 +249,10 @@ impl RedisStore {
                     let stored = decode(&locations.read, slot, values, &self.0.sealer);
                     ReplaceResult::Conflict(self.with_revocation(slot, stored).await?)
                 }
-                ScriptReply::Applied | ScriptReply::AppliedUnpublished | ScriptReply::Busy => {
-                    ReplaceResult::Replaced
+                ScriptReply::Applied | ScriptReply::AppliedUnpublished => ReplaceResult::Replaced,
+                ScriptReply::Busy => {
+                    let message = "Redis replied to a write without a lease that a lease is held";
+                    return Err(Error::store_unavailable(message));
                 }
             },
         )
