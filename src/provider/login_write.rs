@@ -6,22 +6,19 @@ use crate::credential::Record;
 use crate::error::{Error, ErrorKind};
 use crate::store::ReplaceResult;
 
-/// Maximum number of times that one login writes its record: eight. Each write of another process
-/// at the same time makes one more write necessary.
-const MAX_ATTEMPTS: usize = 8;
+/// Maximum number of times that one login writes its record: 64. Each other write to the same
+/// credential at the same time makes one more write necessary.
+const MAX_ATTEMPTS: usize = 64;
 
 impl CredentialProvider {
     /// Writes the record of a login to the store and to the cache. A login replaces the result of
     /// every renewal that began before the login (newest wins).
     ///
-    /// A write that directly follows the login may replace any record. A later write (`is_late`), or
-    /// one at the same time as another write, may find the record of a later login, or a renewal of
-    /// the login itself. If WeChat issued the stored token later, such a write changes nothing and
-    /// returns `None`.
-    ///
-    /// The times come from the clocks of processes, which may differ. A write that directly follows
-    /// the login does not compare them: a user may log in again within seconds, to grant another
-    /// scope.
+    /// A write that directly follows the login replaces any record. A late write (`is_late`) may
+    /// find the record of a later login, or a renewal of the login itself. If WeChat issued the
+    /// stored token later, such a write changes nothing and returns `None`. Only a late write
+    /// compares these times, because the clocks of processes may differ: a user may log in again
+    /// within seconds, to grant another scope.
     ///
     /// If this future is dropped before it completes, the store and the cache may differ. Callers
     /// therefore run the future in [`run_to_completion`](Self::run_to_completion).
@@ -37,9 +34,8 @@ impl CredentialProvider {
             return Err(Error::new(ErrorKind::BadRequest, message));
         };
         let mut stored = self.0.store.load(&slot).await?;
-        let mut may_be_late = is_late;
         for _ in 0..MAX_ATTEMPTS {
-            if may_be_late && is_issued_later(&stored.record, record) {
+            if is_late && is_issued_later(&stored.record, record) {
                 return Ok(None);
             }
             // The comparison and the write are one step of the store. If this write reaches the
@@ -47,7 +43,7 @@ impl CredentialProvider {
             let write = writer.replace(&slot, &stored.expected, record);
             match self.write_entry(&entry, write).await? {
                 ReplaceResult::Replaced => return Ok(Some(entry)),
-                ReplaceResult::Conflict(newer) => (stored, may_be_late) = (newer, true),
+                ReplaceResult::Conflict(newer) => stored = newer,
             }
         }
         let message = "the login was not stored, because the stored tokens changed before each \

@@ -141,9 +141,7 @@ impl UserTokens {
     }
 
     /// Stores the tokens that WeChat issued at a login, and replaces the user's earlier tokens. The
-    /// result of a renewal that began before the login is discarded. If another process stores
-    /// later tokens of the user at the same time, those are kept and [`get`](Self::get) returns
-    /// the result.
+    /// result of a renewal that began before the login is discarded.
     ///
     /// The write continues if the caller stops waiting.
     ///
@@ -151,7 +149,6 @@ impl UserTokens {
     /// - [`ErrorKind::StoreUnavailable`]: the store did not confirm the write.
     /// - [`ErrorKind::BadRequest`]: the response belongs to the virtual user of a snapshot page.
     ///   Only [`Login`](crate::Login) stores such tokens, under separate keys, until they expire.
-    /// - The errors of [`get`](Self::get), if another process has stored later tokens.
     pub async fn store(
         &self,
         user: &UserId,
@@ -164,6 +161,7 @@ impl UserTokens {
         let now = self.clock().now();
         match self.store_login(user, response, now, false).await? {
             LoginWrite::Stored(token) => Ok(token),
+            // Only a late write gives way to later tokens.
             LoginWrite::Superseded => self.get(user).await,
         }
     }
