@@ -194,9 +194,13 @@ impl Shared {
         let (mut from_server, mut to_server) = server.into_split();
         let rng = fastrand::Rng::with_seed(self.seed ^ (number << 20));
         let end = tokio::select! {
+            // The end of the connection comes first. On a busy machine, a reply may be ready at the
+            // same time, and a write to a client that is gone succeeds: the reply would not count
+            // as lost.
+            biased;
             end = self.requests(from_client, &mut to_server) => end,
-            end = self.replies(&mut from_server, &mut to_client, rng) => end,
             () = breaks => End::Broken,
+            end = self.replies(&mut from_server, &mut to_client, rng) => end,
         };
         if matches!(end, End::Broken) {
             // A linger of zero resets the connection, as the crash of a host does.
