@@ -181,8 +181,8 @@ pub trait CredentialWriter: CredentialReader {
         owner: &'a LeaseOwner,
     ) -> BoxFuture<'a, Result<bool, Error>>;
 
-    /// Writes a record whatever the slot holds: a login or logout is newer than all earlier records
-    /// (newest wins). An empty record deletes the stored one. The write also removes the tombstone,
+    /// Writes a record whatever the slot holds: a logout is newer than all earlier records (newest
+    /// wins). An empty record deletes the stored one. The write also removes the tombstone,
     /// so that no pending commit can undo a logout.
     fn overwrite<'a>(
         &'a self,

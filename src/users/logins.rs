@@ -123,20 +123,28 @@ mod tests {
 
     const DAY: Duration = Duration::from_secs(86_400);
 
-    /// The first write of a login was executed, although its reply was lost. The user had logged out
-    /// everywhere before that write, which did not contain the time of the logout.
-    #[tokio::test]
-    async fn a_late_login_ends_with_a_logout_and_leaves_no_record() {
+    /// Users in memory, with a clock and a store that a test changes.
+    fn users_in_memory() -> (UserTokens, MemoryStore, Clock) {
         let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
         let store = MemoryStore::with_clock(clock.clone());
         let wechat = WechatClient::new("wx1", "secret").unwrap();
         let users = UserTokens::builder(wechat, store.clone())
             .clock(clock.clone())
             .build();
+        (users, store, clock)
+    }
+
+    fn response(token: &str) -> UserTokenResponse {
+        UserTokenResponse::new(token).expires_in(7_200).openid("oA")
+    }
+
+    /// The first write of a login was executed, although its reply was lost. The user had logged out
+    /// everywhere before that write, which did not contain the time of the logout.
+    #[tokio::test]
+    async fn a_late_login_ends_with_a_logout_and_leaves_no_record() {
+        let (users, store, clock) = users_in_memory();
         let (user, received_at) = (UserId::new("oA").unwrap(), clock.now());
-        let response = UserTokenResponse::new("83_a")
-            .expires_in(7_200)
-            .openid("oA");
+        let response = response("83_a");
         let write = async |is_late| {
             let write = users.store_login(&user, &response, received_at, is_late);
             write.await.unwrap()
@@ -155,14 +163,8 @@ mod tests {
     /// Only the tokens of the login are discarded.
     #[tokio::test]
     async fn a_logout_and_a_later_login_end_a_late_one() {
-        let clock = Clock::manual(Timestamp::from_millis(1_700_000_000_000));
-        let store = MemoryStore::with_clock(clock.clone());
-        let wechat = WechatClient::new("wx1", "secret").unwrap();
-        let users = UserTokens::builder(wechat, store)
-            .clock(clock.clone())
-            .build();
+        let (users, _, clock) = users_in_memory();
         let (user, received_at) = (UserId::new("oA").unwrap(), clock.now());
-        let response = |token| UserTokenResponse::new(token).expires_in(7_200);
         clock.advance(Duration::from_secs(1));
         users.revoke(&user).await.unwrap();
         let later = users.store(&user, &response("83_later")).await.unwrap();
@@ -171,5 +173,20 @@ mod tests {
         assert!(matches!(write, Ok(LoginWrite::Superseded)));
         let stored = users.get(&user).await.unwrap();
         assert_eq!(stored.access_token(), later.access_token());
+    }
+
+    /// A suspended login ends later than WeChat's response arrived.
+    #[tokio::test]
+    async fn a_late_login_loses_the_time_since_its_response() {
+        let (users, _, clock) = users_in_memory();
+        let (user, received_at) = (UserId::new("oA").unwrap(), clock.now());
+        clock.advance(Duration::from_secs(90));
+        let response = response("83_a");
+        let write = users.store_login(&user, &response, received_at, true).await;
+        let Ok(LoginWrite::Stored(token)) = write else {
+            panic!("the login is stored");
+        };
+        let left = clock.now().duration_until(token.lifetime().expires_at());
+        assert_eq!(left, Duration::from_secs(7_110));
     }
 }

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 
 use super::codec::{Write, decode, encode};
 use super::invalidation::invalidation_message;
-use super::locations::Locations;
+use super::locations::{Location, Locations};
 use super::publish::OutgoingInvalidation;
 use super::scripts::{ScriptCall, ScriptReply, Step};
 use super::seal::Sealer;
@@ -64,8 +64,7 @@ impl RedisStore {
             ScriptReply::Applied | ScriptReply::AppliedUnpublished => LeaseResult::Acquired,
             ScriptReply::Busy => LeaseResult::Busy,
             ScriptReply::Conflict(values) => {
-                let stored = decode(location, slot, values, &self.0.sealer);
-                LeaseResult::Conflict(self.with_revocation(slot, stored).await?)
+                LeaseResult::Conflict(self.current_record(slot, location, values).await?)
             }
         })
     }
@@ -203,8 +202,8 @@ impl RedisStore {
                 ScriptReply::Applied | ScriptReply::AppliedUnpublished => CommitResult::Committed,
                 ScriptReply::Busy => CommitResult::LeaseLost,
                 ScriptReply::Conflict(values) => {
-                    let stored = decode(&locations.read, slot, values, &self.0.sealer);
-                    CommitResult::Conflict(self.with_revocation(slot, stored).await?)
+                    let current = self.current_record(slot, &locations.read, values);
+                    CommitResult::Conflict(current.await?)
                 }
             },
         )
@@ -246,8 +245,8 @@ impl RedisStore {
                 .await?
             {
                 ScriptReply::Conflict(values) => {
-                    let stored = decode(&locations.read, slot, values, &self.0.sealer);
-                    ReplaceResult::Conflict(self.with_revocation(slot, stored).await?)
+                    let current = self.current_record(slot, &locations.read, values);
+                    ReplaceResult::Conflict(current.await?)
                 }
                 ScriptReply::Applied | ScriptReply::AppliedUnpublished => ReplaceResult::Replaced,
                 ScriptReply::Busy => {
@@ -256,6 +255,17 @@ impl RedisStore {
                 }
             },
         )
+    }
+
+    /// Returns the record in the values that a script has found instead of the expected ones.
+    async fn current_record(
+        &self,
+        slot: &CredentialSlot,
+        location: &Location<'_>,
+        values: Vec<Option<Vec<u8>>>,
+    ) -> Result<StoredRecord, Error> {
+        let stored = decode(location, slot, values, &self.0.sealer);
+        self.with_revocation(slot, stored).await
     }
 
     /// Returns the message about this write for other processes.

@@ -128,10 +128,7 @@ impl Harness {
         let store = RedisStore::builder(&format!("redis://{address}/")).layout(self.layout);
         let store = store.connect().await.unwrap();
         let users = self.users_in(self.sim.client().unwrap(), store);
-        let (listener, url) = listen().await;
-        let login = Login::new(&url, self.keys.clone()).unwrap();
-        serve(listener, router(WechatLayer::new(users.clone()), login));
-        Site { url, users }
+        self.serve_users(users, None, |login| login, router).await
     }
 
     /// Starts servers that all use the first server's URL as their public URL.
@@ -155,12 +152,7 @@ impl Harness {
         app: impl FnOnce(WechatLayer, Login) -> Router,
     ) -> Site {
         let users = self.users().await;
-        let (listener, url) = listen().await;
-        let login = change(Login::builder(&url, self.keys.clone()))
-            .build()
-            .unwrap();
-        serve(listener, app(WechatLayer::new(users.clone()), login));
-        Site { url, users }
+        self.serve_users(users, None, change, app).await
     }
 
     /// Starts a server whose public URL is not its own address, as behind a proxy.
@@ -171,10 +163,20 @@ impl Harness {
         app: impl FnOnce(WechatLayer, Login) -> Router,
     ) -> Site {
         let users = self.users().await;
+        self.serve_users(users, Some(public_url), change, app).await
+    }
+
+    /// Starts a server of these users, whose public URL is its address by default.
+    async fn serve_users(
+        &self,
+        users: UserTokens,
+        public_url: Option<&str>,
+        change: impl FnOnce(LoginBuilder) -> LoginBuilder,
+        app: impl FnOnce(WechatLayer, Login) -> Router,
+    ) -> Site {
         let (listener, url) = listen().await;
-        let login = change(Login::builder(public_url, self.keys.clone()))
-            .build()
-            .unwrap();
+        let login = Login::builder(public_url.unwrap_or(&url), self.keys.clone());
+        let login = change(login).build().unwrap();
         serve(listener, app(WechatLayer::new(users.clone()), login));
         Site { url, users }
     }

@@ -1,6 +1,6 @@
 //! Tests of logins whose tokens could not be stored at once, because Redis was unreachable.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tower_wechat::redis::Layout;
@@ -97,10 +97,8 @@ async fn a_later_logout_everywhere_is_not_undone() {
 
 #[tokio::test]
 async fn the_tokens_keep_their_expiry() {
-    let started = Instant::now();
     let waiting = WaitingLogin::start(Layout::Keys).await;
     let received = waiting.harness.clock.now();
-    assert!(started.elapsed() < Duration::from_secs(60));
     let (harness, _) = waiting.end().await;
     let users = harness.users().await;
     let stored = users.get(&UserId::new(ALICE).unwrap()).await.unwrap();

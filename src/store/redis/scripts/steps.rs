@@ -40,8 +40,8 @@ pub(in super::super) enum Step {
     /// or 3, or 2 and the current values if they are not the expected ones. The arguments and
     /// results mean the same as in [`Commit`](Self::Commit).
     ///
-    /// On one server, a transaction would be enough. On a Cluster, a node can reject a script as a
-    /// whole with `TRYAGAIN` while the two hashes move to another node.
+    /// While the two hashes move to another node of a Cluster, a node can reject the script as a
+    /// whole with `TRYAGAIN`.
     Overwrite,
     /// Writes the entry of an account at a platform, unless the stored entry is newer. The entry is
     /// a field of a hash, and its value is `STATE#MS`.
